@@ -1,0 +1,77 @@
+"""torchless: large language models without PyTorch. Public names only; everything loads on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torchless.errors import (
+        ContextLengthError,
+        FormatError,
+        InvalidRequestError,
+        ModelNotFoundError,
+        OutOfMemoryError,
+        TemplateError,
+        TokenizerError,
+        TorchlessError,
+        UnsupportedError,
+    )
+    from torchless.llm import LLM, load
+    from torchless.results import Chunk, Completion, Timings, Usage
+    from torchless.sampling.parameters import SamplingParams
+
+__version__ = "0.1.0"
+
+# Public name -> module that defines it.
+_EXPORTS = {
+    "LLM": "torchless.llm",
+    "load": "torchless.llm",
+    "Chunk": "torchless.results",
+    "Completion": "torchless.results",
+    "Timings": "torchless.results",
+    "Usage": "torchless.results",
+    "SamplingParams": "torchless.sampling.parameters",
+    "ContextLengthError": "torchless.errors",
+    "FormatError": "torchless.errors",
+    "InvalidRequestError": "torchless.errors",
+    "ModelNotFoundError": "torchless.errors",
+    "OutOfMemoryError": "torchless.errors",
+    "TemplateError": "torchless.errors",
+    "TokenizerError": "torchless.errors",
+    "TorchlessError": "torchless.errors",
+    "UnsupportedError": "torchless.errors",
+}
+
+__all__ = [
+    "LLM",
+    "Chunk",
+    "Completion",
+    "ContextLengthError",
+    "FormatError",
+    "InvalidRequestError",
+    "ModelNotFoundError",
+    "OutOfMemoryError",
+    "SamplingParams",
+    "TemplateError",
+    "Timings",
+    "TokenizerError",
+    "TorchlessError",
+    "UnsupportedError",
+    "Usage",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _EXPORTS.get(name)
+    if module is None:
+        raise AttributeError(f"module 'torchless' has no attribute {name!r}")
+    value = getattr(import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,115 @@
+"""The contract of a backend: compile a plan into an executor, then run ragged batches through it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.plan import Plan
+from torchless.weights.source import WeightSource
+
+__all__ = ["PAGE_TOKENS", "Backend", "Batch", "Executor", "ExecutorOptions", "KvType", "Progress"]
+
+PAGE_TOKENS = 32
+"""Tokens whose keys and values one page holds, for all layers. A multiple of the 16 keys that fill a
+vector register; small enough that prefixes are shared finely."""
+
+KvType = Literal["f16", "bf16", "f32"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One step's work: runs of consecutive tokens, one run per sequence (prefill, decode or both).
+
+    Attributes:
+        token_ids: int32 (n,), all runs one after another.
+        positions: int32 (n,), position of each token in its sequence; consecutive within a run.
+        run_starts: int32 (r + 1,), run i is token rows ``run_starts[i] : run_starts[i + 1]``.
+        page_ids: int32, the runs' page tables one after another: page j of a run holds its positions
+            ``j * PAGE_TOKENS .. (j + 1) * PAGE_TOKENS - 1`` and must cover the run's last position.
+        page_starts: int32 (r + 1,), run i owns ``page_ids[page_starts[i] : page_starts[i + 1]]``.
+        output_rows: int32 (m,), ascending token rows whose logits are wanted.
+    """
+
+    token_ids: npt.NDArray[np.int32]
+    positions: npt.NDArray[np.int32]
+    run_starts: npt.NDArray[np.int32]
+    page_ids: npt.NDArray[np.int32]
+    page_starts: npt.NDArray[np.int32]
+    output_rows: npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorOptions:
+    """Decided once, at load.
+
+    Attributes:
+        num_pages: pages of the KV cache that may be in use at once.
+        max_batch_tokens: most token rows in one step.
+        max_outputs: most output rows in one step.
+        num_threads: worker threads.
+        kv_type: number format of cached keys and values.
+    """
+
+    num_pages: int
+    max_batch_tokens: int
+    max_outputs: int
+    num_threads: int
+    kv_type: KvType = "f16"
+
+
+class Progress(Protocol):
+    """Called while weights are loaded; may raise to cancel the load."""
+
+    def __call__(self, done_bytes: int, total_bytes: int) -> None: ...
+
+
+class Executor(Protocol):
+    """A compiled plan with its weights and its KV cache. Not thread-safe: one step at a time."""
+
+    options: ExecutorOptions
+    vocab_size: int
+
+    def step(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Runs one step and returns logits (len(output_rows), vocab_size).
+
+        The array is owned by the executor and is overwritten by the next step.
+
+        Raises:
+            ValueError: the batch is not well formed (sizes, page ids, positions are checked).
+        """
+        ...
+
+    def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
+        """Gives the memory behind these pages back to the operating system."""
+        ...
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes by purpose: ``weights``, ``scratch``, ``kv_used``, ``kv_page`` (bytes of one page)."""
+        ...
+
+    def close(self) -> None:
+        """Frees weights, pages and threads. Idempotent."""
+        ...
+
+
+class Backend(Protocol):
+    """What a folder under `backends/` offers as its module-level functions."""
+
+    def compile(
+        self, plan: Plan, source: WeightSource, options: ExecutorOptions, progress: Progress | None = None
+    ) -> Executor:
+        """Loads and packs the weights and prepares the plan.
+
+        Raises:
+            UnsupportedError: an op or a tensor type that this backend lacks, by name.
+        """
+        ...
+
+    def required_bytes(self, plan: Plan, source: WeightSource, options: ExecutorOptions) -> dict[str, int]:
+        """Memory that `compile` would take at most, before anything is allocated:
+        ``weights``, ``scratch``, ``kv`` (all pages in use)."""
+        ...

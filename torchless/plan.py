@@ -1,0 +1,305 @@
+"""The plan: what a model computes, recorded once as a flat list of ops over numbered values.
+
+A model file calls the methods of `Plan` in the order of the paper. Nothing is computed here. A backend's
+`compile` reads `plan.ops` and builds an executor; every capability of the engine is either a rewrite of
+this list or a choice of batch. A value is a matrix `(rows, width)` of real numbers; `rows` is symbolic:
+``"tokens"`` (all tokens of the step) or ``"outputs"`` (those whose logits are wanted).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+from torchless.errors import UnsupportedError
+
+__all__ = [
+    "Add",
+    "Attention",
+    "Embed",
+    "Glu",
+    "Linear",
+    "Op",
+    "Plan",
+    "RmsNorm",
+    "Rope",
+    "RopeSpec",
+    "SelectOutputs",
+    "Value",
+]
+
+Rows = Literal["tokens", "outputs"]
+Activation = Literal["silu", "gelu_tanh", "gelu"]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A numbered intermediate result of shape (rows, width)."""
+
+    id: int
+    rows: Rows
+    width: int
+
+    def __str__(self) -> str:
+        return f"%{self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary position embedding: which pairs turn, and how fast.
+
+    Pair j of a head turns by angle ``position * inv_freq[j]``; both rotated components are multiplied by
+    `magnitude` (YaRN's attention factor; 1.0 otherwise). Built by `torchless.blocks.rope_spec`, which
+    folds every kind of scaling (none, linear, llama3, yarn, frequency factors) into the numbers, so a
+    backend needs to know only this formula.
+
+    Attributes:
+        layout: ``"interleaved"`` rotates elements (2j, 2j+1) (GGUF's llama family); ``"half"`` rotates
+            (j, j + rotated/2) (Hugging Face and most others).
+        inv_freq: radians per position for each pair; ``len(inv_freq) * 2`` leading elements of a head
+            are rotated and the rest is copied.
+        magnitude: factor on the rotated components.
+    """
+
+    layout: Literal["interleaved", "half"]
+    inv_freq: tuple[float, ...]
+    magnitude: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Embed:
+    """out[i] = table[token_ids[i]] * scale. Weight shape (vocab, width)."""
+
+    out: Value
+    weight: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RmsNorm:
+    """out = x / sqrt(mean(x^2) + eps) * weight. Weight shape (width,). Zhang & Sennrich 2019."""
+
+    out: Value
+    x: Value
+    weight: str
+    eps: float
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """out = x @ weight.T (+ bias). Weight shape (out width, in width): rows are outputs."""
+
+    out: Value
+    x: Value
+    weight: str
+    bias: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotates each head of x by its token's position. x is (tokens, num_heads * head_dim)."""
+
+    out: Value
+    x: Value
+    num_heads: int
+    head_dim: int
+    spec: RopeSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """Causal grouped-query attention of q against the sequence's cached and new keys and values.
+
+    Stores this step's k and v in the cache of `layer` first. Query head h reads key/value head
+    ``h // (num_heads // num_kv_heads)``. Scores are ``q.k * scale``; a token at position p sees
+    positions ``max(0, p - window + 1) .. p`` (all when window is None).
+    """
+
+    out: Value
+    q: Value
+    k: Value
+    v: Value
+    layer: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    scale: float
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Glu:
+    """out = activation(gate) * up, elementwise. Shazeer 2020."""
+
+    out: Value
+    gate: Value
+    up: Value
+    activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Add:
+    """out = a + b, elementwise."""
+
+    out: Value
+    a: Value
+    b: Value
+
+
+@dataclass(frozen=True, slots=True)
+class SelectOutputs:
+    """Keeps the rows whose logits the batch asks for: (tokens, width) -> (outputs, width)."""
+
+    out: Value
+    x: Value
+
+
+Op = Embed | RmsNorm | Linear | Rope | Attention | Glu | Add | SelectOutputs
+
+
+@dataclass(slots=True)
+class Plan:
+    """A model's forward pass. Filled by `models/<family>.py`, read by backends.
+
+    Attributes:
+        shapes: shape of every weight the source offers, rows first; ops are checked against it.
+        ops: the recorded ops, in execution order (written by the methods below only).
+        output: the value holding the logits, set by `set_output`.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    ops: list[Op] = field(default_factory=list)
+    output: Value | None = None
+    _num_values: int = 0
+
+    # -- ops, one method each ---------------------------------------------------------------------
+
+    def embed(self, weight: str, *, scale: float = 1.0) -> Value:
+        """Token embedding rows of `weight` (vocab, width) -> (tokens, width)."""
+        _, width = self._weight(weight, 2)
+        return self._record(Embed(self._value("tokens", width), weight, scale))
+
+    def rms_norm(self, x: Value, weight: str, *, eps: float) -> Value:
+        """Root-mean-square norm over the width of x; `weight` has shape (width,)."""
+        (width,) = self._weight(weight, 1)
+        self._require(width == x.width, f"norm weight {weight} has {width} elements, its input {x.width}")
+        return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps))
+
+    def linear(self, x: Value, weight: str, *, bias: str | None = None) -> Value:
+        """x (rows, in) times `weight` (out, in) -> (rows, out), plus `bias` (out,) when given."""
+        num_out, num_in = self._weight(weight, 2)
+        self._require(num_in == x.width, f"{weight} takes {num_in} inputs but gets {x.width}")
+        if bias is not None:
+            (num_bias,) = self._weight(bias, 1)
+            self._require(num_bias == num_out, f"{bias} has {num_bias} elements, {weight} has {num_out} rows")
+        return self._record(Linear(self._value(x.rows, num_out), x, weight, bias))
+
+    def rope(self, x: Value, *, num_heads: int, head_dim: int, spec: RopeSpec) -> Value:
+        """Rotates x (tokens, num_heads * head_dim) by each token's position."""
+        self._require(x.width == num_heads * head_dim, f"rope over {num_heads} heads of {head_dim}, got {x.width}")
+        self._require(2 * len(spec.inv_freq) <= head_dim, "rope turns more elements than a head has")
+        return self._record(Rope(self._value(x.rows, x.width), x, num_heads, head_dim, spec))
+
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        layer: int,
+        num_heads: int,
+        num_kv_heads: int,
+        head_dim: int,
+        scale: float,
+        window: int | None = None,
+    ) -> Value:
+        """Causal grouped-query attention; see `Attention`. Returns (tokens, num_heads * head_dim)."""
+        self._require(num_heads % num_kv_heads == 0, f"{num_heads} heads over {num_kv_heads} key/value heads")
+        self._require(q.width == num_heads * head_dim, f"queries are {q.width} wide, not {num_heads * head_dim}")
+        for name, value in (("keys", k), ("values", v)):
+            expected = num_kv_heads * head_dim
+            self._require(value.width == expected, f"{name} are {value.width} wide, not {expected}")
+        out = self._value("tokens", q.width)
+        return self._record(
+            Attention(out, q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, window)
+        )
+
+    def glu(self, gate: Value, up: Value, *, activation: Activation) -> Value:
+        """activation(gate) * up; both (rows, width)."""
+        self._require(gate.width == up.width, f"gate is {gate.width} wide, up {up.width}")
+        return self._record(Glu(self._value(gate.rows, gate.width), gate, up, activation))
+
+    def add(self, a: Value, b: Value) -> Value:
+        """a + b, same shape."""
+        self._require(a.width == b.width and a.rows == b.rows, f"cannot add widths {a.width} and {b.width}")
+        return self._record(Add(self._value(a.rows, a.width), a, b))
+
+    def select_outputs(self, x: Value) -> Value:
+        """Rows whose logits the batch wants."""
+        return self._record(SelectOutputs(self._value("outputs", x.width), x))
+
+    def set_output(self, logits: Value) -> None:
+        """Declares the value that a step returns: (outputs, vocab)."""
+        self.output = logits
+
+    # -- reading ----------------------------------------------------------------------------------
+
+    @property
+    def weight_names(self) -> tuple[str, ...]:
+        """Names of all weights used, in first-use order."""
+        names: dict[str, None] = {}
+        for op in self.ops:
+            for attribute in ("weight", "bias"):
+                name = getattr(op, attribute, None)
+                if name is not None:
+                    names[name] = None
+        return tuple(names)
+
+    @property
+    def attention_ops(self) -> tuple[Attention, ...]:
+        """The attention ops in layer order: what the KV cache must hold."""
+        return tuple(op for op in self.ops if isinstance(op, Attention))
+
+    def __str__(self) -> str:
+        """A readable listing, one op a line: ``%3 (tokens, 192) = linear %2, blk.0.attn_q.weight``."""
+        return "\n".join(self._line(op) for op in self.ops)
+
+    # -- internals --------------------------------------------------------------------------------
+
+    def _line(self, op: Op) -> str:
+        details = []
+        for item in fields(op):
+            value = getattr(op, item.name)
+            if item.name == "out" or value is None:
+                continue
+            if isinstance(value, Value | str):
+                details.append(str(value))
+            elif isinstance(value, RopeSpec):
+                details.append(f"{value.layout} pairs={len(value.inv_freq)} magnitude={value.magnitude:g}")
+            else:
+                details.append(f"{item.name}={value:g}" if isinstance(value, float) else f"{item.name}={value}")
+        name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(op).__name__).lstrip("_")
+        return f"{op.out} ({op.out.rows}, {op.out.width}) = {name} {', '.join(details)}"
+
+    def _value(self, rows: Rows, width: int) -> Value:
+        self._num_values += 1
+        return Value(self._num_values - 1, rows, width)
+
+    def _record(self, op: Op) -> Value:
+        self.ops.append(op)
+        return op.out
+
+    def _weight(self, name: str, num_dims: int) -> tuple[int, ...]:
+        shape = self.shapes.get(name)
+        if shape is None:
+            raise UnsupportedError(
+                f"the model has no tensor {name!r}, which its architecture needs; the file is incomplete "
+                f"or a variant that torchless does not know"
+            )
+        self._require(len(shape) == num_dims, f"tensor {name} has shape {shape}, expected {num_dims} dimensions")
+        return shape
+
+    @staticmethod
+    def _require(condition: bool, message: str) -> None:
+        if not condition:
+            raise UnsupportedError(f"the model's shapes do not fit together: {message}")

@@ -1,0 +1,74 @@
+"""What a request returns: plain frozen dataclasses with units in their names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torchless.sampling.parameters import SamplingParams
+
+__all__ = ["Chunk", "Completion", "FinishReason", "Timings", "Usage"]
+
+FinishReason = Literal["stop", "length", "cancelled"]
+"""``stop``: an end token or a stop string; ``length``: max_tokens or the context is full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts of one request."""
+
+    num_prompt_tokens: int
+    num_completion_tokens: int
+    num_cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Wall-clock times of one request.
+
+    Attributes:
+        prefill_ms: from the request's first step to its first token.
+        decode_ms: from the first token to the last.
+        time_to_first_token_ms: from the call to the first token.
+        prefill_tokens_per_second, decode_tokens_per_second: 0.0 when nothing was timed.
+    """
+
+    prefill_ms: float
+    decode_ms: float
+    time_to_first_token_ms: float
+    prefill_tokens_per_second: float
+    decode_tokens_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A finished request.
+
+    Attributes:
+        text: generated text, without the stop string that ended it.
+        token_ids: generated ids, without the end token.
+        finish_reason: why it ended.
+        logits_hash: hash of all logits that tokens were picked from; equal hashes mean equal bits.
+        params: the sampling parameters in force, defaults filled in.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason
+    usage: Usage
+    timings: Timings
+    params: SamplingParams
+    logits_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed answer. `text` never ends inside a character.
+
+    The last chunk has a `finish_reason` and the whole `completion`; the others have neither.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    finish_reason: FinishReason | None = None
+    completion: Completion | None = None
