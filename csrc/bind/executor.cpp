@@ -1,0 +1,272 @@
+// Binds Executor: Python builds it op by op, then runs steps. All sizes are checked here or in the core.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <stdexcept>
+#include <tuple>
+
+#include "core/executor.h"
+
+namespace nb = nanobind;
+using namespace nb::literals;
+
+namespace {
+
+using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+
+// Runs Python's signal handlers; false when one raised (Ctrl-C). The exception stays set for the caller.
+bool poll_signals() {
+    nb::gil_scoped_acquire gil;
+    return PyErr_CheckSignals() == 0;
+}
+
+tl::ActFormat act_format(const std::string& name) {
+    if (name == "f32") return tl::ActFormat::kF32;
+    if (name == "bf16") return tl::ActFormat::kBF16;
+    if (name == "int8x32") return tl::ActFormat::kInt8x32;
+    if (name == "int8x256") return tl::ActFormat::kInt8x256;
+    throw std::invalid_argument("unknown activation format " + name);
+}
+
+const char* act_format_name(tl::ActFormat format) {
+    switch (format) {
+        case tl::ActFormat::kF32: return "f32";
+        case tl::ActFormat::kBF16: return "bf16";
+        case tl::ActFormat::kInt8x32: return "int8x32";
+        case tl::ActFormat::kInt8x256: return "int8x256";
+    }
+    return "";
+}
+
+tl::KvType kv_type(const std::string& name) {
+    if (name == "f32") return tl::KvType::kF32;
+    if (name == "f16") return tl::KvType::kF16;
+    if (name == "bf16") return tl::KvType::kBF16;
+    throw std::invalid_argument("unknown KV type " + name);
+}
+
+// The file's bytes of a matrix must hold all its rows.
+void check_raw(const Bytes& raw, int type, int rows, int columns) {
+    const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type);
+    if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+    if (rows < 1 || columns < 1 || columns % format->block != 0 ||
+        raw.size() != size_t(rows) * (size_t(columns) / format->block) * format->block_bytes) {
+        throw std::invalid_argument("the bytes of a matrix do not fit its shape");
+    }
+}
+
+// Keeps what the raw pointers point into alive, and hands out the logits.
+struct PyExecutor {
+    tl::Executor core;
+    std::vector<nb::object> keep_alive;
+
+    explicit PyExecutor(const tl::ExecutorSizes& sizes) : core(sizes) {}
+
+    void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows) {
+        if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
+            throw std::invalid_argument("malformed batch: array lengths do not fit together");
+        }
+        const tl::BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(),   run_starts.data(),
+                                    page_starts.data(), run_starts.size() - 1, page_ids.data(),    page_ids.size(),
+                                    output_rows.data(), output_rows.size()};
+        bool completed;
+        {
+            nb::gil_scoped_release release;
+            completed = core.step(batch, poll_signals);
+        }
+        if (!completed) throw nb::python_error();
+    }
+
+    void release_pages(Ints pages) {
+        for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
+    }
+};
+
+}  // namespace
+
+namespace tl {
+
+void bind_executor(nb::module_& m) {
+    m.def(
+        "formats",
+        [] {
+            std::vector<std::tuple<int, int, size_t, std::string>> formats;
+            const tl::Kernels& kernels = tl::active_kernels();
+            for (int i = 0; i < kernels.num_formats; i++) {
+                const tl::FormatKernels& f = kernels.formats[i];
+                formats.emplace_back(f.gguf_type, f.block, f.block_bytes, act_format_name(f.activations));
+            }
+            return formats;
+        },
+        "Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).");
+    m.def(
+        "packed_bytes",
+        [](int type, int rows, int columns) {
+            return tl::Weights::packed_bytes(tl::active_kernels(), type, rows, columns);
+        },
+        "type"_a, "rows"_a, "columns"_a, "Bytes of a weight matrix once packed.");
+    m.def(
+        "thread_scratch_bytes",
+        [](const std::vector<std::pair<int, int>>& matrices, const std::string& kv, int kv_heads, int head_dim, int group) {
+            const tl::Kernels& kernels = tl::active_kernels();
+            size_t bytes = tl::kRowAlignment;
+            if (kv_heads > 0) {
+                bytes = kernels.attention_scratch_bytes(tl::KvLayout{kv_type(kv), 1, kv_heads, head_dim}, group);
+            }
+            for (const auto& [type, columns] : matrices) {
+                const tl::FormatKernels* format = tl::find_format(kernels, type);
+                if (format) bytes = std::max(bytes, format->matmul_scratch_bytes(columns));
+            }
+            return tl::align_up(bytes, 4096);
+        },
+        "matrices"_a, "kv_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a,
+        "Scratch bytes of one thread for matrices (type, columns) and an attention; num_kv_heads 0 = none.");
+    m.def(
+        "buffer_row_bytes",
+        [](const std::string& format, int width) { return tl::ActLayout{act_format(format), width}.row_bytes(); },
+        "format"_a, "width"_a, "Bytes of one row of activations in a format.");
+    m.def(
+        "kv_page_bytes",
+        [](const std::string& type, int layers, int kv_heads, int head_dim) {
+            return tl::KvLayout{kv_type(type), layers, kv_heads, head_dim}.page_bytes();
+        },
+        "type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "Bytes of one KV page.");
+
+    nb::class_<PyExecutor>(m, "Executor",
+                           "A plan in the making, then ready to run: add weights, buffers and stages, call finish(), "
+                           "then step().")
+        .def(
+            "__init__",
+            [](PyExecutor* self, int num_threads, int max_tokens, int max_outputs, size_t weight_bytes) {
+                new (self) PyExecutor(tl::ExecutorSizes{num_threads, max_tokens, max_outputs, weight_bytes});
+            },
+            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a)
+        .def(
+            "set_kv_cache",
+            [](PyExecutor& self, const std::string& type, int layers, int kv_heads, int head_dim, int num_pages) {
+                if (layers < 1 || kv_heads < 1 || head_dim < 1 || num_pages < 1) {
+                    throw std::invalid_argument("a KV cache needs layers, heads and pages");
+                }
+                self.core.set_kv_cache({kv_type(type), layers, kv_heads, head_dim}, num_pages);
+            },
+            "type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a)
+        .def(
+            "add_matrix",
+            [](PyExecutor& self, int type, int rows, int columns, Bytes raw) {
+                check_raw(raw, type, rows, columns);
+                nb::gil_scoped_release release;
+                return self.core.weights().add_matrix(self.core.pool(), type, rows, columns, raw.data());
+            },
+            "type"_a, "rows"_a, "columns"_a, "raw"_a, "Packs a weight matrix; `raw` is not needed afterwards.")
+        .def(
+            "add_vector",
+            [](PyExecutor& self, Floats values) {
+                return self.core.weights().add_vector(std::vector<float>(values.data(), values.data() + values.size()));
+            },
+            "values"_a)
+        .def(
+            "add_table",
+            [](PyExecutor& self, int type, int rows, int columns, nb::object raw) {
+                const Bytes bytes = nb::cast<Bytes>(raw);
+                check_raw(bytes, type, rows, columns);
+                self.keep_alive.push_back(raw);
+                return self.core.weights().add_table(type, rows, columns, bytes.data());
+            },
+            "type"_a, "rows"_a, "columns"_a, "raw"_a, "A table read row by row straight from `raw`, which is kept alive.")
+        .def(
+            "add_buffer",
+            [](PyExecutor& self, size_t offset, bool outputs, const std::string& format, int width) {
+                return self.core.add_buffer(offset, outputs, act_format(format), width);
+            },
+            "offset"_a, "outputs"_a, "format"_a, "width"_a)
+        .def(
+            "add_rope",
+            [](PyExecutor& self, bool interleaved, std::vector<double> inv_freq, double magnitude, int cos, int sin) {
+                const auto layout = interleaved ? tl::RopeLayout::kInterleaved : tl::RopeLayout::kHalf;
+                return self.core.add_rope({layout, std::move(inv_freq), magnitude, cos, sin});
+            },
+            "interleaved"_a, "inv_freq"_a, "magnitude"_a, "cos"_a, "sin"_a)
+        .def(
+            "embed",
+            [](PyExecutor& self, int table, int out, float scale) { self.core.add_stage(tl::make_embed(table, out, scale)); },
+            "table"_a, "out"_a, "scale"_a)
+        .def(
+            "convert", [](PyExecutor& self, int x, int out) { self.core.add_stage(tl::make_convert(x, out)); }, "x"_a,
+            "out"_a)
+        .def(
+            "rms_norm",
+            [](PyExecutor& self, int x, int weight, float eps, int out) {
+                self.core.add_stage(tl::make_rms_norm(x, weight, eps, out));
+            },
+            "x"_a, "weight"_a, "eps"_a, "out"_a)
+        .def(
+            "matmul",
+            [](PyExecutor& self, int x, const std::vector<std::tuple<int, int, int, bool>>& parts) {
+                std::vector<tl::MatmulPart> matmuls;
+                for (const auto& [matrix, bias, out, accumulate] : parts) matmuls.push_back({matrix, bias, out, accumulate});
+                if (matmuls.empty()) throw std::invalid_argument("a matmul without matrices");
+                self.core.add_stage(tl::make_matmul(x, std::move(matmuls)));
+            },
+            "x"_a, "parts"_a, "parts: (matrix, bias vector or -1, out buffer, accumulate)")
+        .def(
+            "rope_kv",
+            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int>>& parts, int k, int v, int layer) {
+                std::vector<tl::RopePart> ropes;
+                for (const auto& [buffer, num_heads, head_dim, rope] : parts) {
+                    ropes.push_back({buffer, num_heads, head_dim, rope});
+                }
+                self.core.add_stage(tl::make_rope_kv(std::move(ropes), self.core.ropes(), k, v, layer));
+            },
+            "parts"_a, "k"_a, "v"_a, "layer"_a, "parts: (buffer, num_heads, head_dim, rope)")
+        .def(
+            "attention",
+            [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window) {
+                self.core.add_stage(tl::make_attention(q, out, layer, num_heads, scale, window));
+            },
+            "q"_a, "out"_a, "layer"_a, "num_heads"_a, "scale"_a, "window"_a)
+        .def(
+            "glu",
+            [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {
+                const auto kind = activation == "silu"        ? tl::GluActivation::kSilu
+                                  : activation == "gelu_tanh" ? tl::GluActivation::kGeluTanh
+                                                              : tl::GluActivation::kGelu;
+                self.core.add_stage(tl::make_glu(gate, up, out, kind));
+            },
+            "gate"_a, "up"_a, "out"_a, "activation"_a)
+        .def(
+            "add", [](PyExecutor& self, int a, int b, int out) { self.core.add_stage(tl::make_add(a, b, out)); }, "a"_a,
+            "b"_a, "out"_a)
+        .def(
+            "select", [](PyExecutor& self, int x, int out) { self.core.add_stage(tl::make_select(x, out)); }, "x"_a,
+            "out"_a)
+        .def(
+            "finish",
+            [](PyExecutor& self, size_t arena_bytes, int logits, int vocab_size) {
+                self.core.finish(arena_bytes, logits, vocab_size);
+            },
+            "arena_bytes"_a, "logits"_a, "vocab_size"_a)
+        .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
+             "output_rows"_a, "Runs one step with the GIL released; the logits are then in `logits`.")
+        .def("release_pages", &PyExecutor::release_pages, "pages"_a)
+        .def_prop_ro(
+            "logits",
+            [](nb::handle_t<PyExecutor> self) {
+                tl::Executor& core = nb::cast<PyExecutor&>(self).core;
+                const size_t shape[2] = {size_t(core.max_outputs()), size_t(core.vocab_size())};
+                const int64_t strides[2] = {int64_t(core.logits_stride()), 1};
+                return nb::ndarray<nb::numpy, float, nb::ndim<2>>(core.logits(), 2, shape, self, strides);
+            },
+            "float32 (max_outputs, vocab): a view of the buffer that steps overwrite.")
+        .def_prop_ro("weight_bytes", [](PyExecutor& self) { return self.core.weights().num_bytes(); })
+        .def_prop_ro("scratch_bytes", [](PyExecutor& self) { return self.core.scratch_bytes(); })
+        .def_prop_ro("page_bytes", [](PyExecutor& self) { return self.core.page_bytes(); });
+}
+
+}  // namespace tl

@@ -1,0 +1,33 @@
+// The Python module torchless._core.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include "core/allocation_counter.h"
+#include "core/bandwidth.h"
+#include "core/cpu_features.h"
+#include "core/kv_layout.h"
+#include "cpu/dispatch.h"
+
+namespace nb = nanobind;
+
+namespace tl {
+void bind_executor(nb::module_& m);
+void bind_kernels(nb::module_& m);
+}  // namespace tl
+
+NB_MODULE(_core, m) {
+    m.doc() = "The C++ core of torchless: kernels, weights, executor.";
+    m.attr("PAGE_TOKENS") = tl::kPageTokens;
+    m.def("isa", [] { return std::string(tl::active_kernels().level); },
+          "Name of the instruction-set level in use: 'scalar', 'avx2' or 'avx512'.\n\n"
+          "TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.");
+    m.def("isa_levels", &tl::available_levels, "Levels that this machine can run, slowest first.");
+    m.def("measure_read_bandwidth", &tl::measure_read_bandwidth, nb::arg("num_threads"), nb::arg("num_bytes"),
+          nb::call_guard<nb::gil_scoped_release>(),
+          "Bytes per second that num_threads read from num_bytes of memory, best of several passes.");
+    m.def("allocation_count", &tl::allocation_count,
+          "Heap allocations made by this module's C++ code since it was loaded.");
+    tl::bind_executor(m);
+    tl::bind_kernels(m);
+}

@@ -1,0 +1,52 @@
+// Number formats of activation rows, as the matrix kernels read them, and the bytes of such a row.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace tl {
+
+inline constexpr size_t kRowAlignment = 64;
+
+constexpr size_t align_up(size_t n, size_t alignment) { return (n + alignment - 1) / alignment * alignment; }
+
+enum class ActFormat : uint8_t {
+    kF32,      // float32
+    kBF16,     // bfloat16, rounded to nearest even
+    kInt8x32,  // int8 with one scale per 32 elements: for formats with 32-element blocks
+    kInt8x256  // int8 with one scale per 256 elements: for the K-quants
+};
+
+// Where the parts of one activation row lie. A row of the int8 formats is
+//   int8 q[width] | float scale[width / block] | sums
+// with q = round(x / scale), scale = max|x| / 127 over the block (0 for a block of zeros), and
+//   kInt8x32:  int32 sum32[width / 32]: sum of q over each 32
+//   kInt8x256: int16 sum32[width / 32], int16 sum16[width / 16]: sums of q
+// Sums let a kernel fold a weight format's offset or minimum into the accumulator.
+struct ActLayout {
+    ActFormat format;
+    int width;
+
+    constexpr int block() const { return format == ActFormat::kInt8x256 ? 256 : 32; }
+    constexpr bool is_int8() const { return format == ActFormat::kInt8x32 || format == ActFormat::kInt8x256; }
+    constexpr size_t scale_offset() const { return align_up(size_t(width), kRowAlignment); }
+    constexpr size_t sum32_offset() const {
+        return scale_offset() + align_up(size_t(width / block()) * sizeof(float), kRowAlignment);
+    }
+    constexpr size_t sum16_offset() const {
+        return sum32_offset() + align_up(size_t(width / 32) * sizeof(int16_t), kRowAlignment);
+    }
+    constexpr size_t row_bytes() const {
+        switch (format) {
+            case ActFormat::kF32: return align_up(size_t(width) * 4, kRowAlignment);
+            case ActFormat::kBF16: return align_up(size_t(width) * 2 + 2, kRowAlignment);
+            case ActFormat::kInt8x32:
+                return sum32_offset() + align_up(size_t(width / 32) * sizeof(int32_t), kRowAlignment);
+            case ActFormat::kInt8x256:
+                return sum16_offset() + align_up(size_t(width / 16) * sizeof(int16_t), kRowAlignment);
+        }
+        return 0;
+    }
+};
+
+}  // namespace tl

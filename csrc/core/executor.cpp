@@ -1,0 +1,151 @@
+#include "core/executor.h"
+
+#include <algorithm>
+#include <chrono>
+#include <stdexcept>
+
+namespace tl {
+namespace {
+
+constexpr auto kPollInterval = std::chrono::milliseconds(50);
+
+[[noreturn]] void bad_batch(const std::string& what) { throw std::invalid_argument("malformed batch: " + what); }
+
+}  // namespace
+
+Executor::Executor(const ExecutorSizes& sizes)
+    : sizes_(sizes),
+      kernels_(active_kernels()),
+      pool_(sizes.num_threads),
+      weights_(kernels_, sizes.weight_bytes),
+      row_runs_(sizes.max_tokens),
+      row_blocks_(sizes.max_tokens) {
+    if (sizes.max_tokens < 1 || sizes.max_outputs < 1) throw std::invalid_argument("a step needs at least one row");
+}
+
+void Executor::set_kv_cache(KvLayout layout, int num_pages) {
+    pages_ = std::make_unique<PagePool>(layout, num_pages);
+}
+
+int Executor::add_buffer(size_t offset, bool outputs, ActFormat format, int width) {
+    const ActLayout layout{format, width};
+    if (width < 1 || (layout.is_int8() && width % layout.block() != 0)) {
+        throw std::invalid_argument("a buffer of width " + std::to_string(width) + " does not divide into its blocks");
+    }
+    buffers_.push_back({offset, outputs, layout, layout.row_bytes()});
+    return int(buffers_.size()) - 1;
+}
+
+int Executor::add_rope(RopeTable table) {
+    stages_.push_back(make_rope_table(table));
+    ropes_.push_back(std::move(table));
+    return int(ropes_.size()) - 1;
+}
+
+void Executor::finish(size_t arena_bytes, int logits, int vocab_size) {
+    logits_ = logits;
+    vocab_size_ = vocab_size;
+    for (const Buffer& buffer : buffers_) {
+        const size_t rows = buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens;
+        if (buffer.offset + rows * buffer.row_bytes > arena_bytes) throw std::invalid_argument("buffer outside the arena");
+    }
+    arena_ = MappedBuffer(arena_bytes, PageSize::kSmall);
+    machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, buffers_});
+    size_t scratch = kRowAlignment;
+    for (const auto& stage : stages_) scratch = std::max(scratch, stage->scratch_bytes(*machine_));
+    scratch = align_up(scratch, 4096);
+    thread_scratch_ = MappedBuffer(scratch * pool_.size(), PageSize::kSmall);
+    machine_->scratch = thread_scratch_.data();
+    machine_->scratch_bytes = scratch;
+}
+
+void Executor::accept(const BatchArrays& batch) {
+    if (!machine_) throw std::logic_error("finish() was not called");
+    if (batch.num_tokens < 1 || batch.num_tokens > size_t(sizes_.max_tokens)) {
+        bad_batch(std::to_string(batch.num_tokens) + " tokens; a step takes 1 to " + std::to_string(sizes_.max_tokens));
+    }
+    if (batch.num_outputs > size_t(sizes_.max_outputs)) {
+        bad_batch(std::to_string(batch.num_outputs) + " outputs; a step takes up to " + std::to_string(sizes_.max_outputs));
+    }
+    const int num_tokens = int(batch.num_tokens), num_runs = int(batch.num_runs);
+    const auto check_starts = [&](const int32_t* starts, size_t end, const char* name) {
+        if (starts[0] != 0 || size_t(starts[num_runs]) != end) bad_batch(std::string(name) + " do not span their array");
+        for (int r = 0; r < num_runs; r++) {
+            if (starts[r + 1] <= starts[r]) bad_batch(std::string(name) + " are not ascending");
+        }
+    };
+    check_starts(batch.run_starts, batch.num_tokens, "run_starts");
+    check_starts(batch.page_starts, batch.num_page_ids, "page_starts");
+    for (int i = 0; i < num_tokens; i++) {
+        if (batch.token_ids[i] < 0 || batch.token_ids[i] >= vocab_size_) {
+            bad_batch("token id " + std::to_string(batch.token_ids[i]) + " is outside the vocabulary of " +
+                      std::to_string(vocab_size_));
+        }
+    }
+    const int num_pages = pages_ ? pages_->num_pages() : 0;
+    for (size_t i = 0; i < batch.num_page_ids; i++) {
+        if (batch.page_ids[i] < 0 || batch.page_ids[i] >= num_pages) bad_batch("page id out of range");
+    }
+    step_.num_row_blocks = 0;
+    for (int r = 0; r < num_runs; r++) {
+        const int begin = batch.run_starts[r], end = batch.run_starts[r + 1];
+        const int64_t capacity = int64_t(batch.page_starts[r + 1] - batch.page_starts[r]) * kPageTokens;
+        if (batch.positions[begin] < 0) bad_batch("negative position");
+        for (int i = begin; i < end; i++) {
+            if (batch.positions[i] != batch.positions[begin] + (i - begin)) bad_batch("positions of a run are not consecutive");
+            row_runs_[i] = r;
+        }
+        if (batch.positions[end - 1] >= capacity) bad_batch("a run's pages do not cover its last position");
+        for (int i = begin; i < end; i += kAttentionRows) {
+            row_blocks_[step_.num_row_blocks++] = {r, i, std::min(i + kAttentionRows, end)};
+        }
+    }
+    for (size_t i = 0; i < batch.num_outputs; i++) {
+        const int32_t row = batch.output_rows[i];
+        if (row < 0 || row >= num_tokens || (i > 0 && row <= batch.output_rows[i - 1])) bad_batch("bad output row");
+    }
+    step_.num_tokens = num_tokens;
+    step_.num_outputs = int(batch.num_outputs);
+    step_.num_runs = num_runs;
+    step_.token_ids = batch.token_ids;
+    step_.positions = batch.positions;
+    step_.run_starts = batch.run_starts;
+    step_.page_ids = batch.page_ids;
+    step_.page_starts = batch.page_starts;
+    step_.output_rows = batch.output_rows;
+    step_.row_runs = row_runs_.data();
+    step_.row_blocks = row_blocks_.data();
+}
+
+bool Executor::step(const BatchArrays& batch, bool (*poll)()) {
+    accept(batch);
+    for (const auto& stage : stages_) stage->prepare(*machine_, step_);
+    poll_ = poll;
+    aborted_ = false;
+    pool_.run(run_stages, this);
+    return !aborted_;
+}
+
+void Executor::run_stages(void* context, int thread) {
+    Executor& self = *static_cast<Executor*>(context);
+    auto last_poll = std::chrono::steady_clock::now();
+    for (const auto& stage : self.stages_) {
+        stage->run(*self.machine_, self.step_, thread);
+        if (thread == 0 && self.poll_) {
+            const auto now = std::chrono::steady_clock::now();
+            if (now - last_poll > kPollInterval) {
+                last_poll = now;
+                if (!self.poll_()) self.aborted_ = true;
+            }
+        }
+        self.pool_.barrier();
+        if (self.aborted_) return;
+    }
+}
+
+void Executor::release_page(int page) {
+    if (!pages_ || page < 0 || page >= pages_->num_pages()) throw std::invalid_argument("page id out of range");
+    pages_->release(page);
+}
+
+}  // namespace tl

@@ -1,0 +1,86 @@
+// A compiled plan: weights, memory and stages, and the step that runs a batch through them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/stages.h"
+
+namespace tl {
+
+struct ExecutorSizes {
+    int num_threads;
+    int max_tokens;   // token rows of one step
+    int max_outputs;  // output rows of one step
+    size_t weight_bytes;
+};
+
+// The batch of one step, as backends/base.py describes it.
+struct BatchArrays {
+    const int32_t* token_ids;
+    const int32_t* positions;
+    size_t num_tokens;
+    const int32_t* run_starts;
+    const int32_t* page_starts;
+    size_t num_runs;
+    const int32_t* page_ids;
+    size_t num_page_ids;
+    const int32_t* output_rows;
+    size_t num_outputs;
+};
+
+class Executor {
+   public:
+    explicit Executor(const ExecutorSizes& sizes);
+
+    // -- building: weights, buffers, stages, then finish() ------------------------------------------
+    Weights& weights() { return weights_; }
+    ThreadPool& pool() { return pool_; }
+    void set_kv_cache(KvLayout layout, int num_pages);
+    int add_buffer(size_t offset, bool outputs, ActFormat format, int width);
+    int add_rope(RopeTable table);
+    const std::vector<RopeTable>& ropes() const { return ropes_; }
+    void add_stage(std::unique_ptr<Stage> stage) { stages_.push_back(std::move(stage)); }
+    // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns.
+    void finish(size_t arena_bytes, int logits, int vocab_size);
+
+    // -- running ------------------------------------------------------------------------------------
+    // Runs one step. `poll` is called now and then on the calling thread; when it returns false the step is given
+    // up at the next stage and false is returned. Throws std::invalid_argument for a malformed batch.
+    bool step(const BatchArrays& batch, bool (*poll)());
+
+    float* logits() const { return machine_->floats(logits_); }
+    size_t logits_stride() const { return machine_->stride_floats(logits_); }
+    int vocab_size() const { return vocab_size_; }
+    int max_outputs() const { return sizes_.max_outputs; }
+    size_t scratch_bytes() const { return arena_.size() + thread_scratch_.size(); }
+    size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
+    void release_page(int page);
+
+   private:
+    void accept(const BatchArrays& batch);  // checks the batch and fills step_
+    static void run_stages(void* context, int thread);
+
+    ExecutorSizes sizes_;
+    const Kernels& kernels_;
+    ThreadPool pool_;
+    Weights weights_;
+    std::unique_ptr<PagePool> pages_;
+    std::vector<Buffer> buffers_;
+    std::vector<RopeTable> ropes_;
+    std::vector<std::unique_ptr<Stage>> stages_;
+    MappedBuffer arena_, thread_scratch_;
+    std::unique_ptr<Machine> machine_;
+    int logits_ = -1, vocab_size_ = 0;
+
+    // Written by accept(), read by all stages of the step.
+    Step step_;
+    std::vector<int32_t> row_runs_;
+    std::vector<Step::RowBlock> row_blocks_;
+
+    bool (*poll_)() = nullptr;
+    bool aborted_ = false;  // written by thread 0 before a barrier, read by all after it
+};
+
+}  // namespace tl

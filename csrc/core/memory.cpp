@@ -1,0 +1,50 @@
+#include "core/memory.h"
+
+#include <sys/mman.h>
+
+#include <new>
+#include <utility>
+
+#include "core/activations.h"
+
+namespace tl {
+
+MappedBuffer::MappedBuffer(size_t num_bytes, PageSize page_size) : size_(num_bytes) {
+    mapping_bytes_ = align_up(num_bytes, kHugePageBytes) + kHugePageBytes;
+    if (num_bytes == 0 || mapping_bytes_ < num_bytes) throw std::bad_alloc();
+    void* mapping = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (mapping == MAP_FAILED) throw std::bad_alloc();
+    mapping_ = static_cast<uint8_t*>(mapping);
+    data_ = reinterpret_cast<uint8_t*>(align_up(reinterpret_cast<uintptr_t>(mapping_), kHugePageBytes));
+#if defined(MADV_HUGEPAGE)
+    // Advice only: a system without transparent huge pages works, a little slower. The last, partly used huge
+    // page stays small, so that the buffer takes no more memory than it says.
+    const size_t whole = num_bytes / kHugePageBytes * kHugePageBytes;
+    if (page_size == PageSize::kHuge && whole > 0) madvise(data_, whole, MADV_HUGEPAGE);
+#else
+    (void)page_size;
+#endif
+}
+
+MappedBuffer::~MappedBuffer() {
+    if (mapping_) munmap(mapping_, mapping_bytes_);
+}
+
+MappedBuffer::MappedBuffer(MappedBuffer&& other) noexcept { *this = std::move(other); }
+
+MappedBuffer& MappedBuffer::operator=(MappedBuffer&& other) noexcept {
+    std::swap(mapping_, other.mapping_);
+    std::swap(mapping_bytes_, other.mapping_bytes_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+}
+
+void MappedBuffer::decommit(size_t offset, size_t num_bytes) {
+    constexpr size_t kPage = 4096;
+    const size_t begin = align_up(offset, kPage), end = (offset + num_bytes) / kPage * kPage;
+    if (begin < end) madvise(data_ + begin, end - begin, MADV_DONTNEED);
+}
+
+}  // namespace tl

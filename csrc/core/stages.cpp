@@ -1,0 +1,309 @@
+#include "core/stages.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+namespace tl {
+namespace {
+
+// Rows of elementwise work per chunk: few enough to spread, many enough to be worth a claim.
+constexpr int kRowChunk = 4;
+
+class Embed final : public Stage {
+   public:
+    Embed(int table, int out, float scale) : table_(table), out_(out), scale_(scale) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_tokens, kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step& step, int thread) override {
+        const RowTable& table = m.weights.table(table_);
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            for (int i = begin; i < end; i++) {
+                float* out = m.floats(out_, i);
+                table.format->decode_row(table.data + size_t(step.token_ids[i]) * table.row_bytes, table.num_columns, out);
+                if (scale_ != 1.0f) {
+                    for (int j = 0; j < table.num_columns; j++) out[j] *= scale_;
+                }
+            }
+        }
+    }
+
+   private:
+    int table_, out_;
+    float scale_;
+};
+
+class MakeRopeTable final : public Stage {
+   public:
+    explicit MakeRopeTable(const RopeTable& table) : table_(table) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_tokens, kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step& step, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            for (int i = begin; i < end; i++) {
+                float *cosines = m.floats(table_.cos_buffer, i), *sines = m.floats(table_.sin_buffer, i);
+                for (size_t j = 0; j < table_.inv_freq.size(); j++) {
+                    const double angle = step.positions[i] * table_.inv_freq[j];
+                    cosines[j] = float(std::cos(angle) * table_.magnitude);
+                    sines[j] = float(std::sin(angle) * table_.magnitude);
+                }
+            }
+        }
+    }
+
+   private:
+    RopeTable table_;
+};
+
+class Convert final : public Stage {
+   public:
+    Convert(int x, int out) : x_(x), out_(out) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step&, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            m.kernels.convert_rows(m.floats(x_, begin), m.stride_floats(x_), end - begin, m.buffers[out_].layout,
+                                   m.row(out_, begin));
+        }
+    }
+
+   private:
+    int x_, out_;
+};
+
+class RmsNorm final : public Stage {
+   public:
+    RmsNorm(int x, int weight, float eps, int out) : x_(x), weight_(weight), out_(out), eps_(eps) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step&, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            m.kernels.rms_norm_rows(m.floats(x_, begin), m.stride_floats(x_), m.weights.vector(weight_).data(), eps_,
+                                    end - begin, m.buffers[out_].layout, m.row(out_, begin));
+        }
+    }
+
+   private:
+    int x_, weight_, out_;
+    float eps_;
+};
+
+// One or several matrices that read the same activations (q, k, v; gate and up).
+class Matmul final : public Stage {
+   public:
+    Matmul(int x, std::vector<MatmulPart> parts) : x_(x), parts_(std::move(parts)) {}
+
+    void prepare(const Machine& m, const Step& step) override {
+        num_tokens_ = m.num_rows(x_, step);
+        num_tiles_ = 0;
+        for (const MatmulPart& part : parts_) num_tiles_ += m.weights.matrix(part.matrix).num_tiles();
+        const PackedMatrix& first = m.weights.matrix(parts_[0].matrix);
+        // Tokens per pass over the weights: their activations should stay in the L2 cache beside a panel.
+        constexpr int kActivationBytes = 640 << 10;
+        block_tokens_ = std::clamp(int(kActivationBytes / m.buffers[x_].row_bytes) & ~15, 64, 1024);
+        block_tokens_ = std::min(block_tokens_, std::max(num_tokens_, 1));
+        // Items: tiles of all parts for the first block of tokens, then for the second, ...
+        const int num_blocks = (num_tokens_ + block_tokens_ - 1) / block_tokens_;
+        constexpr size_t kChunkBytes = 64 << 10;
+        const int chunk = num_tokens_ > 8 ? 4 : int(std::max<size_t>(1, kChunkBytes / first.tile_bytes));
+        work_.reset(num_tiles_ * num_blocks, chunk, m.pool.size());
+    }
+
+    void run(const Machine& m, const Step&, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            while (begin < end) {
+                const int block = begin / num_tiles_;
+                int tile = begin % num_tiles_, part = 0;
+                while (tile >= m.weights.matrix(parts_[part].matrix).num_tiles()) {
+                    tile -= m.weights.matrix(parts_[part++].matrix).num_tiles();
+                }
+                const int count = std::min(end - begin, m.weights.matrix(parts_[part].matrix).num_tiles() - tile);
+                multiply(m, parts_[part], block * block_tokens_, tile, tile + count, thread);
+                begin += count;
+            }
+        }
+    }
+
+    size_t scratch_bytes(const Machine& m) const override {
+        size_t bytes = 0;
+        for (const MatmulPart& part : parts_) {
+            const PackedMatrix& matrix = m.weights.matrix(part.matrix);
+            bytes = std::max(bytes, matrix.format->matmul_scratch_bytes(matrix.num_columns));
+        }
+        return bytes;
+    }
+
+   private:
+    void multiply(const Machine& m, const MatmulPart& part, int token, int tile_begin, int tile_end, int thread) const {
+        const PackedMatrix& matrix = m.weights.matrix(part.matrix);
+        MatmulArgs args{};
+        args.weights = matrix.data;
+        args.tile_bytes = matrix.tile_bytes;
+        args.num_inputs = matrix.num_columns;
+        args.num_rows = matrix.num_rows;
+        args.x = m.row(x_, token);
+        args.x_stride = m.buffers[x_].row_bytes;
+        args.num_tokens = std::min(block_tokens_, num_tokens_ - token);
+        args.out = m.floats(part.out, token);
+        args.out_stride = m.stride_floats(part.out);
+        args.bias = part.bias >= 0 ? m.weights.vector(part.bias).data() : nullptr;
+        args.accumulate = part.accumulate;
+        matrix.format->matmul(args, tile_begin, tile_end, m.thread_scratch(thread));
+    }
+
+    int x_;
+    std::vector<MatmulPart> parts_;
+    int num_tokens_ = 0, num_tiles_ = 0, block_tokens_ = 1;
+};
+
+class RopeKv final : public Stage {
+   public:
+    RopeKv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v, int layer)
+        : parts_(std::move(parts)), k_(k), v_(v), layer_(layer) {
+        for (const RopePart& part : parts_) tables_.push_back(ropes.at(part.rope));
+    }
+    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_tokens, kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step& step, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            for (int i = begin; i < end; i++) {
+                for (size_t p = 0; p < parts_.size(); p++) {
+                    const RopeTable& table = tables_[p];
+                    m.kernels.rope_row(m.floats(parts_[p].buffer, i), parts_[p].num_heads, parts_[p].head_dim,
+                                       table.layout, int(table.inv_freq.size()), m.floats(table.cos_buffer, i),
+                                       m.floats(table.sin_buffer, i));
+                }
+                write(m, step, i);
+            }
+        }
+    }
+
+   private:
+    void write(const Machine& m, const Step& step, int row) const {
+        const int32_t* table = step.page_ids + step.page_starts[step.row_runs[row]];
+        const int position = step.positions[row];
+        uint8_t* page = m.pages->layer(layer_) + size_t(table[position / kPageTokens]) * m.pages->page_bytes();
+        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(), position % kPageTokens, page);
+    }
+
+    std::vector<RopePart> parts_;
+    std::vector<RopeTable> tables_;
+    int k_, v_, layer_;
+};
+
+class Attention final : public Stage {
+   public:
+    Attention(int q, int out, int layer, int num_heads, float scale, int window)
+        : q_(q), out_(out), layer_(layer), num_heads_(num_heads), window_(window), scale_(scale) {}
+
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(step.num_row_blocks * m.pages->layout().num_kv_heads, 1, m.pool.size());
+    }
+
+    void run(const Machine& m, const Step& step, int thread) override {
+        const KvLayout& layout = m.pages->layout();
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            for (int i = begin; i < end; i++) {
+                const Step::RowBlock& block = step.row_blocks[i / layout.num_kv_heads];
+                const int first = step.run_starts[block.run];
+                AttentionArgs args{};
+                args.q = m.floats(q_, first);
+                args.q_stride = m.stride_floats(q_);
+                args.out = m.floats(out_, first);
+                args.out_stride = m.stride_floats(out_);
+                args.pages = m.pages->layer(layer_);
+                args.page_bytes = m.pages->page_bytes();
+                args.page_ids = step.page_ids + step.page_starts[block.run];
+                args.first_position = step.positions[first];
+                args.row_begin = block.begin - first;
+                args.row_end = block.end - first;
+                args.kv_head = i % layout.num_kv_heads;
+                args.group = num_heads_ / layout.num_kv_heads;
+                args.layout = &layout;
+                args.scale = scale_;
+                args.window = window_;
+                args.scratch = m.thread_scratch(thread);
+                m.kernels.attention(args);
+            }
+        }
+    }
+
+    size_t scratch_bytes(const Machine& m) const override {
+        const KvLayout& layout = m.pages->layout();
+        return m.kernels.attention_scratch_bytes(layout, num_heads_ / layout.num_kv_heads);
+    }
+
+   private:
+    int q_, out_, layer_, num_heads_, window_;
+    float scale_;
+};
+
+class Glu final : public Stage {
+   public:
+    Glu(int gate, int up, int out, GluActivation activation) : gate_(gate), up_(up), out_(out), activation_(activation) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(gate_, step), 1, m.pool.size()); }
+    void run(const Machine& m, const Step&, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            m.kernels.glu_rows(activation_, m.floats(gate_, begin), m.floats(up_, begin), m.stride_floats(gate_),
+                               end - begin, m.buffers[out_].layout, m.row(out_, begin));
+        }
+    }
+
+   private:
+    int gate_, up_, out_;
+    GluActivation activation_;
+};
+
+class Add final : public Stage {
+   public:
+    Add(int a, int b, int out) : a_(a), b_(b), out_(out) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(a_, step), kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step&, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            for (int i = begin; i < end; i++) {
+                m.kernels.add(m.floats(a_, i), m.floats(b_, i), m.floats(out_, i), m.buffers[out_].layout.width);
+            }
+        }
+    }
+
+   private:
+    int a_, b_, out_;
+};
+
+class Select final : public Stage {
+   public:
+    Select(int x, int out) : x_(x), out_(out) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_outputs, kRowChunk, m.pool.size()); }
+    void run(const Machine& m, const Step& step, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            for (int i = begin; i < end; i++) {
+                std::memcpy(m.floats(out_, i), m.floats(x_, step.output_rows[i]),
+                            size_t(m.buffers[out_].layout.width) * sizeof(float));
+            }
+        }
+    }
+
+   private:
+    int x_, out_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stage> make_embed(int table, int out, float scale) { return std::make_unique<Embed>(table, out, scale); }
+std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::make_unique<MakeRopeTable>(table); }
+std::unique_ptr<Stage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
+std::unique_ptr<Stage> make_rms_norm(int x, int weight, float eps, int out) {
+    return std::make_unique<RmsNorm>(x, weight, eps, out);
+}
+std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts) {
+    return std::make_unique<Matmul>(x, std::move(parts));
+}
+std::unique_ptr<Stage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v,
+                                    int layer) {
+    return std::make_unique<RopeKv>(std::move(parts), ropes, k, v, layer);
+}
+std::unique_ptr<Stage> make_attention(int q, int out, int layer, int num_heads, float scale, int window) {
+    return std::make_unique<Attention>(q, out, layer, num_heads, scale, window);
+}
+std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation) {
+    return std::make_unique<Glu>(gate, up, out, activation);
+}
+std::unique_ptr<Stage> make_add(int a, int b, int out) { return std::make_unique<Add>(a, b, out); }
+std::unique_ptr<Stage> make_select(int x, int out) { return std::make_unique<Select>(x, out); }
+
+}  // namespace tl

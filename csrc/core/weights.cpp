@@ -1,0 +1,96 @@
+#include "core/weights.h"
+
+#include <algorithm>
+
+namespace tl {
+namespace {
+
+const FormatKernels& checked_format(const Kernels& kernels, int gguf_type, int num_rows, int num_columns) {
+    const FormatKernels* format = find_format(kernels, gguf_type);
+    if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(gguf_type));
+    if (num_rows <= 0 || num_columns <= 0 || num_columns % format->block != 0) {
+        throw std::invalid_argument("a matrix of " + std::to_string(num_rows) + " x " + std::to_string(num_columns) +
+                                    " does not divide into blocks of " + std::to_string(format->block));
+    }
+    return *format;
+}
+
+size_t row_bytes(const FormatKernels& format, int num_columns) {
+    return size_t(num_columns / format.block) * format.block_bytes;
+}
+
+struct PackJob {
+    const PackedMatrix* matrix;
+    const uint8_t* raw;
+    uint8_t* out;
+    WorkRanges* work;
+};
+
+void pack_tiles(void* context, int thread) {
+    const PackJob& job = *static_cast<PackJob*>(context);
+    const PackedMatrix& m = *job.matrix;
+    const size_t bytes = row_bytes(*m.format, m.num_columns);
+    for (int begin, end; job.work->claim(thread, begin, end);) {
+        for (int tile = begin; tile < end; tile++) {
+            const uint8_t* rows[kTileRows];
+            for (int r = 0; r < kTileRows; r++) {
+                const int row = tile * kTileRows + r;
+                rows[r] = row < m.num_rows ? job.raw + size_t(row) * bytes : nullptr;
+            }
+            m.format->pack(rows, m.num_columns, job.out + size_t(tile) * m.tile_bytes);
+        }
+    }
+}
+
+}  // namespace
+
+const FormatKernels* find_format(const Kernels& kernels, int gguf_type) {
+    for (int i = 0; i < kernels.num_formats; i++) {
+        if (kernels.formats[i].gguf_type == gguf_type) return &kernels.formats[i];
+    }
+    return nullptr;
+}
+
+Weights::Weights(const Kernels& kernels, size_t capacity)
+    : kernels_(kernels), memory_(std::max(capacity, size_t(1)), PageSize::kHuge) {}
+
+size_t Weights::packed_bytes(const Kernels& kernels, int gguf_type, int num_rows, int num_columns) {
+    const FormatKernels& format = checked_format(kernels, gguf_type, num_rows, num_columns);
+    const size_t num_tiles = size_t(num_rows + kTileRows - 1) / kTileRows;
+    return align_up(num_tiles * format.tile_bytes(num_columns), kRowAlignment);
+}
+
+int Weights::add_matrix(ThreadPool& pool, int gguf_type, int num_rows, int num_columns, const uint8_t* raw) {
+    const FormatKernels& format = checked_format(kernels_, gguf_type, num_rows, num_columns);
+    const size_t bytes = packed_bytes(kernels_, gguf_type, num_rows, num_columns);
+    if (bytes > memory_.size() - used_) throw std::invalid_argument("more weights than were announced");
+    uint8_t* out = memory_.data() + used_;
+    used_ += bytes;
+    const PackedMatrix matrix{&format, num_rows, num_columns, format.tile_bytes(num_columns), out};
+    auto work = std::make_unique<WorkRanges>();
+    // About 1 MB a chunk: each thread faults in the huge pages that it will most likely read.
+    work->reset(matrix.num_tiles(), int(std::max<size_t>(1, (size_t(1) << 20) / matrix.tile_bytes)), pool.size());
+    PackJob job{&matrix, raw, out, work.get()};
+    pool.run(pack_tiles, &job);
+    matrices_.push_back(matrix);
+    return int(matrices_.size()) - 1;
+}
+
+int Weights::add_vector(std::vector<float> values) {
+    vectors_.push_back(std::move(values));
+    return int(vectors_.size()) - 1;
+}
+
+int Weights::add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw) {
+    const FormatKernels& format = checked_format(kernels_, gguf_type, num_rows, num_columns);
+    tables_.push_back({&format, num_rows, num_columns, row_bytes(format, num_columns), raw});
+    return int(tables_.size()) - 1;
+}
+
+size_t Weights::num_bytes() const {
+    size_t total = used_;
+    for (const auto& vector : vectors_) total += vector.size() * sizeof(float);
+    return total;
+}
+
+}  // namespace tl

@@ -1,0 +1,66 @@
+// Weights in memory: matrices packed for the kernels, vectors as floats, tables left in the file.
+#pragma once
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/memory.h"
+#include "core/thread_pool.h"
+#include "cpu/kernels.h"
+
+namespace tl {
+
+// A weight matrix (rows = outputs, columns = inputs) in tiles of 16 rows.
+struct PackedMatrix {
+    const FormatKernels* format;
+    int num_rows;
+    int num_columns;
+    size_t tile_bytes;
+    const uint8_t* data;
+
+    int num_tiles() const { return (num_rows + kTileRows - 1) / kTileRows; }
+};
+
+// A table whose rows are looked up one by one (embeddings): stays as the file has it, in the file's memory map.
+struct RowTable {
+    const FormatKernels* format;
+    int num_rows;
+    int num_columns;
+    size_t row_bytes;
+    const uint8_t* data;
+};
+
+// Kernels of a GGUF tensor type, or null.
+const FormatKernels* find_format(const Kernels& kernels, int gguf_type);
+
+class Weights {
+   public:
+    // capacity: sum of packed_bytes over all matrices to come.
+    Weights(const Kernels& kernels, size_t capacity);
+
+    // Bytes that a matrix takes once packed. Throws std::invalid_argument for a type or shape it cannot pack.
+    static size_t packed_bytes(const Kernels& kernels, int gguf_type, int num_rows, int num_columns);
+
+    // Packs a matrix from the file's bytes, all threads together. Returns its index.
+    int add_matrix(ThreadPool& pool, int gguf_type, int num_rows, int num_columns, const uint8_t* raw);
+    int add_vector(std::vector<float> values);
+    // `raw` must outlive this object.
+    int add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw);
+
+    const PackedMatrix& matrix(int index) const { return matrices_.at(index); }
+    const std::vector<float>& vector(int index) const { return vectors_.at(index); }
+    const RowTable& table(int index) const { return tables_.at(index); }
+    size_t num_bytes() const;
+
+   private:
+    const Kernels& kernels_;
+    MappedBuffer memory_;
+    size_t used_ = 0;
+    std::vector<PackedMatrix> matrices_;
+    std::vector<std::vector<float>> vectors_;
+    std::vector<RowTable> tables_;
+};
+
+}  // namespace tl

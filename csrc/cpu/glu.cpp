@@ -1,0 +1,73 @@
+// Gated activations: out[i] = activation(gate[i]) * up[i], written in the format that the next matrix reads.
+//
+//   SiLU       x / (1 + e^-x)
+//   GELU tanh  x / 2 (1 + tanh(u)) = x / (1 + e^-2u),  u = sqrt(2 / pi) (x + 0.044715 x^3)
+//   GELU       x / 2 (1 + erf(x / sqrt 2))
+//
+// Each costs one exponential and one division per element. Below a bound the result is zero to float precision, so x is
+// held above it: this keeps x / (1 + e^-x) from growing again where e^-x is cut off. NaN stays NaN.
+#include "cpu/act_row.h"
+#include "cpu/level.h"
+
+namespace tl::TL_LEVEL {
+namespace {
+
+// a where it is above the bound; the order of operands lets NaN through.
+TL_INLINE F32 at_least(float bound, F32 a) { return max(set1(bound), a); }
+
+TL_INLINE F32 x_sigmoid(F32 x, F32 u) { return x / (set1(1.0f) + exp(zero() - u)); }
+
+TL_INLINE F32 silu(F32 x) {
+    x = at_least(-87.0f, x);
+    return x_sigmoid(x, x);
+}
+
+TL_INLINE F32 gelu_tanh(F32 x) {
+    x = at_least(-16.0f, x);
+    const F32 cubic = fma(x * x * x, set1(0.044715f), x);
+    return x_sigmoid(x, cubic * set1(1.5957691216057308f));  // 2 sqrt(2 / pi)
+}
+
+// 1 - erf(z) for z >= 0, |error| < 1.5e-7: Abramowitz and Stegun, Handbook of Mathematical Functions, 7.1.26.
+TL_INLINE F32 erfc(F32 z) {
+    const F32 t = set1(1.0f) / fma(set1(0.3275911f), z, set1(1.0f));
+    F32 p = set1(1.061405429f);
+    p = fma(p, t, set1(-1.453152027f));
+    p = fma(p, t, set1(1.421413741f));
+    p = fma(p, t, set1(-0.284496736f));
+    p = fma(p, t, set1(0.254829592f));
+    return p * t * exp(zero() - z * z);
+}
+
+// With erfc of |x| both tails come without cancellation: x > 0: x - x/2 erfc, x < 0: x/2 erfc.
+TL_INLINE F32 gelu(F32 x) {
+    const F32 magnitude = min(abs(x), set1(14.0f));
+    const F32 tail = set1(0.5f) * magnitude * erfc(magnitude * set1(0.70710678118654752f));
+    return at_least(0.0f, x) - tail;
+}
+
+template <class Activation>
+void glu_all(const float* gate, const float* up, size_t stride, int num_rows, ActLayout layout, uint8_t* out,
+             Activation activation) {
+    for (int r = 0; r < num_rows; r++) {
+        const float *g = gate + r * stride, *u = up + r * stride;
+        write_row(layout, out + r * layout.row_bytes(),
+                  [&](int i, int n) { return activation(load_up_to(n, g + i)) * load_up_to(n, u + i); });
+    }
+}
+
+}  // namespace
+
+void glu_rows(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
+              ActLayout layout, uint8_t* out) {
+    switch (activation) {
+        case GluActivation::kSilu:
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 x) { return silu(x); });
+        case GluActivation::kGeluTanh:
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 x) { return gelu_tanh(x); });
+        case GluActivation::kGelu:
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 x) { return gelu(x); });
+    }
+}
+
+}  // namespace tl::TL_LEVEL

@@ -1,0 +1,110 @@
+// The table of kernels: one set per instruction-set level, chosen once at import (dispatch.cpp).
+//
+// Every function here is a pure computation on memory that the caller owns: no allocation, no locks, no threads.
+// Work is split by the caller into ranges; the value of an output never depends on how it was split, on the number
+// of rows computed together, or on the batch (the promise: bit-identical results).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "core/activations.h"
+#include "core/kv_layout.h"
+
+namespace tl {
+
+// A weight matrix packed into tiles of 16 output rows; see csrc/quants for the bytes of a tile.
+inline constexpr int kTileRows = 16;
+
+struct MatmulArgs {
+    const uint8_t* weights;  // packed tiles
+    size_t tile_bytes;       // bytes of one tile (16 rows x all of K)
+    int num_inputs;          // K
+    int num_rows;            // N, output rows that exist; the last tile may be partly padding
+    const uint8_t* x;        // activation rows in the format's ActFormat
+    size_t x_stride;         // bytes
+    int num_tokens;          // M
+    float* out;              // out[token * out_stride + row]
+    size_t out_stride;       // floats
+    const float* bias;       // per row, or null
+    bool accumulate;         // out += result (a residual) instead of out = result
+};
+
+// What the executor needs to know of one weight format at one level.
+struct FormatKernels {
+    int gguf_type;            // GGUF tensor type id
+    int block;                // elements of one block of a row
+    size_t block_bytes;       // bytes of one block of a row, as in the file
+    ActFormat activations;    // what `matmul` reads
+    // Bytes of one packed tile of 16 rows and num_inputs columns, a multiple of 32.
+    size_t (*tile_bytes)(int num_inputs);
+    // Packs 16 rows of num_inputs elements (a null row is padding, packed so that it decodes to zero).
+    void (*pack)(const uint8_t* const* rows, int num_inputs, uint8_t* tile);
+    // Computes tiles [tile_begin, tile_end) for all tokens; scratch has matmul_scratch_bytes(K), 64-aligned.
+    void (*matmul)(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch);
+    size_t (*matmul_scratch_bytes)(int num_inputs);
+    // Decodes one row straight from the file's bytes: embedding look-up, and the slow twin of tests.
+    void (*decode_row)(const uint8_t* row, int num_elements, float* out);
+};
+
+struct AttentionArgs {
+    const float* q;            // query rows of the run; row t is q + t * q_stride, head h at h * head_dim
+    size_t q_stride;           // floats
+    float* out;                // same shape as q
+    size_t out_stride;         // floats
+    const uint8_t* pages;      // address of page 0 at this layer
+    size_t page_bytes;         // distance of two pages
+    const int32_t* page_ids;   // the sequence's page table: position p lies in page_ids[p / kPageTokens]
+    int first_position;        // of the run's row 0; row t is at first_position + t
+    int row_begin, row_end;    // query rows to compute (at most kAttentionRows)
+    int kv_head;               // computes query heads kv_head * group .. + group - 1
+    int group;                 // query heads per key/value head
+    const KvLayout* layout;
+    float scale;
+    int window;                // keys visible, counting the token itself; 0 = all
+    uint8_t* scratch;          // attention_scratch_bytes(), 64-aligned
+};
+
+// Query rows of one attention call: enough to reuse each page of K and V, small enough to split work finely.
+inline constexpr int kAttentionRows = 16;
+
+enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu };
+enum class RopeLayout : uint8_t { kInterleaved, kHalf };
+
+struct Kernels {
+    const char* level;  // "scalar", "avx2", "avx512"
+    const FormatKernels* formats;
+    int num_formats;
+
+    // out (ActFormat rows, stride bytes) = x (float rows, stride floats), converted.
+    void (*convert_rows)(const float* x, size_t x_stride, int num_rows, ActLayout layout, uint8_t* out);
+    // out = rms_norm(x) * weight, converted to the layout: x / sqrt(mean(x^2) + eps) * weight.
+    void (*rms_norm_rows)(const float* x, size_t x_stride, const float* weight, float eps, int num_rows,
+                          ActLayout layout, uint8_t* out);
+    // out = activation(gate) * up, converted to the layout.
+    void (*glu_rows)(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
+                     ActLayout layout, uint8_t* out);
+    // out[i] = a[i] + b[i] for num_elements.
+    void (*add)(const float* a, const float* b, float* out, size_t num_elements);
+    // Rotates num_heads heads of one row in place. cos and sin have `pairs` entries, the magnitude folded in.
+    void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
+                     const float* sin);
+    // Writes one token's keys and values (float, num_kv_heads * head_dim each) into its page at `slot`
+    // (position % kPageTokens). page points at the page's bytes for this layer. Slot 0 clears the page's layer first,
+    // so that stale numbers of an earlier sequence can never meet a weight of zero as NaN.
+    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
+    // Flash-style attention of a few query rows of one sequence with one key/value head.
+    void (*attention)(const AttentionArgs& args);
+    size_t (*attention_scratch_bytes)(const KvLayout& layout, int group);
+};
+
+// Filled by each level's translation units.
+namespace scalar { const Kernels& kernels(); }
+namespace avx2 { const Kernels& kernels(); }
+namespace avx512 { const Kernels& kernels(); }
+
+// The level chosen at import (see dispatch.cpp). Throws std::runtime_error naming the levels for an unknown or
+// unavailable TORCHLESS_ISA.
+const Kernels& active_kernels();
+
+}  // namespace tl

@@ -1,0 +1,22 @@
+// What the translation units of one level offer to that level's table (table.cpp).
+#pragma once
+
+#include "cpu/kernels.h"
+#include "cpu/simd.h"
+
+namespace tl::TL_LEVEL {
+
+void convert_rows(const float* x, size_t x_stride, int num_rows, ActLayout layout, uint8_t* out);
+void rms_norm_rows(const float* x, size_t x_stride, const float* weight, float eps, int num_rows, ActLayout layout,
+                   uint8_t* out);
+void glu_rows(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
+              ActLayout layout, uint8_t* out);
+void add(const float* a, const float* b, float* out, size_t num_elements);
+void rope_row(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
+              const float* sin);
+void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
+void attention(const AttentionArgs& args);
+size_t attention_scratch_bytes(const KvLayout& layout, int group);
+const FormatKernels* formats(int& count);
+
+}  // namespace tl::TL_LEVEL

@@ -1,0 +1,169 @@
+// Matrix products of packed weights with activation rows, for every weight format.
+//
+//   out[t][n] (+)= sum over k of W[n][k] * x[t][k] (+ bias[n])
+//
+// Sixteen output rows (a tile) lie in the lanes, tokens in registers. Few tokens: the packed bytes are multiplied as
+// they stream in (decode is bound by memory). Many tokens: a tile is unpacked once into a panel that stays in the L2
+// cache, and every group of tokens runs over it. Both add up the same numbers in the same order.
+#include "cpu/level.h"
+#include "quants/floats.h"
+#include "quants/q4_0.h"
+#include "quants/q4_k.h"
+#include "quants/q6_k.h"
+#include "quants/q8_0.h"
+
+namespace tl::TL_LEVEL {
+namespace {
+
+// Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves.
+constexpr int kMaxDirectTokens = 4;
+
+// Writes one tile's results of T tokens: bias, residual, and the partly filled last tile.
+template <int T>
+TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32, T>& acc) {
+    const int row = tile * kTileRows;
+    const int num_valid = args.num_rows - row < kTileRows ? args.num_rows - row : kTileRows;
+    float bias[kTileRows] = {};
+    if (args.bias) std::memcpy(bias, args.bias + row, size_t(num_valid) * sizeof(float));
+    each(acc, [&](int t, F32& f) {
+        float* out = args.out + size_t(token + t) * args.out_stride + row;
+        if (args.bias) f = f + load(bias);
+        if (num_valid == kTileRows) {
+            store(out, args.accumulate ? load(out) + f : f);
+            return;
+        }
+        float lanes[kTileRows];
+        store(lanes, f);
+        for (int i = 0; i < num_valid; i++) out[i] = args.accumulate ? out[i] + lanes[i] : lanes[i];
+    });
+}
+
+// Calls f<T>(first token) for all tokens, in groups of at most Max (a power of two).
+template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
+    int token = 0;
+    for (; num_tokens - token >= Max; token += Max) f.template operator()<Max>(token);
+    if constexpr (Max > 1) {
+        const int rest = num_tokens - token;
+        if (rest > 0) in_groups<Max / 2>(rest, [&]<int T>(int t) { f.template operator()<T>(token + t); });
+    }
+}
+
+template <class Q> size_t tile_bytes(int num_inputs) {
+    return size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes;
+}
+
+template <class Q> void pack(const uint8_t* const* rows, int num_inputs, uint8_t* tile) {
+    for (int b = 0; b < num_inputs / Q::kBlock; b++) {
+        const uint8_t* blocks[kTileRows];
+        for (int r = 0; r < kTileRows; r++) blocks[r] = rows[r] ? rows[r] + b * Q::kBlockBytes : nullptr;
+        Q::pack_block(blocks, tile + b * Q::kTileBlockBytes);
+    }
+}
+
+template <class Q> void decode_row(const uint8_t* row, int num_elements, float* out) {
+    for (int b = 0; b < num_elements / Q::kBlock; b++) Q::decode_block(row + b * Q::kBlockBytes, out + b * Q::kBlock);
+}
+
+template <class Q> size_t scratch_bytes(int num_inputs) {
+    return size_t(num_inputs / Q::kBlock) * sizeof(typename Q::Panel);
+}
+
+template <class Q, int T>
+__attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows& x, int tile, int token) {
+    const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+    const ActRows rows = x.from(token);
+    const int num_blocks = args.num_inputs / Q::kBlock;
+    Regs<F32, T> acc;
+    clear(acc);
+    for (int b = 0; b < num_blocks; b++) Q::template dot<T>(weights + b * Q::kTileBlockBytes, b, rows, acc);
+    write_tile<T>(args, tile, token, acc);
+}
+
+template <class Q, int T>
+__attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename Q::Panel* panel, const ActRows& x,
+                                          int tile, int token) {
+    const ActRows rows = x.from(token);
+    const int num_blocks = args.num_inputs / Q::kBlock;
+    Regs<F32, T> acc;
+    clear(acc);
+    for (int b = 0; b < num_blocks; b++) Q::template panel_dot<T>(panel[b], b, rows, acc);
+    write_tile<T>(args, tile, token, acc);
+}
+
+template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
+    const ActRows x(args.x, args.x_stride, {Q::kActivations, args.num_inputs});
+    if (args.num_tokens <= kMaxDirectTokens) {
+        for (int tile = tile_begin; tile < tile_end; tile++) {
+            in_groups<kMaxDirectTokens>(args.num_tokens, [&]<int T>(int t) { direct_tile<Q, T>(args, x, tile, t); });
+        }
+        return;
+    }
+    auto* panel = (typename Q::Panel*)scratch;
+    for (int tile = tile_begin; tile < tile_end; tile++) {
+        const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+        for (int b = 0; b < args.num_inputs / Q::kBlock; b++) Q::unpack(weights + b * Q::kTileBlockBytes, panel[b]);
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) { panel_tile<Q, T>(args, panel, x, tile, t); });
+    }
+}
+
+template <class Q> constexpr FormatKernels quantized() {
+    return {Q::kType,   Q::kBlock, Q::kBlockBytes,   Q::kActivations, tile_bytes<Q>,
+            pack<Q>,    matmul<Q>, scratch_bytes<Q>, decode_row<Q>};
+}
+
+// Plain floats need no panel: a column of the tile is one load in any case.
+
+template <class N> int num_steps(int num_inputs) { return (num_inputs + N::kColumns - 1) / N::kColumns; }
+
+template <class N> size_t float_tile_bytes(int num_inputs) {
+    return size_t(num_steps<N>(num_inputs)) * N::kColumns * kTileRows * N::kBytes;
+}
+
+template <class N> void float_pack(const uint8_t* const* rows, int num_inputs, uint8_t* tile) {
+    std::memset(tile, 0, float_tile_bytes<N>(num_inputs));
+    for (int r = 0; r < kTileRows; r++) {
+        if (!rows[r]) continue;
+        for (int k = 0; k < num_inputs; k++) {
+            const size_t index = size_t(k / N::kColumns * kTileRows + r) * N::kColumns + k % N::kColumns;
+            std::memcpy(tile + index * N::kBytes, rows[r] + size_t(k) * N::kBytes, N::kBytes);
+        }
+    }
+}
+
+size_t no_scratch(int) { return 0; }
+
+template <class N, int T>
+__attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows& x, int tile, int token) {
+    const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+    const ActRows rows = x.from(token);
+    const int steps = num_steps<N>(args.num_inputs);
+    Regs<F32, T> acc;
+    clear(acc);
+        TL_UNROLL(4)
+    for (int k = 0; k < steps; k++) N::template step<T>(weights, k, rows, acc);
+    write_tile<T>(args, tile, token, acc);
+}
+
+template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t*) {
+    const ActRows x(args.x, args.x_stride, {N::kActivations, args.num_inputs});
+    for (int tile = tile_begin; tile < tile_end; tile++) {
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) { float_tile<N, T>(args, x, tile, t); });
+    }
+}
+
+template <class N> constexpr FormatKernels plain() {
+    return {N::kType,      1,          N::kBytes,    N::kActivations, float_tile_bytes<N>, float_pack<N>,
+            float_matmul<N>, no_scratch, N::decode_row};
+}
+
+constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),  plain<BFloat16>(), quantized<Q8_0>(),
+                                      quantized<Q4_0>(), quantized<Q4K>(), quantized<Q6K>()};
+
+}  // namespace
+
+const FormatKernels* formats(int& count) {
+    count = int(sizeof kFormats / sizeof kFormats[0]);
+    return kFormats;
+}
+
+}  // namespace tl::TL_LEVEL

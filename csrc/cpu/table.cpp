@@ -1,0 +1,27 @@
+// Gathers the kernels of one level into its table.
+#include "cpu/level.h"
+
+#define TL_STRING_(x) #x
+#define TL_STRING(x) TL_STRING_(x)
+
+namespace tl::TL_LEVEL {
+
+const Kernels& kernels() {
+    static const Kernels table = [] {
+        Kernels k{};
+        k.level = TL_STRING(TL_LEVEL);
+        k.formats = formats(k.num_formats);
+        k.convert_rows = convert_rows;
+        k.rms_norm_rows = rms_norm_rows;
+        k.glu_rows = glu_rows;
+        k.add = add;
+        k.rope_row = rope_row;
+        k.kv_write = kv_write;
+        k.attention = attention;
+        k.attention_scratch_bytes = attention_scratch_bytes;
+        return k;
+    }();
+    return table;
+}
+
+}  // namespace tl::TL_LEVEL

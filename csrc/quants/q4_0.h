@@ -1,0 +1,93 @@
+// Q4_0: 4-bit weights in blocks of 32 with one scale. 4.5 bits per weight.
+//
+// In the file a block is 18 bytes: d (f16), qs[16]; byte i holds element i in its low nibble and element i + 16 in
+// its high nibble; an element is d * (q - 8).
+//
+// Packed, a block of 16 rows is the same 16 * 18 = 288 bytes: d[16] f16 | q[4][64], where dword lane r of q[j] is
+// bytes 4j .. 4j + 3 of row r.
+//
+// Arithmetic per 32 elements and (row, token), a = int8 activations with scale s:
+//   I = q . a - 8 sum(a)   exact int32 (the accumulator starts at the offset);   acc += (d * s) * I
+#pragma once
+
+#include "quants/format.h"
+
+namespace tl::TL_LEVEL {
+
+struct Q4_0 {
+    static constexpr int kType = 2;
+    static constexpr int kBlock = 32;
+    static constexpr size_t kBlockBytes = 18;
+    static constexpr size_t kTileBlockBytes = 288;
+    static constexpr ActFormat kActivations = ActFormat::kInt8x32;
+    static_assert(kTileBlockBytes == kTileRows * kBlockBytes);
+
+    static void decode_block(const uint8_t* block, float* out) {
+        const float d = read_f16(block);
+        for (int i = 0; i < 16; i++) {
+            out[i] = d * float((block[2 + i] & 15) - 8);
+            out[i + 16] = d * float((block[2 + i] >> 4) - 8);
+        }
+    }
+
+    static void pack_block(const uint8_t* const* rows, uint8_t* tile) {
+        interleave2(rows, 0, tile);
+        for (int j = 0; j < 4; j++) interleave4(rows, 2 + 4 * j, tile + 32 + 64 * j);
+    }
+
+    template <int T>
+    TL_INLINE static void finish(F32 d, Regs<I32, T>& sums, int b, const ActRows& x, Regs<F32, T>& acc) {
+        each(sums, acc, [&](int t, I32& i, F32& f) { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
+    }
+
+    template <int T>
+    TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
+        const Bytes low_mask = bset1(0x0f), high_mask = bset1(0xf0);
+        Regs<I32, T> low, high;
+        each(low, [&](int t, I32& v) { v = iset1(-8 * x.sum32<int32_t>(t)[b]); });
+        clear(high);
+        TL_UNROLL(4)
+        for (int j = 0; j < 4; j++) {
+            const Bytes v = bload(tile + 32 + 64 * j);
+            const Bytes lo = v & low_mask;
+            const Bytes hi = kWideDot ? v & high_mask : bshift_right<4>(v) & low_mask;
+            each(low, high, [&](int t, I32& l, I32& h) {
+                const int8_t* a = x.q(t) + 32 * b + 4 * j;
+                dot4_small(l, lo, a);
+                if constexpr (kWideDot) dot4(h, hi, a + 16);
+                else dot4_small(h, hi, a + 16);
+            });
+        }
+        each(low, high, [](int, I32& l, I32& h) { l = l + (kWideDot ? shift_right<4>(h) : h); });
+        finish<T>(load_f16((const uint16_t*)tile), low, b, x, acc);
+    }
+
+    struct alignas(64) Panel {
+        uint8_t q[8][64];
+        float d[16];
+    };
+
+    TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
+        store(p.d, load_f16((const uint16_t*)tile));
+        const Bytes mask = bset1(0x0f);
+        for (int j = 0; j < 4; j++) {
+            const Bytes v = bload(tile + 32 + 64 * j);
+            bstore(p.q[j], v & mask);
+            bstore(p.q[4 + j], bshift_right<4>(v) & mask);
+        }
+    }
+
+    template <int T>
+    TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<I32, T> sums;
+        each(sums, [&](int t, I32& v) { v = iset1(-8 * x.sum32<int32_t>(t)[b]); });
+        TL_UNROLL(8)
+        for (int j = 0; j < 8; j++) {
+            const Bytes w = bload(p.q[j]);
+            each(sums, [&](int t, I32& v) { dot4_small(v, w, x.q(t) + 32 * b + 4 * j); });
+        }
+        finish<T>(load(p.d), sums, b, x, acc);
+    }
+};
+
+}  // namespace tl::TL_LEVEL

@@ -1,0 +1,225 @@
+"""Writing the KV cache and paged attention: the layout, float64 NumPy as the oracle, and bit-identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from kv_pages import DTYPES, PAGE_TOKENS, Pages
+
+Floats = npt.NDArray[np.float32]
+KV_TYPES = ["f32", "f16", "bf16"]
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize(("num_kv_heads", "head_dim"), [(1, 2), (2, 8), (3, 64), (2, 80), (1, 128)])
+def test_kv_write_rounds_into_the_page_layout(
+    kernels: ModuleType, level: str, rng: np.random.Generator, kv_type: str, num_kv_heads: int, head_dim: int
+) -> None:
+    expected = Pages(kv_type, num_kv_heads, head_dim, 1)
+    layout = kernels.kv_layout(kv_type, num_kv_heads, head_dim)
+    assert (layout["page_bytes"], layout["page_tokens"]) == (expected.bytes.shape[1], PAGE_TOKENS)
+    got = expected.bytes[0].copy()
+    expected.bytes[0, : layout["layer_bytes"]] = 0  # slot 0 clears what an earlier sequence left
+    for slot in range(PAGE_TOKENS):
+        k, v = (rng.standard_normal((2, num_kv_heads, head_dim)) * 100).astype(np.float32)
+        kernels.kv_write(level, k, v, kv_type, slot, got)
+        expected.put(0, slot, k, v)
+        np.testing.assert_array_equal(got, expected.bytes[0])
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "bf16"])
+def test_kv_write_rounds_like_numpy_at_the_edges(kernels: ModuleType, level: str, kv_type: str) -> None:
+    edges = [0.0, -0.0, 65504, 65519.99, 65520, 1e30, -1e30, 6e-8, 2.9e-8, 2.98023224e-8, 6.1e-5, 1 + 2**-11]
+    edges += [1 + 3 * 2**-11, 1 + 2**-8, 1 + 3 * 2**-8, 3.4e38, np.inf, -np.inf]
+    k = np.array([edges], np.float32)
+    expected, got = Pages(kv_type, 1, k.shape[1], 1), Pages(kv_type, 1, k.shape[1], 1)
+    with np.errstate(over="ignore"):
+        expected.put(0, 5, k, -k)
+    kernels.kv_write(level, k, -k, kv_type, 5, got.bytes[0])
+    np.testing.assert_array_equal(got.bytes, expected.bytes)
+
+
+@dataclass
+class Sequence:
+    """Keys and values (token, kv head, dimension) as they lie in scattered pages, already rounded."""
+
+    kernels: ModuleType
+    level: str
+    kv_type: str
+    k: Floats
+    v: Floats
+    pages: Pages
+    page_ids: npt.NDArray[np.int32]
+
+    def attend(self, q: Floats, first: int, *, window: int = 0, scale: float = 0.1, **rows: int) -> Floats:
+        begin, end = rows.get("row_begin", 0), rows.get("row_end", len(q))
+        args: list[Any] = [self.level, q, self.pages.bytes, self.page_ids, self.kv_type, self.k.shape[1]]
+        args += [first, scale, window, begin, end, rows.get("rows_per_call", 16)]
+        out: Floats = self.kernels.attention(*args)
+        return out
+
+    def reference(self, q: Floats, first: int, window: int, scale: float) -> npt.NDArray[np.float64]:
+        group = q.shape[1] // self.k.shape[1]
+        out = np.zeros(q.shape)
+        for row, position in enumerate(range(first, first + len(q))):
+            begin = max(0, position + 1 - window) if window else 0
+            k = np.repeat(self.k[begin : position + 1].astype(np.float64), group, axis=1)
+            v = np.repeat(self.v[begin : position + 1].astype(np.float64), group, axis=1)
+            scores = np.einsum("hd,jhd->hj", q[row].astype(np.float64), k) * scale
+            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+            out[row] = np.einsum("hj,jhd->hd", weights / weights.sum(axis=1, keepdims=True), v)
+        return out
+
+
+def sequence(kernels: ModuleType, level: str, kv_type: str, k: Floats, v: Floats) -> Sequence:
+    """Puts tokens into shuffled pages whose other bytes are NaN."""
+    num_pages = -(-len(k) // PAGE_TOKENS)
+    page_ids = np.random.default_rng(len(k)).permutation(num_pages + 2).astype(np.int32)
+    pages = Pages(kv_type, k.shape[1], k.shape[2], num_pages + 2)
+    for j in range(len(k)):
+        pages.put(int(page_ids[j // PAGE_TOKENS]), j % PAGE_TOKENS, k[j], v[j])
+    dtype = DTYPES[kv_type]
+    rounded = [x.astype(dtype).astype(np.float32) for x in (k, v)]
+    return Sequence(kernels, level, kv_type, *rounded, pages, page_ids)
+
+
+def random_sequence(
+    kernels: ModuleType, level: str, kv_type: str, shape: tuple[int, int, int], seed: int = 1
+) -> Sequence:
+    k, v = np.random.default_rng(seed).standard_normal((2, *shape)).astype(np.float32)
+    return sequence(kernels, level, kv_type, k, v)
+
+
+def queries(rows: int, heads: int, head_dim: int, seed: int = 7) -> Floats:
+    return np.random.default_rng(seed).standard_normal((rows, heads, head_dim)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("head_dim", [2, 8, 64, 80, 96, 128, 256])
+@pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
+def test_attention_matches_float64(
+    kernels: ModuleType, level: str, kv_type: str, head_dim: int, group: int
+) -> None:
+    seq = random_sequence(kernels, level, kv_type, (83, 2, head_dim))
+    q, scale = queries(19, 2 * group, head_dim), head_dim**-0.5
+    for first in (0, 25, 64):
+        got = seq.attend(q, first, scale=scale)
+        np.testing.assert_allclose(got, seq.reference(q, first, 0, scale), rtol=0, atol=1e-6 * 3)
+
+
+@pytest.mark.parametrize("window", [1, 17, 32, 33, 100, 4096])
+def test_window_hides_older_keys(kernels: ModuleType, level: str, window: int) -> None:
+    seq = random_sequence(kernels, level, "f16", (150, 1, 64))
+    q = queries(16, 4, 64)
+    for first in (0, 31, 100, 134):
+        got = seq.attend(q, first, window=window)
+        np.testing.assert_allclose(got, seq.reference(q, first, window, 0.1), rtol=0, atol=2e-6)
+    if window == 1:
+        own = np.repeat(seq.v[134:150], 4, axis=1)
+        np.testing.assert_array_equal(seq.attend(q, 134, window=1), own)
+
+
+def test_long_context(kernels: ModuleType, level: str) -> None:
+    seq = random_sequence(kernels, level, "bf16", (5000, 1, 16))
+    q = queries(2, 2, 16)
+    for window in (0, 4096):
+        got = seq.attend(q, 4998, window=window)
+        np.testing.assert_allclose(got, seq.reference(q, 4998, window, 0.1), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("head_dim", [8, 64, 80, 128])
+@pytest.mark.parametrize("group", [1, 2, 4, 8])
+@pytest.mark.parametrize("window", [0, 5, 40])
+def test_rows_have_the_same_bits_however_they_are_grouped(
+    kernels: ModuleType, level: str, kv_type: str, head_dim: int, group: int, window: int
+) -> None:
+    seq = random_sequence(kernels, level, kv_type, (90, 1, head_dim))
+    q = queries(37, group, head_dim)
+    for first in (0, 30, 53):
+        together = seq.attend(q, first, window=window, rows_per_call=16)
+        alone = seq.attend(q, first, window=window, rows_per_call=1)
+        np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
+        for size in (3, 5, 11):
+            some = seq.attend(q, first, window=window, rows_per_call=size)
+            np.testing.assert_array_equal(together.view(np.uint32), some.view(np.uint32))
+
+
+def test_a_row_is_the_same_as_the_first_row_of_another_run(kernels: ModuleType, level: str) -> None:
+    """Decode against prefill: at the time of decode the later tokens do not exist yet."""
+    whole = random_sequence(kernels, level, "f16", (75, 2, 64))
+    q = queries(75, 8, 64)
+    prefill = whole.attend(q, 0, window=50)
+    for position in (0, 1, 15, 16, 31, 32, 49, 50, 63, 64, 74):
+        so_far = sequence(kernels, level, "f16", whole.k[: position + 1], whole.v[: position + 1])
+        decode = so_far.attend(q[position : position + 1], position, window=50)
+        np.testing.assert_array_equal(prefill[position].view(np.uint32), decode[0].view(np.uint32))
+
+
+def test_only_the_asked_rows_are_written(kernels: ModuleType, level: str) -> None:
+    seq = random_sequence(kernels, level, "f32", (40, 1, 16))
+    q = queries(20, 2, 16)
+    part = seq.attend(q, 20, row_begin=7, row_end=12)
+    assert np.isnan(part[:7]).all()
+    assert np.isnan(part[12:]).all()
+    np.testing.assert_array_equal(part[7:12], seq.attend(q, 20)[7:12])
+
+
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+def test_a_later_key_that_is_not_finite_changes_nothing_before_it(
+    kernels: ModuleType, level: str, bad: float
+) -> None:
+    k, v = np.random.default_rng(3).standard_normal((2, 48, 1, 32)).astype(np.float32)
+    q = queries(16, 4, 32)
+    clean = sequence(kernels, level, "f16", k, v).attend(q, 32, window=20)
+    k[40], v[40] = bad, bad
+    dirty = sequence(kernels, level, "f16", k, v).attend(q, 32, window=20)
+    np.testing.assert_array_equal(clean[:8].view(np.uint32), dirty[:8].view(np.uint32))
+    assert np.isnan(dirty[8:]).all()
+
+
+@pytest.mark.parametrize("order", ["rising", "falling", "spike", "alternating"])
+def test_scores_of_ten_thousand_do_not_overflow(kernels: ModuleType, level: str, order: str) -> None:
+    n = 100
+    ramp = np.linspace(-1e4, 1e4, n)
+    spike = np.where(np.arange(n) == 45, 1e4, -1e4)
+    alternating = np.where(np.arange(n) % 2, 1e4, -1e4)
+    scores = {"rising": ramp, "falling": -ramp, "spike": spike, "alternating": alternating}[order]
+    k = np.zeros((n, 1, 8), np.float32)
+    k[:, 0, 3] = scores
+    v = np.random.default_rng(5).standard_normal((n, 1, 8)).astype(np.float32)
+    q = np.zeros((16, 1, 8), np.float32)
+    q[:, 0, 3] = 1.0
+    seq = sequence(kernels, level, "f32", k, v)
+    got = seq.attend(q, n - 16, scale=1.0)
+    np.testing.assert_allclose(got, seq.reference(q, n - 16, 0, 1.0), rtol=0, atol=2e-6)
+
+
+def test_equal_keys_give_the_mean_of_the_values(kernels: ModuleType, level: str) -> None:
+    k = np.ones((70, 1, 16), np.float32)
+    v = np.random.default_rng(6).standard_normal((70, 1, 16)).astype(np.float32)
+    seq = sequence(kernels, level, "f32", k, v)
+    got = seq.attend(np.ones((1, 1, 16), np.float32), 69)
+    np.testing.assert_allclose(got[0, 0], v[:, 0].astype(np.float64).mean(axis=0), rtol=0, atol=1e-6)
+
+
+def test_one_key_gives_its_value_exactly(kernels: ModuleType, level: str) -> None:
+    seq = random_sequence(kernels, level, "bf16", (1, 1, 64))
+    for scale in (1.0, 1e-6, 1e4):
+        got = seq.attend(queries(1, 4, 64), 0, scale=scale)
+        np.testing.assert_array_equal(got[0], np.repeat(seq.v[0], 4, axis=0))
+
+
+def test_attention_refuses_pages_that_do_not_cover_the_rows(kernels: ModuleType) -> None:
+    seq = random_sequence(kernels, "scalar", "f16", (32, 1, 16))
+    seq.page_ids = seq.page_ids[:1]
+    with pytest.raises(ValueError, match="does not cover"):
+        seq.attend(queries(2, 1, 16), 31)
+    seq.page_ids = np.array([99], np.int32)
+    with pytest.raises(ValueError, match="page id out of range"):
+        seq.attend(queries(1, 1, 16), 31)

@@ -1,0 +1,128 @@
+"""Matrix products of every weight format, on every level, against float64; and the promise at kernel level."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from torchless import quants
+from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
+
+FORMATS = [name for name in quants.all_formats() if name in BLOCK_TYPES]
+NUM_ROWS = 37  # two whole tiles and a partly filled one
+NUM_COLUMNS = 768
+
+
+def random_rows(name: str, num_rows: int, num_columns: int, seed: int = 1) -> npt.NDArray[np.uint8]:
+    """Stored rows (num_rows, row bytes) of random weights with sane scales."""
+    raw = np.concatenate(list(random_blocks(BLOCK_TYPES[name], num_rows * num_columns, 0.05, [seed])))
+    return raw.reshape(num_rows, -1)
+
+
+def activation_values(kernels: ModuleType, rows: npt.NDArray[np.uint8], format_: str, width: int) -> npt.NDArray[Any]:
+    """The numbers that activation rows stand for, as float64."""
+    if format_ == "f32":
+        return rows.view(np.float32)[:, :width].astype(np.float64)
+    if format_ == "bf16":
+        return (rows.view(np.uint16)[:, :width].astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+    layout = kernels.row_layout(format_, width)
+    block = 256 if format_ == "int8x256" else 32
+    start = layout["scale_offset"]
+    scales = np.ascontiguousarray(rows[:, start : start + 4 * (width // block)]).view(np.float32)
+    return rows[:, :width].view(np.int8) * np.repeat(scales.astype(np.float64), block, axis=1)
+
+
+class Product:
+    """One format's packed random matrix at one level, and the activations that it multiplies."""
+
+    def __init__(self, kernels: ModuleType, level: str, name: str, num_columns: int = NUM_COLUMNS) -> None:
+        self.kernels, self.level = kernels, level
+        self.format = quants.by_name(name)
+        self.raw = random_rows(name, NUM_ROWS, num_columns)
+        self.num_columns = num_columns
+        self.tiles = kernels.pack(level, self.format.id, self.raw)
+        self.activations = next(f["activations"] for f in kernels.formats(level) if f["gguf_type"] == self.format.id)
+
+    def rows(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        return self.kernels.convert_rows(self.level, x, self.activations)
+
+    def __call__(self, rows: npt.NDArray[np.uint8], **options: Any) -> npt.NDArray[np.float32]:
+        return self.kernels.matmul(
+            self.level, self.format.id, self.tiles, self.num_columns, NUM_ROWS, rows, **options
+        )
+
+
+@pytest.fixture(params=FORMATS)
+def product(request: pytest.FixtureRequest, kernels: ModuleType, level: str) -> Product:
+    return Product(kernels, level, request.param)
+
+
+def test_decode_row_equals_the_python_format(product: Product) -> None:
+    for row in product.raw[:5]:
+        decoded = product.kernels.decode_row(product.level, product.format.id, row)
+        np.testing.assert_array_equal(decoded, product.format.decode(row))
+
+
+@pytest.mark.parametrize("num_tokens", [1, 2, 3, 4, 5, 8, 9, 33])
+def test_product_matches_float64(product: Product, rng: np.random.Generator, num_tokens: int) -> None:
+    x = rng.standard_normal((num_tokens, NUM_COLUMNS)).astype(np.float32)
+    rows = product.rows(x)
+    values = activation_values(product.kernels, rows, product.activations, NUM_COLUMNS)
+    weights = product.format.decode(product.raw).astype(np.float64)
+    expected = values @ weights.T
+    error = np.abs(product(rows) - expected).max() / np.abs(expected).max()
+    assert error < 2e-6
+
+
+def test_bits_do_not_depend_on_the_tokens_computed_together(product: Product, rng: np.random.Generator) -> None:
+    rows = product.rows(rng.standard_normal((33, NUM_COLUMNS)).astype(np.float32))
+    alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
+    for size in (2, 3, 4, 5, 7, 8, 9, 16, 33):
+        together = np.concatenate([product(rows[i : i + size]) for i in range(0, 33, size)])
+        np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
+
+
+@pytest.mark.parametrize("num_tokens", [1, 9])
+def test_bits_do_not_depend_on_how_tiles_are_split(
+    product: Product, rng: np.random.Generator, num_tokens: int
+) -> None:
+    rows = product.rows(rng.standard_normal((num_tokens, NUM_COLUMNS)).astype(np.float32))
+    whole = product(rows)
+    parts = product(rows, tile_begin=0, tile_end=1), product(rows, tile_begin=1, tile_end=3)
+    np.testing.assert_array_equal(whole[:, :16], parts[0][:, :16])
+    np.testing.assert_array_equal(whole[:, 16:], parts[1][:, 16:])
+
+
+@pytest.mark.parametrize("num_tokens", [1, 9])
+def test_bias_and_residual_are_added_once(product: Product, rng: np.random.Generator, num_tokens: int) -> None:
+    rows = product.rows(rng.standard_normal((num_tokens, NUM_COLUMNS)).astype(np.float32))
+    bias = rng.standard_normal(NUM_ROWS).astype(np.float32)
+    residual = rng.standard_normal((num_tokens, NUM_ROWS)).astype(np.float32)
+    plain = product(rows)
+    np.testing.assert_array_equal(product(rows, bias=bias), plain + bias)
+    np.testing.assert_array_equal(product(rows, bias=bias, residual=residual), residual + (plain + bias))
+
+
+def test_levels_agree(kernels: ModuleType, rng: np.random.Generator) -> None:
+    """Integer dot products are exact on every level; only float rounding may differ."""
+    levels = kernels.levels()
+    x = rng.standard_normal((3, NUM_COLUMNS)).astype(np.float32)
+    for name in FORMATS:
+        products = [Product(kernels, level, name) for level in levels]
+        results = [product(product.rows(x)) for product in products]
+        for other in results[1:]:
+            np.testing.assert_allclose(other, results[0], rtol=0, atol=3e-6 * np.abs(results[0]).max())
+
+
+def test_extreme_activations_do_not_overflow(kernels: ModuleType, level: str) -> None:
+    """All activations at +-127 and weights at the ends of their range stay inside 32 bits."""
+    for name in ("Q8_0", "Q4_0", "Q4_K", "Q6_K"):
+        product = Product(kernels, level, name, num_columns=512)
+        weights = product.format.decode(product.raw).astype(np.float64)
+        x = np.where(weights[:1] > 0, 1.0, -1.0).astype(np.float32)
+        expected = x.astype(np.float64) @ weights.T
+        np.testing.assert_allclose(product(product.rows(x)), expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())

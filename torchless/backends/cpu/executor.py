@@ -1,0 +1,239 @@
+"""Compiles a plan for the C++ core: checks, packs weights, lays out memory, and runs steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless import quants
+from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions, Progress
+from torchless.backends.cpu.arena import Lifetime, plan_arena
+from torchless.backends.cpu.lower import LoweredPlan, lower
+from torchless.errors import UnsupportedError
+from torchless.plan import Attention, Embed, Linear, Plan, RmsNorm
+from torchless.weights.source import WeightSource
+
+__all__ = ["CpuExecutor", "compile", "required_bytes"]
+
+_VECTOR_TYPES = ("F32", "F16", "BF16")
+
+
+def compile(
+    plan: Plan, source: WeightSource, options: ExecutorOptions, progress: Progress | None = None
+) -> CpuExecutor:
+    """See `backends.base.Backend.compile`."""
+    return CpuExecutor(_Layout(plan, source, options), progress)
+
+
+def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -> dict[str, int]:
+    """See `backends.base.Backend.required_bytes`."""
+    layout = _Layout(plan, source, options)
+    return {
+        "weights": layout.weight_bytes,
+        "scratch": layout.arena_bytes + layout.thread_scratch_bytes * options.num_threads,
+        "kv": layout.page_bytes * options.num_pages,
+    }
+
+
+class _Layout:
+    """Everything about a compiled plan that is known before memory is taken."""
+
+    def __init__(self, plan: Plan, source: WeightSource, options: ExecutorOptions) -> None:
+        from torchless import _core
+
+        if _core.PAGE_TOKENS != PAGE_TOKENS:
+            raise ImportError(f"torchless._core has pages of {_core.PAGE_TOKENS} tokens, Python of {PAGE_TOKENS}")
+        self.core = _core
+        self.plan = plan
+        self.source = source
+        self.options = options
+        self.activation_formats = _check_formats(_core.formats())
+        self.matrices = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Linear)))
+        self.tables = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Embed)))
+        self.vectors = tuple(
+            dict.fromkeys(
+                [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
+                + [op.bias for op in plan.ops if isinstance(op, Linear) and op.bias is not None]
+            )
+        )
+        self._check_types()
+        self.attention = _common_attention(plan)
+        self.lowered: LoweredPlan = lower(plan, self._activation_format)
+        self.offsets, self.arena_bytes = plan_arena(
+            [Lifetime(self._rows(b.rows) * self._row_bytes(b.format, b.width), b.first, b.last) for b in self.lowered.buffers]
+        )
+        self.weight_bytes = sum(_core.packed_bytes(*self._matrix(name)) for name in self.matrices)
+        kv = self.attention
+        self.page_bytes: int = 0
+        group = 1
+        if kv is not None:
+            layers = len({op.layer for op in plan.attention_ops})
+            self.page_bytes = _core.kv_page_bytes(options.kv_type, layers, kv.num_kv_heads, kv.head_dim)
+            group = max(op.num_heads // op.num_kv_heads for op in plan.attention_ops)
+        self.thread_scratch_bytes: int = _core.thread_scratch_bytes(
+            [(self._matrix(name)[0], self._matrix(name)[2]) for name in self.matrices],
+            options.kv_type,
+            kv.num_kv_heads if kv else 0,
+            kv.head_dim if kv else 0,
+            group,
+        )
+
+    def _matrix(self, name: str) -> tuple[int, int, int]:
+        """(GGUF type id, rows, columns) of a weight."""
+        info = self.source.tensors[name]
+        return quants.by_name(info.type).id, info.shape[0], info.shape[1]
+
+    def _activation_format(self, name: str) -> str:
+        return self.activation_formats[self._matrix(name)[0]]
+
+    def _rows(self, rows: str) -> int:
+        return self.options.max_outputs if rows == "outputs" else self.options.max_batch_tokens
+
+    def _row_bytes(self, number_format: str, width: int) -> int:
+        return int(self.core.buffer_row_bytes(number_format, width))
+
+    def _check_types(self) -> None:
+        known = ", ".join(sorted(quants.by_id(i).name for i in self.activation_formats))
+        for name in (*self.matrices, *self.tables):
+            info = self.source.tensors[name]
+            if quants.by_name(info.type).id not in self.activation_formats:
+                raise UnsupportedError(
+                    f"tensor {name} of {self.source.path} has type {info.type}, for which the cpu backend has no "
+                    f"kernels (it has {known}); quantise the model to one of these, or try backend='reference'"
+                )
+        for name in self.vectors:
+            info = self.source.tensors[name]
+            if info.type not in _VECTOR_TYPES:
+                raise UnsupportedError(f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}")
+
+
+class CpuExecutor:
+    """An `Executor` over the C++ core. See `backends.base.Executor`."""
+
+    def __init__(self, layout: _Layout, progress: Progress | None) -> None:
+        options = layout.options
+        self.options = options
+        assert layout.plan.output is not None
+        self.vocab_size = layout.plan.output.width
+        self.lowered = layout.lowered
+        self._pages_used = np.zeros(options.num_pages, dtype=bool)
+        self._core: Any = layout.core.Executor(
+            options.num_threads, options.max_batch_tokens, options.max_outputs, layout.weight_bytes
+        )
+        kv = layout.attention
+        if kv is not None:
+            layers = len({op.layer for op in layout.plan.attention_ops})
+            self._core.set_kv_cache(options.kv_type, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        handles = self._load_weights(layout, progress)
+        self._add_stages(layout, handles)
+        self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size)
+        self._logits: npt.NDArray[np.float32] = self._core.logits
+
+    def step(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Runs one step; returns logits (m, vocab), overwritten by the next step."""
+        if self._core is None:
+            raise ValueError("this executor is closed")
+        self._core.step(
+            batch.token_ids,
+            batch.positions,
+            batch.run_starts,
+            batch.page_ids,
+            batch.page_starts,
+            batch.output_rows,
+        )
+        self._pages_used[batch.page_ids] = True
+        return self._logits[: len(batch.output_rows)]
+
+    def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
+        """Gives the memory of these pages back to the system."""
+        if self._core is not None:
+            self._core.release_pages(page_ids)
+            self._pages_used[page_ids] = False
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes by purpose."""
+        if self._core is None:
+            return {"weights": 0, "scratch": 0, "kv_used": 0, "kv_page": 0}
+        return {
+            "weights": self._core.weight_bytes,
+            "scratch": self._core.scratch_bytes,
+            "kv_used": int(self._pages_used.sum()) * self._core.page_bytes,
+            "kv_page": self._core.page_bytes,
+        }
+
+    def close(self) -> None:
+        """Frees everything once no view of the logits is left."""
+        self._core = None
+        self._logits = np.empty((0, self.vocab_size), np.float32)
+
+    # -- building ---------------------------------------------------------------------------------
+
+    def _load_weights(self, layout: _Layout, progress: Progress | None) -> dict[str, dict[str, int]]:
+        """Packs all weights; returns handles by kind and name."""
+        source, core = layout.source, self._core
+        handles: dict[str, dict[str, int]] = {"matrix": {}, "table": {}, "vector": {}}
+        total = sum(source.tensors[name].num_bytes for name in layout.matrices)
+        done = 0
+        for name in layout.vectors:
+            info = source.tensors[name]
+            values = quants.by_name(info.type).decode(source.raw(name)).astype(np.float32, copy=False)
+            handles["vector"][name] = core.add_vector(np.ascontiguousarray(values.reshape(-1)))
+        for name in layout.tables:
+            handles["table"][name] = core.add_table(*layout._matrix(name), source.raw(name))
+        for name in layout.matrices:
+            if progress is not None:
+                progress(done, total)
+            handles["matrix"][name] = core.add_matrix(*layout._matrix(name), source.raw(name))
+            source.drop_pages(name)
+            done += source.tensors[name].num_bytes
+        if progress is not None:
+            progress(total, total)
+        return handles
+
+    def _add_stages(self, layout: _Layout, handles: dict[str, dict[str, int]]) -> None:
+        core, lowered = self._core, layout.lowered
+        for buffer, offset in zip(lowered.buffers, layout.offsets, strict=True):
+            core.add_buffer(offset, buffer.rows == "outputs", buffer.format, buffer.width)
+        for spec, cos, sin in lowered.ropes:
+            core.add_rope(spec.layout == "interleaved", list(spec.inv_freq), spec.magnitude, cos, sin)
+        layers = {op.layer: i for i, op in enumerate(layout.plan.attention_ops)}
+        for stage in lowered.stages:
+            args: dict[str, Any] = dict(stage.args)
+            if "table" in args:
+                args["table"] = handles["table"][args["table"]]
+            if "weight" in args:
+                args["weight"] = handles["vector"][args["weight"]]
+            if "layer" in args:
+                args["layer"] = layers[args["layer"]]
+            if stage.kind == "matmul":
+                args["parts"] = [
+                    (handles["matrix"][weight], -1 if bias is None else handles["vector"][bias], out, accumulate)
+                    for weight, bias, out, accumulate in args["parts"]
+                ]
+            getattr(core, stage.kind)(**args)
+
+
+def _check_formats(formats: list[tuple[int, int, int, str]]) -> dict[int, str]:
+    """Activation format by GGUF type id; Python and C++ must agree on every block's size."""
+    for type_id, block_elements, block_bytes, _ in formats:
+        python = quants.by_id(type_id)
+        if (python.block_elements, python.block_bytes) != (block_elements, block_bytes):
+            raise ImportError(
+                f"torchless._core has {python.name} blocks of {block_elements} elements in {block_bytes} bytes, "
+                f"Python of {python.block_elements} in {python.block_bytes}: rebuild the extension"
+            )
+    return {type_id: activation for type_id, _, _, activation in formats}
+
+
+def _common_attention(plan: Plan) -> Attention | None:
+    """The attention whose head sizes all layers share: one KV cache holds them all."""
+    ops = plan.attention_ops
+    for op in ops:
+        if (op.num_kv_heads, op.head_dim) != (ops[0].num_kv_heads, ops[0].head_dim):
+            raise UnsupportedError(
+                f"layer {op.layer} has {op.num_kv_heads} key/value heads of {op.head_dim}, layer {ops[0].layer} "
+                f"{ops[0].num_kv_heads} of {ops[0].head_dim}: the cpu backend needs all layers alike"
+            )
+    return ops[0] if ops else None

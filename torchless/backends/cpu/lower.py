@@ -1,0 +1,282 @@
+"""Lowers a plan to the stages of the C++ core: number formats, grouped products, in-place residuals.
+
+A stage runs on all threads and ends with a barrier, so fewer stages are faster. Rewrites made here:
+
+- a norm or a GLU writes its result directly in the number format that the next product reads;
+- products of the same input (q, k and v; gate and up) become one stage;
+- ``add(x, linear(y))`` accumulates into x when x is not needed afterwards;
+- rotary embedding happens in place, in one stage with storing keys and values.
+
+None of them changes a result's bits: they move the same float operations, they do not reorder sums.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from torchless.errors import UnsupportedError
+from torchless.plan import (
+    Add,
+    Attention,
+    Embed,
+    Glu,
+    Linear,
+    Op,
+    Plan,
+    RmsNorm,
+    Rope,
+    RopeSpec,
+    SelectOutputs,
+    Value,
+)
+
+__all__ = ["Buffer", "LoweredPlan", "Stage", "lower"]
+
+F32 = "f32"
+
+
+@dataclass(slots=True)
+class Buffer:
+    """A block of the arena: rows of one number format. `first` and `last` are stage indices (lifetime)."""
+
+    rows: str
+    format: str
+    width: int
+    first: int
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One call of the core's builder: its method and arguments; buffers and weights are still symbolic."""
+
+    kind: str
+    args: dict[str, object]
+
+    def __str__(self) -> str:
+        return f"{self.kind}({', '.join(f'{k}={v}' for k, v in self.args.items())})"
+
+
+@dataclass(slots=True)
+class LoweredPlan:
+    """The stages in execution order and the buffers they use. Printed by ``torchless show --plan``."""
+
+    stages: list[Stage] = field(default_factory=list)
+    buffers: list[Buffer] = field(default_factory=list)
+    ropes: list[tuple[RopeSpec, int, int]] = field(default_factory=list)  # spec, cos buffer, sin buffer
+    output: int = -1
+
+    def __str__(self) -> str:
+        return "\n".join(str(stage) for stage in self.stages)
+
+
+def lower(plan: Plan, activation_format: Callable[[str], str]) -> LoweredPlan:
+    """Lowers `plan`; `activation_format(weight name)` says which number format its product reads."""
+    return _Lowering(plan, activation_format).run()
+
+
+class _Lowering:
+    def __init__(self, plan: Plan, activation_format: Callable[[str], str]) -> None:
+        if plan.output is None:
+            raise ValueError("the plan has no output")
+        self.plan = plan
+        self.activation_format = activation_format
+        self.result = LoweredPlan()
+        # (value id, format) -> buffer
+        self.locations: dict[tuple[int, str], int] = {}
+        self.uses: Mapping[int, list[int]] = _uses(plan)
+        self.done: set[int] = set()  # indices of ops already emitted out of order
+
+    def run(self) -> LoweredPlan:
+        for spec in dict.fromkeys(op.spec for op in self.plan.ops if isinstance(op, Rope)):
+            pairs = len(spec.inv_freq)
+            self.result.ropes.append((spec, self._buffer("tokens", F32, pairs), self._buffer("tokens", F32, pairs)))
+        for index, op in enumerate(self.plan.ops):
+            if index not in self.done:
+                self._emit(index, op)
+        output = self.plan.output
+        assert output is not None
+        self.result.output = self._read(output, F32)
+        for cos_sin in self.result.ropes:  # written before the first stage, read by every layer
+            for buffer in cos_sin[1:]:
+                self.result.buffers[buffer].first = -1
+                self.result.buffers[buffer].last = len(self.result.stages)
+        self.result.buffers[self.result.output].last = len(self.result.stages)
+        return self.result
+
+    # -- one method per op ------------------------------------------------------------------------
+
+    def _emit(self, index: int, op: Op) -> None:
+        if isinstance(op, Embed):
+            out = self._define(op.out, F32)
+            self._stage("embed", table=op.weight, out=out, scale=op.scale)
+            self._convert_for_consumers(op.out)
+        elif isinstance(op, RmsNorm):
+            x = self._read(op.x, F32)
+            for_direct, rest = self._formats_of(op.out)
+            self._stage("rms_norm", x=x, weight=op.weight, eps=op.eps, out=self._define(op.out, for_direct))
+            self._convert(op.out, rest)
+        elif isinstance(op, Linear):
+            self._emit_linear(index, op)
+        elif isinstance(op, Rope):
+            pass  # emitted with the attention that reads it
+        elif isinstance(op, Attention):
+            self._emit_attention(op)
+        elif isinstance(op, Glu):
+            gate, up = self._read(op.gate, F32), self._read(op.up, F32)
+            for_direct, rest = self._formats_of(op.out)
+            self._stage("glu", gate=gate, up=up, out=self._define(op.out, for_direct), activation=op.activation)
+            self._convert(op.out, rest)
+        elif isinstance(op, Add):
+            a, b = self._read(op.a, F32), self._read(op.b, F32)
+            self._stage("add", a=a, b=b, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
+        elif isinstance(op, SelectOutputs):
+            x = self._read(op.x, F32)
+            self._stage("select", x=x, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
+        else:
+            raise UnsupportedError(f"the cpu backend has no op {type(op).__name__}")
+
+    def _emit_linear(self, index: int, op: Linear) -> None:
+        """This product together with all later products of the same input and number format."""
+        number_format = self.activation_format(op.weight)
+        group = [
+            (i, other)
+            for i, other in enumerate(self.plan.ops)
+            if i >= index
+            and i not in self.done
+            and isinstance(other, Linear)
+            and other.x == op.x
+            and self.activation_format(other.weight) == number_format
+        ]
+        x = self._read(op.x, number_format)
+        parts = []
+        for i, linear in group:
+            residual = self._residual_of(i, linear) if len(group) == 1 else None
+            if residual is None:
+                out = self._define(linear.out, F32)
+            else:
+                add_index, add, other = residual
+                out = self._read(other, F32)
+                self.locations[add.out.id, F32] = out
+                self.done.add(add_index)
+            parts.append((linear.weight, linear.bias, out, residual is not None))
+            self.done.add(i)
+        self._stage("matmul", x=x, parts=parts)
+        for part in parts:
+            self._touch(part[2], len(self.result.stages) - 1)
+        for i, linear in group:
+            residual = self._residual_of(i, linear) if len(group) == 1 else None
+            self._convert_for_consumers(linear.out if residual is None else residual[1].out)
+
+    def _residual_of(self, index: int, op: Linear) -> tuple[int, Add, Value] | None:
+        """The `add(other, op.out)` that can be done in place: nothing else reads op.out, or other later."""
+        if len(self.uses[op.out.id]) != 1 or op.out == self.plan.output:
+            return None
+        add_index = self.uses[op.out.id][0]
+        add = self.plan.ops[add_index]
+        if not isinstance(add, Add) or add.a == add.b:
+            return None
+        other = add.a if add.b == op.out else add.b
+        if (other.id, F32) not in self.locations:
+            return None
+        if any(use > index and use != add_index for use in self.uses[other.id]):
+            return None
+        return add_index, add, other
+
+    def _emit_attention(self, op: Attention) -> None:
+        parts = []
+        buffers = []
+        for value, num_heads in ((op.q, op.num_heads), (op.k, op.num_kv_heads)):
+            rope = self._rope_of(value)
+            if rope is None:
+                buffers.append(self._read(value, F32))
+                continue
+            buffer = self._read(rope.x, F32)
+            if len(self.uses[rope.x.id]) > 1 or len(self.uses[value.id]) > 1:
+                raise UnsupportedError("the cpu backend rotates in place, but the plan uses a rotated value twice")
+            index = [spec for spec, _, _ in self.result.ropes].index(rope.spec)
+            parts.append((buffer, num_heads, op.head_dim, index))
+            buffers.append(buffer)
+        q, k = buffers
+        v = self._read(op.v, F32)
+        self._stage("rope_kv", parts=parts, k=k, v=v, layer=op.layer)
+        for buffer in (q, k, v):
+            self._touch(buffer, len(self.result.stages))
+        out = self._define(op.out, F32)
+        self._stage(
+            "attention",
+            q=q,
+            out=out,
+            layer=op.layer,
+            num_heads=op.num_heads,
+            scale=op.scale,
+            window=op.window or 0,
+        )
+        self._convert_for_consumers(op.out)
+
+    def _rope_of(self, value: Value) -> Rope | None:
+        for op in self.plan.ops:
+            if op.out == value:
+                return op if isinstance(op, Rope) else None
+        return None
+
+    # -- buffers ----------------------------------------------------------------------------------
+
+    def _formats_of(self, value: Value) -> tuple[str, list[str]]:
+        """Formats in which `value` is read: the one to produce directly, and those converted from it."""
+        formats: dict[str, None] = {}
+        for index in self.uses[value.id]:
+            op = self.plan.ops[index]
+            formats[self.activation_format(op.weight) if isinstance(op, Linear) else F32] = None
+        if value == self.plan.output:
+            formats[F32] = None
+        if len(formats) == 1:
+            return next(iter(formats)), []
+        return F32, [f for f in formats if f != F32]
+
+    def _convert_for_consumers(self, value: Value) -> None:
+        direct, rest = self._formats_of(value)
+        self._convert(value, [f for f in dict.fromkeys([direct, *rest]) if f != F32])
+
+    def _convert(self, value: Value, formats: list[str]) -> None:
+        for number_format in formats:
+            x = self._read(value, F32)
+            self._stage("convert", x=x, out=self._define(value, number_format))
+
+    def _buffer(self, rows: str, number_format: str, width: int) -> int:
+        now = len(self.result.stages)
+        self.result.buffers.append(Buffer(rows, number_format, width, now, now))
+        return len(self.result.buffers) - 1
+
+    def _define(self, value: Value, number_format: str) -> int:
+        """A new buffer for `value`, written by the next stage."""
+        buffer = self._buffer(value.rows, number_format, value.width)
+        self.locations[value.id, number_format] = buffer
+        return buffer
+
+    def _read(self, value: Value, number_format: str) -> int:
+        """The buffer of `value`, read by the next stage."""
+        buffer = self.locations[value.id, number_format]
+        self._touch(buffer, len(self.result.stages))
+        return buffer
+
+    def _touch(self, buffer: int, stage: int) -> None:
+        self.result.buffers[buffer].last = max(self.result.buffers[buffer].last, stage)
+
+    def _stage(self, kind: str, **args: object) -> None:
+        self.result.stages.append(Stage(kind, args))
+
+
+def _uses(plan: Plan) -> Mapping[int, list[int]]:
+    """Value id -> indices of the ops that read it."""
+    uses: dict[int, list[int]] = defaultdict(list)
+    for index, op in enumerate(plan.ops):
+        for name in ("x", "q", "k", "v", "gate", "up", "a", "b"):
+            value = getattr(op, name, None)
+            if isinstance(value, Value):
+                uses[value.id].append(index)
+    return uses
