@@ -8,6 +8,7 @@
 #include "core/activations.h"
 #include "core/memory.h"
 #include "core/thread_pool.h"
+#include "cpu/kernels.h"
 
 namespace tl {
 namespace {
@@ -21,16 +22,6 @@ struct Pass {
     std::atomic<uint64_t> sink{0};
 };
 
-uint64_t sum_words(const uint8_t* p, size_t num_bytes) {
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i < num_bytes; i += 64) {
-        uint64_t words[8];
-        std::memcpy(words, p + i, 64);
-        for (int j = 0; j < 8; j++) sums[j] ^= words[j];
-    }
-    return sums[0] ^ sums[1] ^ sums[2] ^ sums[3] ^ sums[4] ^ sums[5] ^ sums[6] ^ sums[7];
-}
-
 void run_pass(void* context, int thread) {
     Pass& pass = *static_cast<Pass*>(context);
     uint64_t sum = 0;
@@ -38,7 +29,7 @@ void run_pass(void* context, int thread) {
         const uint8_t* p = pass.data + size_t(begin) * kChunk;
         const size_t num_bytes = size_t(end - begin) * kChunk;
         if (pass.write) std::memset(const_cast<uint8_t*>(p), begin & 0xff, num_bytes);
-        else sum ^= sum_words(p, num_bytes);
+        else sum ^= active_kernels().read_bytes(p, num_bytes);
     }
     pass.sink.fetch_xor(sum, std::memory_order_relaxed);  // keeps the reads from being optimised away
 }

@@ -19,12 +19,14 @@ Executor::Executor(const ExecutorSizes& sizes)
       pool_(sizes.num_threads),
       weights_(kernels_, sizes.weight_bytes),
       row_runs_(sizes.max_tokens),
-      row_blocks_(sizes.max_tokens) {
+      row_blocks_(sizes.max_tokens),
+      new_pages_(sizes.max_tokens) {
     if (sizes.max_tokens < 1 || sizes.max_outputs < 1) throw std::invalid_argument("a step needs at least one row");
 }
 
 void Executor::set_kv_cache(KvLayout layout, int num_pages) {
     pages_ = std::make_unique<PagePool>(layout, num_pages);
+    stages_.push_back(make_clear_pages());
 }
 
 int Executor::add_buffer(size_t offset, bool outputs, ActFormat format, int width) {
@@ -86,7 +88,7 @@ void Executor::accept(const BatchArrays& batch) {
     for (size_t i = 0; i < batch.num_page_ids; i++) {
         if (batch.page_ids[i] < 0 || batch.page_ids[i] >= num_pages) bad_batch("page id out of range");
     }
-    step_.num_row_blocks = 0;
+    step_.num_row_blocks = step_.num_new_pages = 0;
     for (int r = 0; r < num_runs; r++) {
         const int begin = batch.run_starts[r], end = batch.run_starts[r + 1];
         const int64_t capacity = int64_t(batch.page_starts[r + 1] - batch.page_starts[r]) * kPageTokens;
@@ -96,6 +98,12 @@ void Executor::accept(const BatchArrays& batch) {
             row_runs_[i] = r;
         }
         if (batch.positions[end - 1] >= capacity) bad_batch("a run's pages do not cover its last position");
+        for (int i = begin; i < end; i++) {
+            const int position = batch.positions[i];
+            if (position % kPageTokens == 0) {
+                new_pages_[step_.num_new_pages++] = batch.page_ids[batch.page_starts[r] + position / kPageTokens];
+            }
+        }
         for (int i = begin; i < end; i += kAttentionRows) {
             row_blocks_[step_.num_row_blocks++] = {r, i, std::min(i + kAttentionRows, end)};
         }
@@ -115,6 +123,7 @@ void Executor::accept(const BatchArrays& batch) {
     step_.output_rows = batch.output_rows;
     step_.row_runs = row_runs_.data();
     step_.row_blocks = row_blocks_.data();
+    step_.new_pages = new_pages_.data();
 }
 
 bool Executor::step(const BatchArrays& batch, bool (*poll)()) {

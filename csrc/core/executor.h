@@ -78,6 +78,7 @@ class Executor {
     Step step_;
     std::vector<int32_t> row_runs_;
     std::vector<Step::RowBlock> row_blocks_;
+    std::vector<int32_t> new_pages_;
 
     bool (*poll_)() = nullptr;
     bool aborted_ = false;  // written by thread 0 before a barrier, read by all after it

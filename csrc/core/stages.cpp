@@ -10,6 +10,17 @@ namespace {
 // Rows of elementwise work per chunk: few enough to spread, many enough to be worth a claim.
 constexpr int kRowChunk = 4;
 
+class ClearPages final : public Stage {
+   public:
+    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_new_pages, 1, m.pool.size()); }
+    void run(const Machine& m, const Step& step, int thread) override {
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            std::memset(m.pages->layer(0) + size_t(step.new_pages[begin]) * m.pages->page_bytes(), 0,
+                        m.pages->page_bytes());
+        }
+    }
+};
+
 class Embed final : public Stage {
    public:
     Embed(int table, int out, float scale) : table_(table), out_(out), scale_(scale) {}
@@ -284,6 +295,7 @@ class Select final : public Stage {
 
 }  // namespace
 
+std::unique_ptr<Stage> make_clear_pages() { return std::make_unique<ClearPages>(); }
 std::unique_ptr<Stage> make_embed(int table, int out, float scale) { return std::make_unique<Embed>(table, out, scale); }
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::make_unique<MakeRopeTable>(table); }
 std::unique_ptr<Stage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }

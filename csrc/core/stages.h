@@ -38,6 +38,10 @@ struct Step {
     };
     const RowBlock* row_blocks = nullptr;
     int num_row_blocks = 0;
+
+    // Pages whose first token this step writes.
+    const int32_t* new_pages = nullptr;
+    int num_new_pages = 0;
 };
 
 // What stages may touch: owned by the executor.
@@ -98,6 +102,8 @@ struct RopePart {
     int rope;  // index of a RopeTable
 };
 
+// Zeroes the pages that the step begins to use (see Kernels::kv_write).
+std::unique_ptr<Stage> make_clear_pages();
 std::unique_ptr<Stage> make_embed(int table, int out, float scale);
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table);
 std::unique_ptr<Stage> make_convert(int x, int out);

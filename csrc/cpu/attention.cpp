@@ -181,39 +181,58 @@ TL_KERNEL void score_block(const Call& call, const KvElement<type>* keys, int pa
                                                                   call.scores(0), kPageTokens);
 }
 
-// Scales what a pair has accumulated when its maximum grows.
-void rescale(const Call& call, int pair, float factor) {
+// A pair's maximum may be exceeded by 2^8 before everything is scaled to a new one: with ordinary scores it is found in
+// the first page and then stands. Float sums of weights up to 256 are as accurate as of weights up to 1.
+constexpr float kHeadroom = 8.0f;
+
+// Takes the page's largest visible score (scaled to powers of two) as the pair's maximum.
+TL_KERNEL void raise_maximum(const Call& call, int pair, KeyRange range, const float* scores, F32 scale) {
+    F32 highest = set1(-FLT_MAX);
+    for (int v = 0; v < kPageVectors; v++) {
+        highest = max(highest, keep_visible(range, v, load(scores + v * kLanes) * scale, highest));
+    }
+    float& maximum = call.scratch.maxima[pair];
+    const float raised = reduce_max(highest);
+    const F32 factor = exp2(set1(maximum) - set1(raised));
+    maximum = raised;
     float* const sums = call.scratch.sums + pair * kLanes;
     float* const values = call.values(pair);
-    const F32 f = set1(factor);
-    store(sums, load(sums) * f);
-    for (int d = 0; d < call.value_width; d += kLanes) store(values + d, load(values + d) * f);
+    store(sums, load(sums) * factor);
+    for (int d = 0; d < call.value_width; d += kLanes) store(values + d, load(values + d) * factor);
 }
 
-// Turns a pair's scores of this page into weights e^(s - m), exactly 0 for keys that it does not see.
-void weigh(const Call& call, int pair, KeyRange range, float* scores) {
-    const F32 scale = set1(call.args.scale), lowest = set1(-FLT_MAX);
-    float& maximum = call.scratch.maxima[pair];
-    F32 s[kPageVectors], highest = lowest;
-    for (int v = 0; v < kPageVectors; v++) {
-        s[v] = keep_visible(range, v, load(scores + v * kLanes) * scale, lowest);
-        highest = max(highest, s[v]);
-    }
-    const float page_maximum = reduce_max(highest);
-    if (page_maximum > maximum) {
-        float factor[kLanes];
-        store(factor, exp(set1(maximum) - set1(page_maximum)));
-        rescale(call, pair, factor[0]);
-        maximum = page_maximum;
-    }
-    F32 sum = zero();
-    for (int v = 0; v < kPageVectors; v++) {
-        const F32 weight = keep_visible(range, v, exp(s[v] - set1(maximum)), zero());
-        store(scores + v * kLanes, weight);
-        sum = sum + weight;
+// Turns a pair's scores of this page into weights 2^(s log2(e) scale - m) and adds them to its sums. Weights of keys
+// that the row does not see have no meaning and are used by nobody.
+TL_INLINE void weigh(const Call& call, int pair, KeyRange range, float* scores) {
+    const bool whole = range.begin == 0 && range.end == kPageTokens;
+    const F32 scale = set1(call.args.scale * 1.44269504088896341f), hidden = set1(-FLT_MAX);
+    const float* maximum = call.scratch.maxima + pair;
+    Regs<F32, kPageVectors> x;
+    const auto exponents = [&] {
+        F32 highest = hidden;
+        each(x, [&](int v, F32& e) {
+            e = fms(load(scores + v * kLanes), scale, set1(*maximum));
+            highest = max(highest, whole ? e : keep_visible(range, v, e, hidden));
+        });
+        return highest;
+    };
+    if (any_above(exponents(), set1(kHeadroom))) {
+        raise_maximum(call, pair, range, scores, scale);
+        exponents();
     }
     float* const sums = call.scratch.sums + pair * kLanes;
-    store(sums, load(sums) + sum);
+    F32 sum = load(sums);
+    each(x, [&](int v, F32 e) {
+        const F32 weight = exp2(e);
+        store(scores + v * kLanes, weight);
+        sum = sum + (whole ? weight : keep_visible(range, v, weight, zero()));
+    });
+    store(sums, sum);
+}
+
+// Weights of a block's pairs; they are independent, so their latencies overlap.
+template <int P> TL_KERNEL void weigh_block(const Call& call, int pair, const KeyRange* ranges) {
+    for (int i = 0; i < P; i++) weigh(call, pair + i, ranges[i], call.scores(i));
 }
 
 // values[pair + i] += sum of the weights of pair `first + i` times the values of keys range.begin .. range.end - 1.
@@ -249,11 +268,9 @@ void value_block(const Call& call, const KvElement<type>* values, int pair, cons
 template <KvType type, int P> void attend_pairs(const Call& call, PageView<type> view, int page, int pair, int end) {
     for (; pair + P <= end; pair += P) {
         KeyRange ranges[P];
+        for (int i = 0; i < P; i++) ranges[i] = visible_keys(call.args, call.row_of(pair + i), page);
         score_block<type, P>(call, view.keys, pair);
-        for (int i = 0; i < P; i++) {
-            ranges[i] = visible_keys(call.args, call.row_of(pair + i), page);
-            weigh(call, pair + i, ranges[i], call.scores(i));
-        }
+        weigh_block<P>(call, pair, ranges);
         value_block<type, P>(call, view.values, pair, ranges);
     }
     if constexpr (P > 1) {

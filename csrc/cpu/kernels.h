@@ -90,12 +90,15 @@ struct Kernels {
     void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
                      const float* sin);
     // Writes one token's keys and values (float, num_kv_heads * head_dim each) into its page at `slot`
-    // (position % kPageTokens). page points at the page's bytes for this layer. Slot 0 clears the page's layer first,
-    // so that stale numbers of an earlier sequence can never meet a weight of zero as NaN.
+    // (position % kPageTokens). page points at the page's bytes for this layer. Tokens of one page may be
+    // written by several threads at once. The executor clears a page before its first token is written, so that stale
+    // numbers of an earlier sequence can never meet a weight of zero as NaN.
     void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
     // Flash-style attention of a few query rows of one sequence with one key/value head.
     void (*attention)(const AttentionArgs& args);
     size_t (*attention_scratch_bytes)(const KvLayout& layout, int group);
+    // Reads num_bytes (a multiple of 256) and returns something that depends on all of them.
+    uint64_t (*read_bytes)(const uint8_t* p, size_t num_bytes);
 };
 
 // Filled by each level's translation units.

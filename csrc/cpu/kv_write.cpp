@@ -2,7 +2,6 @@
 //
 // A key goes into one lane of its group of 16: head_dim stores, 16 elements apart. A value is one contiguous row. At
 // 16 KB of page per head this stays in the second-level cache until its page is full.
-#include <cstring>
 
 #include "cpu/act_row.h"
 #include "cpu/kv_element.h"
@@ -44,7 +43,6 @@ void write_token(const float* k, const float* v, const KvLayout& layout, int slo
 }  // namespace
 
 void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page) {
-    if (slot == 0) std::memset(page, 0, layout.layer_bytes());
     switch (layout.type) {
         case KvType::kF32: return write_token<KvType::kF32>(k, v, layout, slot, page);
         case KvType::kF16: return write_token<KvType::kF16>(k, v, layout, slot, page);

@@ -82,6 +82,8 @@ TL_INLINE F32 abs(F32 a) { return {_mm512_abs_ps(a.v)}; }
 TL_INLINE F32 round(F32 a) { return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)}; }
 TL_INLINE float reduce_add(F32 a) { return _mm512_reduce_add_ps(a.v); }
 TL_INLINE float reduce_max(F32 a) { return _mm512_reduce_max_ps(a.v); }
+// Whether a lane of a is greater than that of b; NaN is not.
+TL_INLINE bool any_above(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
 // a * 2^n for integral-valued n.
 TL_INLINE F32 scale_by_power(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 // The first n lanes of a (0 <= n <= 16), the others of b.
@@ -205,6 +207,10 @@ TL_INLINE float reduce_max(F32 a) {
     __m128 q = _mm_max_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
     q = _mm_max_ps(q, _mm_movehl_ps(q, q));
     return _mm_cvtss_f32(_mm_max_ss(q, _mm_movehdup_ps(q)));
+}
+TL_INLINE bool any_above(F32 a, F32 b) {
+    const __m256 lo = _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ), hi = _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ);
+    return _mm256_movemask_ps(_mm256_or_ps(lo, hi)) != 0;
 }
 TL_INLINE __m256 power_of_two(__m256 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
@@ -331,6 +337,7 @@ TL_INLINE F32 abs(F32 a) { TL_EACH a.v[i] = std::fabs(a.v[i]); return a; }
 TL_INLINE F32 round(F32 a) { TL_EACH a.v[i] = std::nearbyintf(a.v[i]); return a; }
 TL_INLINE float reduce_add(F32 a) { float s = 0; TL_EACH s += a.v[i]; return s; }
 TL_INLINE float reduce_max(F32 a) { float m = a.v[0]; TL_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
+TL_INLINE bool any_above(F32 a, F32 b) { bool r = false; TL_EACH r |= a.v[i] > b.v[i]; return r; }
 TL_INLINE F32 scale_by_power(F32 a, F32 n) { TL_EACH a.v[i] = std::ldexp(a.v[i], int(n.v[i])); return a; }
 TL_INLINE F32 first_lanes(int n, F32 a, F32 b) { TL_EACH a.v[i] = i < n ? a.v[i] : b.v[i]; return a; }
 
@@ -407,6 +414,24 @@ TL_INLINE F32 exp(F32 x) {
     p = fma(p, f, set1(5.0000001201e-1f));
     return scale_by_power(fma(p, f * f, f) + set1(1.0f), n);
 }
+
+// 2^x for x <= 127, |error| < 2e-7 relative; x below -126 counts as -126. NaN stays NaN.
+// Cephes exp2f polynomial (Moshier 1989).
+TL_INLINE F32 exp2(F32 x) {
+    x = max(set1(-126.0f), x);
+    const F32 n = round(x);
+    const F32 f = x - n;
+    F32 p = set1(1.535336188319500e-4f);
+    p = fma(p, f, set1(1.339887440266574e-3f));
+    p = fma(p, f, set1(9.618437357674640e-3f));
+    p = fma(p, f, set1(5.550332471162809e-2f));
+    p = fma(p, f, set1(2.402264791363012e-1f));
+    p = fma(p, f, set1(6.931472028550421e-1f));
+    return scale_by_power(fma(p, f, set1(1.0f)), n);
+}
+
+// Asks for the cache line at p; any address is allowed.
+TL_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
 // A fixed number of accumulators as a recursive struct: GCC keeps its members in registers, where it spills an
 // array once the loop around it is unrolled.

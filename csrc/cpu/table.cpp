@@ -19,6 +19,7 @@ const Kernels& kernels() {
         k.kv_write = kv_write;
         k.attention = attention;
         k.attention_scratch_bytes = attention_scratch_bytes;
+        k.read_bytes = read_bytes;
         return k;
     }();
     return table;
