@@ -4,11 +4,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "core/inline.h"
+
 namespace tl {
 
 inline constexpr size_t kRowAlignment = 64;
 
-constexpr size_t align_up(size_t n, size_t alignment) { return (n + alignment - 1) / alignment * alignment; }
+TL_SHARED_CONSTEXPR size_t align_up(size_t n, size_t alignment) { return (n + alignment - 1) / alignment * alignment; }
 
 enum class ActFormat : uint8_t {
     kF32,      // float32
@@ -27,16 +29,16 @@ struct ActLayout {
     ActFormat format;
     int width;
 
-    constexpr int block() const { return format == ActFormat::kInt8x256 ? 256 : 32; }
-    constexpr bool is_int8() const { return format == ActFormat::kInt8x32 || format == ActFormat::kInt8x256; }
-    constexpr size_t scale_offset() const { return align_up(size_t(width), kRowAlignment); }
-    constexpr size_t sum32_offset() const {
+    TL_SHARED_CONSTEXPR int block() const { return format == ActFormat::kInt8x256 ? 256 : 32; }
+    TL_SHARED_CONSTEXPR bool is_int8() const { return format == ActFormat::kInt8x32 || format == ActFormat::kInt8x256; }
+    TL_SHARED_CONSTEXPR size_t scale_offset() const { return align_up(size_t(width), kRowAlignment); }
+    TL_SHARED_CONSTEXPR size_t sum32_offset() const {
         return scale_offset() + align_up(size_t(width / block()) * sizeof(float), kRowAlignment);
     }
-    constexpr size_t sum16_offset() const {
+    TL_SHARED_CONSTEXPR size_t sum16_offset() const {
         return sum32_offset() + align_up(size_t(width / 32) * sizeof(int16_t), kRowAlignment);
     }
-    constexpr size_t row_bytes() const {
+    TL_SHARED_CONSTEXPR size_t row_bytes() const {
         switch (format) {
             case ActFormat::kF32: return align_up(size_t(width) * 4, kRowAlignment);
             case ActFormat::kBF16: return align_up(size_t(width) * 2 + 2, kRowAlignment);

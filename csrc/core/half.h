@@ -4,32 +4,34 @@
 #include <cstdint>
 #include <cstring>
 
+#include "core/inline.h"
+
 namespace tl {
 
-inline float float_from_bits(uint32_t bits) {
+TL_SHARED_INLINE float float_from_bits(uint32_t bits) {
     float value;
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
 
-inline uint32_t bits_from_float(float value) {
+TL_SHARED_INLINE uint32_t bits_from_float(float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
     return bits;
 }
 
 // bfloat16 is the upper half of a float32.
-inline float bf16_to_float(uint16_t value) { return float_from_bits(uint32_t(value) << 16); }
+TL_SHARED_INLINE float bf16_to_float(uint16_t value) { return float_from_bits(uint32_t(value) << 16); }
 
 // Round to nearest, ties to even; NaN stays a (quiet) NaN.
-inline uint16_t float_to_bf16(float value) {
+TL_SHARED_INLINE uint16_t float_to_bf16(float value) {
     uint32_t bits = bits_from_float(value);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return uint16_t((bits >> 16) | 0x40u);
     return uint16_t((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
 
 // IEEE binary16, subnormals included.
-inline float f16_to_float(uint16_t value) {
+TL_SHARED_INLINE float f16_to_float(uint16_t value) {
     const uint32_t sign = uint32_t(value & 0x8000u) << 16;
     const uint32_t exponent = (value >> 10) & 0x1fu;
     const uint32_t mantissa = value & 0x3ffu;
@@ -42,7 +44,7 @@ inline float f16_to_float(uint16_t value) {
 }
 
 // Round to nearest, ties to even; overflow gives infinity.
-inline uint16_t float_to_f16(float value) {
+TL_SHARED_INLINE uint16_t float_to_f16(float value) {
     const uint32_t bits = bits_from_float(value);
     const uint16_t sign = uint16_t((bits >> 16) & 0x8000u);
     const uint32_t magnitude = bits & 0x7fffffffu;

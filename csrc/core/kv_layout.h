@@ -13,7 +13,7 @@ inline constexpr int kPageTokens = 32;
 
 enum class KvType : uint8_t { kF32, kF16, kBF16 };
 
-constexpr size_t kv_element_bytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
+TL_SHARED_CONSTEXPR size_t kv_element_bytes(KvType type) { return type == KvType::kF32 ? 4 : 2; }
 
 // A page holds kPageTokens positions for all layers:
 //   page = [layer][K of all kv heads | V of all kv heads]
@@ -26,15 +26,15 @@ struct KvLayout {
     int num_kv_heads;
     int head_dim;
 
-    constexpr int value_width() const { return (head_dim + 15) / 16 * 16; }
-    constexpr size_t k_head_bytes() const { return size_t(kPageTokens) * head_dim * kv_element_bytes(type); }
-    constexpr size_t v_head_bytes() const { return size_t(kPageTokens) * value_width() * kv_element_bytes(type); }
-    constexpr size_t k_offset(int head) const { return size_t(head) * k_head_bytes(); }
-    constexpr size_t v_offset(int head) const { return num_kv_heads * k_head_bytes() + size_t(head) * v_head_bytes(); }
-    constexpr size_t layer_bytes() const {
+    TL_SHARED_CONSTEXPR int value_width() const { return (head_dim + 15) / 16 * 16; }
+    TL_SHARED_CONSTEXPR size_t k_head_bytes() const { return size_t(kPageTokens) * head_dim * kv_element_bytes(type); }
+    TL_SHARED_CONSTEXPR size_t v_head_bytes() const { return size_t(kPageTokens) * value_width() * kv_element_bytes(type); }
+    TL_SHARED_CONSTEXPR size_t k_offset(int head) const { return size_t(head) * k_head_bytes(); }
+    TL_SHARED_CONSTEXPR size_t v_offset(int head) const { return num_kv_heads * k_head_bytes() + size_t(head) * v_head_bytes(); }
+    TL_SHARED_CONSTEXPR size_t layer_bytes() const {
         return align_up(num_kv_heads * (k_head_bytes() + v_head_bytes()), kRowAlignment);
     }
-    constexpr size_t page_bytes() const { return align_up(num_layers * layer_bytes(), 4096); }
+    TL_SHARED_CONSTEXPR size_t page_bytes() const { return align_up(num_layers * layer_bytes(), 4096); }
 };
 
 }  // namespace tl

@@ -88,10 +88,13 @@ TL_INLINE F32 keep_visible(KeyRange range, int v, F32 a, F32 b) {
 
 // ---- The product that both halves share ----------------------------------------------------------------------------
 
-// A matrix of stored elements: row i, vector v at data + i * row_step + v * vector_step.
+// A matrix of stored elements: row i, vector v at data + i * row_step + v * vector_step. While it is read, as many bytes
+// from `ahead` on are brought into the cache: what is needed next. Multiplying keeps the processor too busy to look
+// far enough ahead itself, and reading would wait for multiplying.
 template <KvType type> struct Matrix {
     const KvElement<type>* data;
     size_t row_step, vector_step;
+    const KvElement<type>* ahead;
 };
 
 // The left factor, P rows of floats: anywhere (queries), or side by side (weights).
@@ -108,12 +111,17 @@ template <int kStride> struct AdjacentRows {
 template <KvType type, int P, int V, class Left>
 TL_INLINE void multiply(const Left& left, Matrix<type> matrix, int count, bool accumulate, float* out,
                         size_t out_stride) {
+    constexpr size_t kStepBytes = V * kLanes * sizeof(KvElement<type>);
     const KvElement<type>* b = matrix.data;
+    const uint8_t* ahead = reinterpret_cast<const uint8_t*>(matrix.ahead);
     Regs<Regs<F32, V>, P> acc;
     each(acc, [&](int p, Regs<F32, V>& row) {
         each(row, [&](int v, F32& a) { a = accumulate ? load(out + p * out_stride + v * kLanes) : zero(); });
     });
-    for (int i = 0; i < count; i++, b += matrix.row_step) {
+    for (int i = 0; i < count; i++, b += matrix.row_step, ahead += kStepBytes) {
+        if constexpr (type != KvType::kF32) {  // float32 is what widened pages hold: they are in the cache
+            for (size_t line = 0; line < kStepBytes; line += 64) prefetch(ahead + line);
+        }
         Regs<F32, V> lanes;
         each(lanes, [&](int v, F32& x) { x = load_kv<type>(b + v * matrix.vector_step); });
         each(acc, [&](int p, Regs<F32, V>& row) {
@@ -134,6 +142,7 @@ TL_INLINE void multiply_wide(const Left& left, Matrix<type> matrix, int num_vect
         multiply<type, P, V>(left, matrix, count, accumulate, out, out_stride);
         num_vectors -= V;
         matrix.data += V * matrix.vector_step;
+        matrix.ahead += size_t(count) * V * kLanes;
         out += V * kLanes;
     }
     if constexpr (V > 1) {
@@ -143,14 +152,14 @@ TL_INLINE void multiply_wide(const Left& left, Matrix<type> matrix, int num_vect
     }
 }
 
-// Vectors beside each other for P pairs.
-constexpr int vectors_for(int pairs) { return min_int(kBlockVectors / pairs, 8); }
+// Vectors beside each other for so many pairs: they, too, must fit the registers.
+constexpr int vectors_for(int pairs) { return min_int(kBlockVectors / pairs, kRegisters / 4); }
 
 // ---- One page --------------------------------------------------------------------------------------------------------
 
 // A page's keys and values of one head, as stored or widened.
 template <KvType type> struct PageView {
-    const KvElement<type>*keys, *values;
+    const KvElement<type>*keys, *values, *next_keys;
 };
 
 struct Call {
@@ -173,10 +182,10 @@ struct Call {
 
 // scores[i][key] = q_i . k_key for all keys of the page; what a row does not see is dropped by the softmax.
 template <KvType type, int P>
-TL_KERNEL void score_block(const Call& call, const KvElement<type>* keys, int pair) {
+TL_KERNEL void score_block(const Call& call, PageView<type> view, int pair) {
     ScatteredRows<P> queries;
     for (int i = 0; i < P; i++) queries.rows[i] = call.query(pair + i);
-    const Matrix<type> matrix{keys, size_t(kLanes), size_t(call.head_dim) * kLanes};
+    const Matrix<type> matrix{view.keys, size_t(kLanes), size_t(call.head_dim) * kLanes, view.values};
     multiply_wide<type, P, min_int(vectors_for(P), kPageVectors)>(queries, matrix, kPageVectors, call.head_dim, false,
                                                                   call.scores(0), kPageTokens);
 }
@@ -237,11 +246,11 @@ template <int P> TL_KERNEL void weigh_block(const Call& call, int pair, const Ke
 
 // values[pair + i] += sum of the weights of pair `first + i` times the values of keys range.begin .. range.end - 1.
 template <KvType type, int P>
-TL_KERNEL void add_values(const Call& call, const KvElement<type>* values, int pair, int first, KeyRange range) {
+TL_KERNEL void add_values(const Call& call, PageView<type> view, int pair, int first, KeyRange range) {
     if (range.begin >= range.end) return;
     const AdjacentRows<kPageTokens> weights{call.scores(first) + range.begin};
-    const Matrix<type> matrix{values + size_t(range.begin) * call.value_width, size_t(call.value_width),
-                              size_t(kLanes)};
+    const Matrix<type> matrix{view.values + size_t(range.begin) * call.value_width, size_t(call.value_width),
+                              size_t(kLanes), view.next_keys};
     multiply_wide<type, P, vectors_for(P)>(weights, matrix, call.value_width / kLanes, range.end - range.begin, true,
                                            call.values(pair), size_t(call.value_width));
 }
@@ -249,18 +258,18 @@ TL_KERNEL void add_values(const Call& call, const KvElement<type>* values, int p
 // Keys that only some rows of a block see are added for each of its pairs alone, in its own order: first those before
 // the keys that all see, then these, then those after.
 template <KvType type, int P>
-void value_block(const Call& call, const KvElement<type>* values, int pair, const KeyRange* ranges) {
+void value_block(const Call& call, PageView<type> view, int pair, const KeyRange* ranges) {
     KeyRange shared{0, kPageTokens};
     for (int i = 0; i < P; i++) {
         shared = {max_int(shared.begin, ranges[i].begin), min_int(shared.end, ranges[i].end)};
     }
     if (shared.begin >= shared.end) shared = {kPageTokens, kPageTokens};
     for (int i = 0; i < P; i++) {
-        add_values<type, 1>(call, values, pair + i, i, {ranges[i].begin, min_int(ranges[i].end, shared.begin)});
+        add_values<type, 1>(call, view, pair + i, i, {ranges[i].begin, min_int(ranges[i].end, shared.begin)});
     }
-    add_values<type, P>(call, values, pair, 0, shared);
+    add_values<type, P>(call, view, pair, 0, shared);
     for (int i = 0; i < P; i++) {
-        add_values<type, 1>(call, values, pair + i, i, {max_int(ranges[i].begin, shared.end), ranges[i].end});
+        add_values<type, 1>(call, view, pair + i, i, {max_int(ranges[i].begin, shared.end), ranges[i].end});
     }
 }
 
@@ -269,9 +278,9 @@ template <KvType type, int P> void attend_pairs(const Call& call, PageView<type>
     for (; pair + P <= end; pair += P) {
         KeyRange ranges[P];
         for (int i = 0; i < P; i++) ranges[i] = visible_keys(call.args, call.row_of(pair + i), page);
-        score_block<type, P>(call, view.keys, pair);
+        score_block<type, P>(call, view, pair);
         weigh_block<P>(call, pair, ranges);
-        value_block<type, P>(call, view.values, pair, ranges);
+        value_block<type, P>(call, view, pair, ranges);
     }
     if constexpr (P > 1) {
         if (pair < end) attend_pairs<type, P / 2>(call, view, page, pair, end);
@@ -282,6 +291,18 @@ template <KvType type> void widen(const KvElement<type>* from, size_t count, flo
     for (size_t i = 0; i < count; i += kLanes) store(to + i, load_kv<type>(from + i));
 }
 
+template <KvType type> PageView<type> page_view(const AttentionArgs& a, int page) {
+    const auto part = [&](int index, size_t offset) {
+        return reinterpret_cast<const KvElement<type>*>(a.pages + size_t(a.page_ids[index]) * a.page_bytes + offset);
+    };
+    const int last = (a.first_position + a.row_end - 1) / kPageTokens;
+    const size_t k_offset = a.layout->k_offset(a.kv_head);
+    return {part(page, k_offset), part(page, a.layout->v_offset(a.kv_head)), part(min_int(page + 1, last), k_offset)};
+}
+
+// From this many pairs on a page is widened once for all blocks of pairs. Widening is exact, so it changes no bit.
+constexpr int kDirectPairs = 2 * kBlockPairs;
+
 // Rows that see nothing of the page are left out; those that do are neighbours.
 template <KvType type> void attend_page(const Call& call, int page) {
     const AttentionArgs& a = call.args;
@@ -290,16 +311,14 @@ template <KvType type> void attend_page(const Call& call, int page) {
     while (end < a.row_end && first_visible(a, end) < start + kPageTokens) end++;
     const int first_pair = (begin - a.row_begin) * a.group, end_pair = (end - a.row_begin) * a.group;
 
-    const uint8_t* base = a.pages + size_t(a.page_ids[page]) * a.page_bytes;
-    const PageView<type> stored{reinterpret_cast<const KvElement<type>*>(base + a.layout->k_offset(a.kv_head)),
-                                reinterpret_cast<const KvElement<type>*>(base + a.layout->v_offset(a.kv_head))};
-    if (type == KvType::kF32 || end_pair - first_pair <= kBlockPairs) {
+    const PageView<type> stored = page_view<type>(a, page);
+    if (type == KvType::kF32 || end_pair - first_pair <= kDirectPairs) {
         return attend_pairs<type, kBlockPairs>(call, stored, page, first_pair, end_pair);
     }
-    // Several blocks: widen once for all of them. Widening is exact, so it changes no bit.
     widen<type>(stored.keys, size_t(kPageTokens) * call.head_dim, call.scratch.wide_keys);
     widen<type>(stored.values, size_t(kPageTokens) * call.value_width, call.scratch.wide_values);
-    const PageView<KvType::kF32> wide{call.scratch.wide_keys, call.scratch.wide_values};
+    const float* keys = call.scratch.wide_keys;
+    const PageView<KvType::kF32> wide{keys, call.scratch.wide_values, keys};
     attend_pairs<KvType::kF32, kBlockPairs>(call, wide, page, first_pair, end_pair);
 }
 

@@ -1,8 +1,7 @@
 // Writes one token's keys and values into its page (layout: core/kv_layout.h), rounded to nearest even.
 //
-// A key goes into one lane of its group of 16: head_dim stores, 16 elements apart. A value is one contiguous row. At
-// 16 KB of page per head this stays in the second-level cache until its page is full.
-
+// A key goes into one lane of its group of 16: head_dim stores, 16 elements apart. A value is one contiguous row, padded
+// with zeros. Only the bytes of this slot are written, so tokens of one page may be written at the same time.
 #include "cpu/act_row.h"
 #include "cpu/kv_element.h"
 #include "cpu/level.h"

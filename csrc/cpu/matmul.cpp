@@ -23,19 +23,25 @@ template <int T>
 TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32, T>& acc) {
     const int row = tile * kTileRows;
     const int num_valid = args.num_rows - row < kTileRows ? args.num_rows - row : kTileRows;
+    float* out = args.out + size_t(token) * args.out_stride + row;
     float bias[kTileRows] = {};
-    if (args.bias) std::memcpy(bias, args.bias + row, size_t(num_valid) * sizeof(float));
-    each(acc, [&](int t, F32& f) {
-        float* out = args.out + size_t(token + t) * args.out_stride + row;
-        if (args.bias) f = f + load(bias);
-        if (num_valid == kTileRows) {
-            store(out, args.accumulate ? load(out) + f : f);
-            return;
+    if (args.bias) {
+        std::memcpy(bias, args.bias + row, size_t(num_valid) * sizeof(float));
+        each(acc, [&](int, F32& f) TL_LAMBDA { f = f + load(bias); });
+    }
+    if (num_valid == kTileRows) {
+        if (args.accumulate) {
+            each(acc, [&](int t, F32& f) TL_LAMBDA { f = load(out + size_t(t) * args.out_stride) + f; });
         }
-        float lanes[kTileRows];
-        store(lanes, f);
-        for (int i = 0; i < num_valid; i++) out[i] = args.accumulate ? out[i] + lanes[i] : lanes[i];
-    });
+        each(acc, [&](int t, F32& f) TL_LAMBDA { store(out + size_t(t) * args.out_stride, f); });
+        return;
+    }
+    float lanes[T][kTileRows];
+    each(acc, [&](int t, F32& f) TL_LAMBDA { store(lanes[t], f); });
+    for (int t = 0; t < T; t++) {
+        float* to = out + size_t(t) * args.out_stride;
+        for (int i = 0; i < num_valid; i++) to[i] = args.accumulate ? to[i] + lanes[t][i] : lanes[t][i];
+    }
 }
 
 // Calls f<T>(first token) for all tokens, in groups of at most Max (a power of two).

@@ -31,9 +31,11 @@
 #if defined(TL_LEVEL_SCALAR)
 // The slow twin is built to compile quickly: nothing is forced into one function or unrolled.
 #define TL_INLINE inline
+#define TL_LAMBDA
 #define TL_UNROLL(n)
 #else
 #define TL_INLINE __attribute__((always_inline)) inline
+#define TL_LAMBDA __attribute__((always_inline))
 #define TL_UNROLL(n) TL_PRAGMA(GCC unroll n)
 #endif
 

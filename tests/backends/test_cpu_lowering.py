@@ -1,0 +1,114 @@
+"""Lowering for the CPU: what is fused, what must not be, and how the arena is laid out."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from torchless.backends.cpu.arena import Lifetime, plan_arena
+from torchless.backends.cpu.lower import LoweredPlan, lower
+from torchless.plan import Plan, RopeSpec, Value
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "embd": (100, 64),
+    "norm": (64,),
+    "q": (64, 64),
+    "k": (32, 64),
+    "v": (32, 64),
+    "o": (64, 64),
+    "gate": (128, 64),
+    "up": (128, 64),
+    "down": (64, 128),
+    "head": (100, 64),
+}
+SPEC = RopeSpec("half", tuple(1.0 / (j + 1) for j in range(8)))
+
+
+def one_layer() -> Plan:
+    plan = Plan(SHAPES)
+    x = plan.embed("embd")
+    h = plan.rms_norm(x, "norm", eps=1e-5)
+    q = plan.rope(plan.linear(h, "q"), num_heads=4, head_dim=16, spec=SPEC)
+    k = plan.rope(plan.linear(h, "k"), num_heads=2, head_dim=16, spec=SPEC)
+    v = plan.linear(h, "v")
+    a = plan.attention(q, k, v, layer=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
+    x = plan.add(x, plan.linear(a, "o"))
+    h = plan.rms_norm(x, "norm", eps=1e-5)
+    x = plan.add(x, plan.linear(plan.glu(plan.linear(h, "gate"), plan.linear(h, "up"), activation="silu"), "down"))
+    plan.set_output(plan.linear(plan.rms_norm(plan.select_outputs(x), "norm", eps=1e-5), "head"))
+    return plan
+
+
+def kinds(lowered: LoweredPlan) -> list[str]:
+    return [stage.kind for stage in lowered.stages]
+
+
+def test_layer_takes_nine_stages() -> None:
+    lowered = lower(one_layer(), lambda name: "int8x32")
+    layer = ["rms_norm", "matmul", "rope_kv", "attention", "convert", "matmul", "rms_norm", "matmul", "glu", "matmul"]
+    assert kinds(lowered) == ["embed", *layer, "select", "rms_norm", "matmul"]
+
+
+def test_products_of_one_input_are_grouped_by_number_format() -> None:
+    lowered = lower(one_layer(), lambda name: "f32" if name == "v" else "int8x32")
+    groups = [[part[0] for part in s.args["parts"]] for s in lowered.stages if s.kind == "matmul"]  # type: ignore[attr-defined]
+    assert groups == [["q", "k"], ["v"], ["o"], ["gate", "up"], ["down"], ["head"]]
+
+
+def test_residual_is_accumulated_in_place_only_when_nothing_else_needs_it() -> None:
+    plan = Plan(SHAPES)
+    x = plan.embed("embd")
+    y = plan.linear(x, "o")
+    total = plan.add(x, y)
+    plan.set_output(plan.linear(plan.add(total, x), "head"))  # x is needed again
+    lowered = lower(plan, lambda name: "f32")
+    assert [part[3] for s in lowered.stages if s.kind == "matmul" for part in s.args["parts"]] == [False, False]  # type: ignore[attr-defined]
+    assert kinds(lowered).count("add") == 2
+
+    inplace = lower(one_layer(), lambda name: "f32")
+    flags = {part[0]: part[3] for s in inplace.stages if s.kind == "matmul" for part in s.args["parts"]}  # type: ignore[attr-defined]
+    assert flags["o"] and flags["down"] and not flags["q"]
+    assert "add" not in kinds(inplace)
+
+
+def test_values_alive_together_never_share_memory() -> None:
+    lowered = lower(one_layer(), lambda name: "int8x32")
+    blocks = [Lifetime(b.width * 4, b.first, b.last) for b in lowered.buffers]
+    offsets, _ = plan_arena(blocks)
+    check_disjoint(blocks, offsets)
+    for stage in lowered.stages:  # every buffer that a stage names is alive during it
+        index = lowered.stages.index(stage)
+        for key in ("x", "out", "q", "k", "v", "gate", "up"):
+            if isinstance(stage.args.get(key), int) and stage.kind != "embed":
+                buffer = lowered.buffers[stage.args[key]]  # type: ignore[index]
+                assert buffer.first <= index <= buffer.last
+
+
+@given(st.lists(st.tuples(st.integers(1, 500), st.integers(0, 20), st.integers(0, 8)), max_size=40))
+def test_arena_of_random_lifetimes_is_disjoint_and_tight(values: list[tuple[int, int, int]]) -> None:
+    blocks = [Lifetime(size, first, first + length) for size, first, length in values]
+    offsets, total = plan_arena(blocks)
+    check_disjoint(blocks, offsets)
+    assert all(offset + block.num_bytes <= total for offset, block in zip(offsets, blocks, strict=True))
+    assert total <= sum(-(-block.num_bytes // 64) * 64 for block in blocks) + 64
+
+
+def check_disjoint(blocks: list[Lifetime], offsets: list[int]) -> None:
+    for i, a in enumerate(blocks):
+        for j, b in enumerate(blocks[:i]):
+            if a.first <= b.last and b.first <= a.last:
+                assert offsets[i] >= offsets[j] + b.num_bytes or offsets[j] >= offsets[i] + a.num_bytes
+
+
+def test_rotated_value_used_twice_is_refused() -> None:
+    from torchless.errors import UnsupportedError
+
+    plan = Plan(SHAPES)
+    x = plan.embed("embd")
+    q = plan.rope(plan.linear(x, "q"), num_heads=4, head_dim=16, spec=SPEC)
+    k: Value = plan.linear(x, "k")
+    a = plan.attention(q, k, plan.linear(x, "v"), layer=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
+    plan.set_output(plan.linear(plan.add(a, q), "head"))
+    with pytest.raises(UnsupportedError, match="rotates in place"):
+        lower(plan, lambda name: "f32")

@@ -1,0 +1,135 @@
+"""The C++ core of torchless: kernels, weights, executor."""
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import numpy
+from numpy.typing import NDArray
+
+kernels: Any
+
+PAGE_TOKENS: int = 32
+
+def isa() -> str:
+    """
+    Name of the instruction-set level in use: 'scalar', 'avx2' or 'avx512'.
+
+    TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.
+    """
+
+def isa_levels() -> list[str]:
+    """Levels that this machine can run, slowest first."""
+
+def measure_read_bandwidth(num_threads: int, num_bytes: int) -> float:
+    """
+    Bytes per second that num_threads read from num_bytes of memory, best of several passes.
+    """
+
+def allocation_count() -> int:
+    """Heap allocations made by this module's C++ code since it was loaded."""
+
+def formats() -> list[tuple[int, int, int, str]]:
+    """
+    Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).
+    """
+
+def packed_bytes(type: int, rows: int, columns: int) -> int:
+    """Bytes of a weight matrix once packed."""
+
+def thread_scratch_bytes(
+    matrices: Sequence[tuple[int, int]], kv_type: str, num_kv_heads: int, head_dim: int, group: int
+) -> int:
+    """
+    Scratch bytes of one thread for matrices (type, columns) and an attention; num_kv_heads 0 = none.
+    """
+
+def buffer_row_bytes(format: str, width: int) -> int:
+    """Bytes of one row of activations in a format."""
+
+def kv_page_bytes(type: str, num_layers: int, num_kv_heads: int, head_dim: int) -> int:
+    """Bytes of one KV page."""
+
+class Executor:
+    """
+    A plan in the making, then ready to run: add weights, buffers and stages, call finish(), then step().
+    """
+
+    def __init__(self, num_threads: int, max_tokens: int, max_outputs: int, weight_bytes: int) -> None: ...
+    def set_kv_cache(
+        self, type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
+    ) -> None: ...
+    def add_matrix(
+        self,
+        type: int,
+        rows: int,
+        columns: int,
+        raw: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    ) -> int:
+        """Packs a weight matrix; `raw` is not needed afterwards."""
+
+    def add_vector(
+        self,
+        values: Annotated[
+            NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> int: ...
+    def add_table(self, type: int, rows: int, columns: int, raw: object) -> int:
+        """A table read row by row straight from `raw`, which is kept alive."""
+
+    def add_buffer(self, offset: int, outputs: bool, format: str, width: int) -> int: ...
+    def add_rope(
+        self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
+    ) -> int: ...
+    def embed(self, table: int, out: int, scale: float) -> None: ...
+    def convert(self, x: int, out: int) -> None: ...
+    def rms_norm(self, x: int, weight: int, eps: float, out: int) -> None: ...
+    def matmul(self, x: int, parts: Sequence[tuple[int, int, int, bool]]) -> None:
+        """parts: (matrix, bias vector or -1, out buffer, accumulate)"""
+
+    def rope_kv(self, parts: Sequence[tuple[int, int, int, int]], k: int, v: int, layer: int) -> None:
+        """parts: (buffer, num_heads, head_dim, rope)"""
+
+    def attention(self, q: int, out: int, layer: int, num_heads: int, scale: float, window: int) -> None: ...
+    def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
+    def add(self, a: int, b: int, out: int) -> None: ...
+    def select(self, x: int, out: int) -> None: ...
+    def finish(self, arena_bytes: int, logits: int, vocab_size: int) -> None: ...
+    def step(
+        self,
+        token_ids: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        positions: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        run_starts: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        page_ids: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        page_starts: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        output_rows: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> None:
+        """Runs one step with the GIL released; the logits are then in `logits`."""
+
+    def release_pages(
+        self,
+        pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
+    ) -> None: ...
+    @property
+    def logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+        """
+        float32 (max_outputs, vocab): a view of the buffer that steps overwrite.
+        """
+
+    @property
+    def weight_bytes(self) -> int: ...
+    @property
+    def scratch_bytes(self) -> int: ...
+    @property
+    def page_bytes(self) -> int: ...

@@ -1,0 +1,148 @@
+"""Wiring that model families share: attention, the gated MLP, and the numbers of rotary embeddings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from torchless.config import ConfigReader, ModelConfig
+from torchless.errors import FormatError, UnsupportedError
+from torchless.plan import Activation, Plan, RopeSpec, Value
+
+__all__ = ["attention", "gated_mlp", "read_rope", "rope_spec"]
+
+
+def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value:
+    """Grouped-query self-attention of one layer: projections, rotary positions, attention, output projection.
+
+    Biases are used where the model has them (``attn_q.bias`` and so on).
+    """
+    prefix = f"blk.{layer}.attn_"
+    q = _linear(plan, x, prefix + "q")
+    k = _linear(plan, x, prefix + "k")
+    v = _linear(plan, x, prefix + "v")
+    q = plan.rope(q, num_heads=config.num_heads, head_dim=config.head_dim, spec=config.rope)
+    k = plan.rope(k, num_heads=config.num_kv_heads, head_dim=config.head_dim, spec=config.rope)
+    mixed = plan.attention(
+        q,
+        k,
+        v,
+        layer=layer,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        scale=1.0 / math.sqrt(config.head_dim),
+        window=config.window,
+    )
+    return _linear(plan, mixed, prefix + "output")
+
+
+def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
+    """down(activation(gate(x)) * up(x)). Shazeer 2020, "GLU variants improve transformer"."""
+    prefix = f"blk.{layer}.ffn_"
+    gate = _linear(plan, x, prefix + "gate")
+    up = _linear(plan, x, prefix + "up")
+    return _linear(plan, plan.glu(gate, up, activation=activation), prefix + "down")
+
+
+def _linear(plan: Plan, x: Value, name: str) -> Value:
+    bias = f"{name}.bias"
+    return plan.linear(x, f"{name}.weight", bias=bias if bias in plan.shapes else None)
+
+
+def read_rope(
+    reader: ConfigReader, *, rotated: int, context_length: int, frequency_factors: Sequence[float] | None = None
+) -> RopeSpec:
+    """The rotary embedding that a model's settings describe; `rotated` elements of a head turn.
+
+    Scaling types none, linear, yarn and llama3. Raises UnsupportedError naming any other.
+    """
+    theta = reader.number("rope.freq_base", 10000.0)
+    linear = reader.number("rope.scale_linear", 1.0)  # an older key for linear scaling
+    kind = reader.text("rope.scaling.type", "linear" if linear != 1.0 else "none")
+    factor = reader.number("rope.scaling.factor", linear)
+    original = reader.integer("rope.scaling.original_context_length", context_length)
+    reader.expect("rope.scaling.finetuned", True, False)
+    reader.expect("rope.scaling.yarn_ext_factor", -1.0, 1.0)
+    low_factor, high_factor = (reader.number(f"rope.scaling.{k}_freq_factor", d) for k, d in (("low", 1.0), ("high", 4.0)))
+    fast, slow = (reader.number(f"rope.scaling.yarn_beta_{k}", d) for k, d in (("fast", 32.0), ("slow", 1.0)))
+    magnitude_factor = reader.number("rope.scaling.attn_factor", 1.0) * reader.number("rope.scaling.yarn_attn_factor", 1.0)
+    magnitude = reader.number("rope.scaling.attention_factor", 0.0)  # 0: YaRN's own rule
+    if kind not in ("none", "linear", "yarn", "llama3"):
+        raise UnsupportedError(
+            f"{reader.source.path}: rope scaling type {kind!r} is not supported; torchless knows none, linear, yarn, llama3"
+        )
+    if theta <= 0 or factor <= 0 or rotated < 2 or rotated % 2:
+        raise FormatError(f"{reader.source.path}: rope base {theta:g}, factor {factor:g}, {rotated} rotated elements")
+    layout = reader.source.rope_layout
+    if kind == "llama3":
+        return rope_spec(
+            rotated, theta, layout, _llama3(rotated, theta, factor, low_factor, high_factor, original), frequency_factors
+        )
+    if kind == "yarn":
+        scaled = _yarn(rotated, theta, factor, fast, slow, original)
+        magnitude = (magnitude or 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0) * magnitude_factor
+        return rope_spec(rotated, theta, layout, scaled, frequency_factors, magnitude)
+    plain = [f / (factor if kind == "linear" else 1.0) for f in _plain(rotated, theta)]
+    return rope_spec(rotated, theta, layout, plain, frequency_factors)
+
+
+def rope_spec(
+    rotated: int,
+    theta: float,
+    layout: Literal["interleaved", "half"],
+    inv_freq: Sequence[float] | None = None,
+    frequency_factors: Sequence[float] | None = None,
+    magnitude: float = 1.0,
+) -> RopeSpec:
+    """A rope of `rotated` elements with base `theta` (Su et al. 2021), or with given frequencies.
+
+    `frequency_factors` divide the frequencies (GGUF's ``rope_freqs.weight``).
+    """
+    frequencies = list(inv_freq) if inv_freq is not None else _plain(rotated, theta)
+    if frequency_factors is not None:
+        if len(frequency_factors) != len(frequencies):
+            raise FormatError(
+                f"rope_freqs.weight has {len(frequency_factors)} factors for {len(frequencies)} rotary pairs"
+            )
+        frequencies = [f / factor for f, factor in zip(frequencies, frequency_factors, strict=True)]
+    return RopeSpec(layout, tuple(frequencies), magnitude)
+
+
+def _plain(rotated: int, theta: float) -> list[float]:
+    """theta^(-2j/rotated): radians per position of pair j."""
+    return [theta ** (-2.0 * j / rotated) for j in range(rotated // 2)]
+
+
+def _yarn(rotated: int, theta: float, factor: float, fast: float, slow: float, original: int) -> list[float]:
+    """Frequencies by parts: fast pairs stay, slow ones are divided by `factor` (Peng et al. 2023, YaRN, 3.2)."""
+
+    def pair_with(rotations: float) -> float:
+        """The (fractional) pair that makes this many rotations over the original context."""
+        return rotated * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+
+    low = max(math.floor(pair_with(fast)), 0)
+    high = min(math.ceil(pair_with(slow)), rotated - 1)
+    frequencies = []
+    for j, f in enumerate(_plain(rotated, theta)):
+        slowness = min(max((j - low) / max(high - low, 0.001), 0.0), 1.0)
+        frequencies.append(f / factor * slowness + f * (1.0 - slowness))
+    return frequencies
+
+
+def _llama3(
+    rotated: int, theta: float, factor: float, low_factor: float, high_factor: float, original: int
+) -> list[float]:
+    """Llama 3.1's rule: by wavelength against the original context, with a linear ramp between."""
+    frequencies = []
+    for f in _plain(rotated, theta):
+        wavelength = 2 * math.pi / f
+        if wavelength < original / high_factor:
+            frequencies.append(f)
+        elif wavelength > original / low_factor:
+            frequencies.append(f / factor)
+        else:
+            smooth = (original / wavelength - low_factor) / (high_factor - low_factor)
+            frequencies.append((1 - smooth) * f / factor + smooth * f)
+    return frequencies

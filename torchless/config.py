@@ -1,0 +1,156 @@
+"""What a model is: its frozen configuration, and the reader that refuses what a family does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torchless.errors import FormatError, UnsupportedError
+from torchless.plan import RopeSpec
+from torchless.weights.source import WeightSource
+
+__all__ = ["ConfigReader", "ModelConfig"]
+
+# Keys that describe, license or train a model but do not change what it computes.
+_HARMLESS = frozenset(
+    """
+    hf.architecture hf.model_type hf._name_or_path hf.torch_dtype hf.dtype hf.transformers_version hf.use_cache
+    hf.initializer_range hf.attention_dropout hf.hidden_dropout hf.resid_pdrop hf.embd_pdrop hf.is_decoder
+    hf.output_attentions hf.output_hidden_states hf.return_dict hf.id2label hf.label2id hf.problem_type
+    hf.auto_map hf.max_length hf.chunk_size_feed_forward hf.unk_token_id hf.sep_token_id hf.keys_to_ignore_at_inference
+    hf.gradient_checkpointing hf.tokenizer_class hf.cross_attention_hidden_size
+    """.split()
+)
+_HARMLESS_PREFIXES = ("hf.generation.",)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Sizes of a model. Widths are elements, lengths are tokens.
+
+    Attributes:
+        architecture: GGUF's name of the architecture.
+        name: the model's own name, "" if it has none.
+        context_length: tokens that the model was trained for.
+        vocab_size: rows of the embedding table.
+        num_layers: transformer blocks.
+        embedding_length: width of the residual stream.
+        feed_forward_length: width inside the MLP.
+        num_heads, num_kv_heads, head_dim: query heads, key/value heads, and the width of each.
+        norm_eps: epsilon of the norms.
+        rope: rotary embedding with all scaling folded in.
+        window: tokens that attention looks back, itself included; None = all.
+        tied: whether the output projection is the embedding table.
+    """
+
+    architecture: str
+    name: str
+    context_length: int
+    vocab_size: int
+    num_layers: int
+    embedding_length: int
+    feed_forward_length: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_eps: float
+    rope: RopeSpec
+    window: int | None
+    tied: bool
+
+
+class ConfigReader:
+    """Reads a model's settings and remembers which: `finish` refuses the load if one was left unread.
+
+    Keys are GGUF's without the architecture's prefix (``block_count`` for ``llama.block_count``), for both
+    formats. A setting that a family does not read could change its arithmetic, so it is an error, by name.
+    """
+
+    def __init__(self, source: WeightSource) -> None:
+        self.source = source
+        self.metadata: Mapping[str, Any] = source.metadata
+        self.architecture = str(self.metadata.get("general.architecture", ""))
+        self._read: set[str] = set()
+
+    def integer(self, key: str, default: int | None = None) -> int:
+        """A positive integer. Raises FormatError when it is absent without a default, or of another kind."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._wrong(key, value, "a positive integer")
+        return value
+
+    def number(self, key: str, default: float | None = None) -> float:
+        """A finite number."""
+        value = self._value(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not -1e300 < value < 1e300:
+            raise self._wrong(key, value, "a number")
+        return float(value)
+
+    def text(self, key: str, default: str) -> str:
+        """A string."""
+        value = self._value(key, default)
+        if not isinstance(value, str):
+            raise self._wrong(key, value, "a text")
+        return value
+
+    def float_tensor(self, name: str) -> tuple[float, ...] | None:
+        """A small float32 tensor that belongs to the configuration, or None when the model has none."""
+        info = self.source.tensors.get(name)
+        if info is None:
+            return None
+        if info.type != "F32" or len(info.shape) != 1 or info.shape[0] > 1 << 16:
+            raise FormatError(f"{self.source.path}: tensor {name} is {info.type} {info.shape}, expected a vector of F32")
+        values = tuple(float(value) for value in self.source.raw(name).view("<f4"))
+        if not all(0 < value < 1e30 for value in values):
+            raise FormatError(f"{self.source.path}: tensor {name} holds a number that is not positive and finite")
+        return values
+
+    def has(self, key: str) -> bool:
+        """Whether the model has this setting (null counts as absent)."""
+        return self.metadata.get(self._name(key)) is not None
+
+    def expect(self, key: str, *allowed: Any) -> None:
+        """A setting that must be absent or have one of these values, because the family computes no other."""
+        name = self._name(key)
+        self._read.add(name)
+        value = self.metadata.get(name)
+        if value is not None and value not in allowed:
+            expected = " or ".join(repr(item) for item in allowed)
+            raise UnsupportedError(
+                f"{self.source.path}: {name} is {value!r:.80}; torchless runs {self.architecture} models with {expected}"
+            )
+
+    def finish(self) -> None:
+        """Raises UnsupportedError naming every setting of the architecture that nobody read."""
+        prefixes = (f"{self.architecture}.", "hf.")
+        unread = [
+            f"{key} = {self.metadata[key]!r:.60}"
+            for key in self.metadata
+            if key.startswith(prefixes)
+            and key not in self._read
+            and key not in _HARMLESS
+            and not key.startswith(_HARMLESS_PREFIXES)
+            and self.metadata[key] is not None
+        ]
+        if unread:
+            raise UnsupportedError(
+                f"{self.source.path}: settings that torchless does not know for {self.architecture} models and that "
+                f"may change the result: {', '.join(unread)}"
+            )
+
+    def _name(self, key: str) -> str:
+        return key if key.startswith(("general.", "tokenizer.", "hf.")) else f"{self.architecture}.{key}"
+
+    def _value(self, key: str, default: Any) -> Any:
+        name = self._name(key)
+        self._read.add(name)
+        value = self.metadata.get(name)
+        if value is None:
+            value = default
+        if value is None:
+            raise FormatError(f"{self.source.path}: {name} is missing; a {self.architecture} model needs it")
+        return value
+
+    def _wrong(self, key: str, value: Any, expected: str) -> FormatError:
+        return FormatError(f"{self.source.path}: {self._name(key)}: found {value!r:.60}, expected {expected}")

@@ -1,0 +1,69 @@
+"""Model families, one file each, found by file name.
+
+A family is a module with ``ARCHITECTURES`` (GGUF's names), ``read_config(reader) -> ModelConfig`` and
+``forward(plan, config)``. `record_plan` runs it once against a plan and checks that nothing in the file was
+left unread.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from functools import cache
+from types import ModuleType
+
+from torchless.config import ConfigReader, ModelConfig
+from torchless.errors import UnsupportedError
+from torchless.plan import Plan
+from torchless.weights.source import WeightSource
+
+__all__ = ["ModelConfig", "families", "find_family", "record_plan"]
+
+# Read by `read_config` rather than by an op of the plan.
+_CONFIG_TENSORS = frozenset({"rope_freqs.weight"})
+
+
+@cache
+def families() -> dict[str, ModuleType]:
+    """Family modules by each architecture that they run."""
+    found = {}
+    for item in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{item.name}")
+        for architecture in module.ARCHITECTURES:
+            found[architecture] = module
+    return found
+
+
+def find_family(architecture: str) -> ModuleType:
+    """The module that runs `architecture`. Raises UnsupportedError naming it and what is known."""
+    family = families().get(architecture)
+    if family is None:
+        known = ", ".join(sorted(families()))
+        raise UnsupportedError(
+            f"the model's architecture {architecture!r} is not supported; torchless runs: {known}"
+            if architecture
+            else "the file names no architecture (general.architecture), so it is not a language model"
+        )
+    return family
+
+
+def record_plan(source: WeightSource) -> tuple[Plan, ModelConfig]:
+    """Reads a model's configuration and records its forward pass.
+
+    Raises:
+        UnsupportedError: an unknown architecture or setting, or a tensor that the family does not use (named).
+        FormatError: a setting is missing or of the wrong kind.
+    """
+    reader = ConfigReader(source)
+    family = find_family(reader.architecture)
+    config: ModelConfig = family.read_config(reader)
+    reader.finish()
+    plan = Plan({name: info.shape for name, info in source.tensors.items()})
+    family.forward(plan, config)
+    unused = [name for name in source.tensors if name not in {*plan.weight_names, *_CONFIG_TENSORS}]
+    if unused:
+        raise UnsupportedError(
+            f"{source.path}: {len(unused)} tensors that torchless does not know for {reader.architecture} models, "
+            f"such as {unused[0]!r}; leaving them out would change the result"
+        )
+    return plan, config
