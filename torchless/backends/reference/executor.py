@@ -1,0 +1,171 @@
+"""Walks a plan op by op with NumPy. Keys and values live in pages, exactly as given (kv_type is ignored)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless import quants
+from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions, Progress
+from torchless.backends.reference import ops
+from torchless.backends.reference.ops import Array
+from torchless.errors import UnsupportedError
+from torchless.plan import Add, Attention, Embed, Glu, Linear, Op, Plan, RmsNorm, Rope, SelectOutputs
+from torchless.weights.source import WeightSource
+
+__all__ = ["ReferenceExecutor", "compile", "required_bytes"]
+
+
+def compile(
+    plan: Plan, source: WeightSource, options: ExecutorOptions, progress: Progress | None = None
+) -> ReferenceExecutor:
+    """See `backends.base.Backend.compile`."""
+    return ReferenceExecutor(plan, source, options, progress)
+
+
+def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -> dict[str, int]:
+    """See `backends.base.Backend.required_bytes`. Everything is float64; values of a step are never reused."""
+    rows = {"tokens": options.max_batch_tokens, "outputs": options.max_outputs}
+    return {
+        "weights": sum(8 * int(np.prod(source.tensors[name].shape)) for name in plan.weight_names),
+        "scratch": sum(8 * rows[op.out.rows] * op.out.width for op in plan.ops),
+        "kv": options.num_pages * _page_bytes(plan),
+    }
+
+
+def _page_bytes(plan: Plan) -> int:
+    return sum(2 * 8 * PAGE_TOKENS * op.num_kv_heads * op.head_dim for op in plan.attention_ops)
+
+
+class ReferenceExecutor:
+    """An `Executor` in float64. See `backends.base.Executor`."""
+
+    def __init__(
+        self, plan: Plan, source: WeightSource, options: ExecutorOptions, progress: Progress | None = None
+    ) -> None:
+        if plan.output is None:
+            raise ValueError("the plan has no output")
+        self.plan = plan
+        self.options = options
+        self.output = plan.output
+        self.vocab_size = plan.output.width
+        total = sum(source.tensors[name].num_bytes for name in plan.weight_names)
+        done = 0
+        self.weights: dict[str, Array] = {}
+        for name in plan.weight_names:
+            if progress is not None:
+                progress(done, total)
+            info = source.tensors[name]
+            values = quants.by_name(info.type).decode(source.raw(name))
+            self.weights[name] = values.astype(np.float64).reshape(info.shape)
+            done += info.num_bytes
+        # (layer, page) -> keys and values, each (PAGE_TOKENS, kv_heads, head_dim); made when first written.
+        self.pages: dict[tuple[int, int], tuple[Array, Array]] = {}
+
+    def step(self, batch: Batch) -> npt.NDArray[np.float32]:
+        """Runs one step; returns logits (m, vocab)."""
+        self._check(batch)
+        values: dict[int, Array] = {}
+        for op in self.plan.ops:
+            values[op.out.id] = self._run(op, batch, values)
+        return values[self.output.id].astype(np.float32)
+
+    def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
+        """Forgets what these pages hold."""
+        gone = set(page_ids.tolist())
+        self.pages = {key: value for key, value in self.pages.items() if key[1] not in gone}
+
+    def memory_bytes(self) -> dict[str, int]:
+        """Bytes by purpose."""
+        return {
+            "weights": sum(weight.nbytes for weight in self.weights.values()),
+            "scratch": 0,
+            "kv_used": sum(k.nbytes + v.nbytes for k, v in self.pages.values()),
+            "kv_page": _page_bytes(self.plan),
+        }
+
+    def close(self) -> None:
+        """Frees weights and pages."""
+        self.weights, self.pages = {}, {}
+
+    # -- one step ---------------------------------------------------------------------------------
+
+    def _run(self, op: Op, batch: Batch, values: dict[int, Array]) -> Array:
+        if isinstance(op, Embed):
+            return ops.embed(self.weights[op.weight], batch.token_ids, op.scale)
+        if isinstance(op, RmsNorm):
+            return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps)
+        if isinstance(op, Linear):
+            bias = None if op.bias is None else self.weights[op.bias]
+            return ops.linear(values[op.x.id], self.weights[op.weight], bias)
+        if isinstance(op, Rope):
+            return ops.rope(values[op.x.id], batch.positions, op.num_heads, op.head_dim, op.spec)
+        if isinstance(op, Attention):
+            return self._attention(op, batch, values)
+        if isinstance(op, Glu):
+            return ops.glu(values[op.gate.id], values[op.up.id], op.activation)
+        if isinstance(op, Add):
+            return values[op.a.id] + values[op.b.id]
+        if isinstance(op, SelectOutputs):
+            return values[op.x.id][batch.output_rows]
+        raise UnsupportedError(f"the reference backend has no op {type(op).__name__}")
+
+    def _attention(self, op: Attention, batch: Batch, values: dict[int, Array]) -> Array:
+        """Each run on its own: store its keys and values in its pages, then attend over all of them."""
+        q, k, v = (values[value.id] for value in (op.q, op.k, op.v))
+        out = np.empty_like(q)
+        tables = pairwise(batch.page_starts.tolist())
+        for (begin, end), (first, last) in zip(pairwise(batch.run_starts.tolist()), tables, strict=True):
+            table = batch.page_ids[first:last].tolist()
+            position = int(batch.positions[begin])
+            length = position + end - begin
+            shape = (end - begin, op.num_kv_heads, op.head_dim)
+            self._store(op, table, position, k[begin:end].reshape(shape), v[begin:end].reshape(shape))
+            used = [self.pages[op.layer, page] for page in table[: -(-length // PAGE_TOKENS)]]
+            keys = np.concatenate([page[0] for page in used])[:length]
+            cached = np.concatenate([page[1] for page in used])[:length]
+            queries = q[begin:end].reshape(end - begin, op.num_heads, op.head_dim)
+            mixed = ops.attend(queries, keys, cached, position, op.scale, op.window)
+            out[begin:end] = mixed.reshape(end - begin, -1)
+        return out
+
+    def _store(self, op: Attention, table: list[int], position: int, k: Array, v: Array) -> None:
+        for i in range(len(k)):
+            page, slot = divmod(position + i, PAGE_TOKENS)
+            key = (op.layer, table[page])
+            if key not in self.pages:
+                shape = (PAGE_TOKENS, op.num_kv_heads, op.head_dim)
+                self.pages[key] = (np.zeros(shape), np.zeros(shape))
+            self.pages[key][0][slot] = k[i]
+            self.pages[key][1][slot] = v[i]
+
+    def _check(self, batch: Batch) -> None:
+        """Raises ValueError naming what is wrong with a malformed batch."""
+        n, runs = len(batch.token_ids), len(batch.run_starts) - 1
+        problems = {
+            f"{n} tokens; a step takes 1 to {self.options.max_batch_tokens}": not 1 <= n <= self.options.max_batch_tokens,
+            f"{len(batch.output_rows)} outputs; a step takes up to {self.options.max_outputs}": len(batch.output_rows)
+            > self.options.max_outputs,
+            "array lengths do not fit together": len(batch.positions) != n or len(batch.page_starts) != runs + 1,
+        }
+        for problem, found in problems.items():
+            if found:
+                raise ValueError(f"malformed batch: {problem}")
+        if ((batch.token_ids < 0) | (batch.token_ids >= self.vocab_size)).any():
+            raise ValueError(f"malformed batch: a token id is outside the vocabulary of {self.vocab_size}")
+        if ((batch.page_ids < 0) | (batch.page_ids >= self.options.num_pages)).any():
+            raise ValueError("malformed batch: page id out of range")
+        for starts, length, name in ((batch.run_starts, n, "run"), (batch.page_starts, len(batch.page_ids), "page")):
+            if starts[0] != 0 or starts[-1] != length or (np.diff(starts) <= 0).any():
+                raise ValueError(f"malformed batch: {name}_starts do not span their array")
+        for run in range(runs):
+            positions = batch.positions[batch.run_starts[run] : batch.run_starts[run + 1]]
+            if positions[0] < 0 or (np.diff(positions) != 1).any():
+                raise ValueError("malformed batch: positions of a run are not consecutive")
+            if positions[-1] >= (batch.page_starts[run + 1] - batch.page_starts[run]) * PAGE_TOKENS:
+                raise ValueError("malformed batch: a run's pages do not cover its last position")
+        rows = batch.output_rows
+        if len(rows) and (rows[0] < 0 or rows[-1] >= n or (np.diff(rows) <= 0).any()):
+            raise ValueError("malformed batch: bad output row")

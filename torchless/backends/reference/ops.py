@@ -1,0 +1,84 @@
+"""One function per op of the plan, in float64: the definition that every other backend is compared with.
+
+A value is an array (rows, width). Shapes are in each docstring; `n` is the number of token rows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.plan import Activation, RopeSpec
+
+__all__ = ["Array", "attend", "embed", "glu", "linear", "rms_norm", "rope"]
+
+Array = npt.NDArray[np.float64]
+
+
+def embed(table: Array, token_ids: npt.NDArray[np.int32], scale: float) -> Array:
+    """table (vocab, width), ids (n,) -> (n, width): the rows of the tokens, times scale."""
+    rows: Array = table[token_ids] * scale
+    return rows
+
+
+def rms_norm(x: Array, weight: Array, eps: float) -> Array:
+    """x / sqrt(mean(x^2) + eps) * weight, row by row."""
+    normed: Array = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+    return normed
+
+
+def linear(x: Array, weight: Array, bias: Array | None) -> Array:
+    """x (n, in), weight (out, in) -> (n, out)."""
+    product: Array = x @ weight.T
+    return product if bias is None else product + bias
+
+
+def rope(x: Array, positions: npt.NDArray[np.int32], num_heads: int, head_dim: int, spec: RopeSpec) -> Array:
+    """Turns pair j of every head by positions * inv_freq[j]; elements beyond the pairs stay.
+
+    (a, b) -> (a cos - b sin, a sin + b cos) * magnitude, where the pair is (2j, 2j + 1) or (j, j + pairs).
+    """
+    heads = x.reshape(len(x), num_heads, head_dim).copy()
+    pairs = len(spec.inv_freq)
+    angles = positions[:, None].astype(np.float64) * np.asarray(spec.inv_freq)
+    cos, sin = (np.cos(angles) * spec.magnitude)[:, None], (np.sin(angles) * spec.magnitude)[:, None]
+    first = slice(0, 2 * pairs, 2) if spec.layout == "interleaved" else slice(0, pairs)
+    second = slice(1, 2 * pairs, 2) if spec.layout == "interleaved" else slice(pairs, 2 * pairs)
+    a, b = heads[..., first].copy(), heads[..., second].copy()
+    heads[..., first] = a * cos - b * sin
+    heads[..., second] = a * sin + b * cos
+    return heads.reshape(x.shape)
+
+
+def attend(q: Array, k: Array, v: Array, first_position: int, scale: float, window: int | None) -> Array:
+    """Causal attention of one sequence and all its heads.
+
+    q (n, heads, d) at positions first_position .. + n - 1; k and v (length, kv_heads, d), positions 0 .. length - 1.
+    A query at position p sees positions max(0, p - window + 1) .. p. Returns (n, heads, d).
+    """
+    group = q.shape[1] // k.shape[1]
+    keys, values = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scores = np.einsum("nhd,lhd->hnl", q, keys, optimize=True) * scale
+    distance = (first_position + np.arange(len(q)))[:, None] - np.arange(len(k))[None, :]
+    visible = distance >= 0
+    if window is not None:
+        visible &= distance < window
+    scores = np.where(visible, scores, -np.inf)
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    mixed: Array = np.einsum("hnl,lhd->nhd", weights, values, optimize=True)
+    return mixed
+
+
+def glu(gate: Array, up: Array, activation: Activation) -> Array:
+    """activation(gate) * up."""
+    if activation == "silu":
+        active = gate / (1.0 + np.exp(-gate))
+    elif activation == "gelu_tanh":
+        active = 0.5 * gate * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (gate + 0.044715 * gate**3)))
+    else:
+        active = 0.5 * gate * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(gate / math.sqrt(2.0)))
+    result: Array = active * up
+    return result
