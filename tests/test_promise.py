@@ -1,0 +1,61 @@
+"""The promise: the same bits for any chunking, thread count and batch, on every instruction-set level."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from torchless.bench.synthetic import write_synthetic
+
+core = pytest.importorskip("torchless._core")
+
+REAL = ["stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-BF16.gguf", "stories260K-Q8_0.gguf"]
+SYNTHETIC = ["Q4_K_M", "Q6_K", "Q4_0", "Q8_0", "BF16", "F16", "F32"]
+
+
+def check(model: Path, level: str, kv: str) -> str:
+    if level not in core.isa_levels():
+        pytest.skip(f"this machine has no {level}")
+    worker = Path(__file__).with_name("promise_worker.py")
+    result = subprocess.run(
+        [sys.executable, str(worker), str(model), kv],
+        env={**os.environ, "TORCHLESS_ISA": level},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("name", REAL)
+def test_real_model_gives_the_same_bits(name: str, level: str, shared_data: Callable[[str], Path]) -> None:
+    check(shared_data(f"stories260K/{name}"), level, "f16")
+
+
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("recipe", SYNTHETIC)
+def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test", recipe)
+    check(model, level, "f16")
+
+
+@pytest.mark.parametrize("kv", ["f32", "bf16"])
+def test_every_kv_type_gives_the_same_bits(kv: str, tmp_path: Path) -> None:
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test", "Q4_K_M")
+    check(model, core.isa(), kv)
+
+
+def test_built_in_model_gives_the_same_bits() -> None:
+    model = Path(core.__file__).parent / "data" / "stories.gguf"
+    if not model.exists():
+        pytest.skip("the built-in model is not there")
+    check(model, core.isa(), "f16")

@@ -1,0 +1,130 @@
+"""Random weights as stored blocks, with scale fields that a trained model could have.
+
+Quantising random floats would take minutes for a model of a billion weights. Here the bytes of the blocks
+themselves are random and only the scale fields are set, so that the decoded weights have mean 0 and about
+the wanted standard deviation. Bytes left random in a scale field would decode to huge numbers, NaN or
+denormals, and denormals slow some kernels down: such a file measures nothing. Every stored half-precision
+scale is a normal number for rows of up to 16384 weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["BLOCK_TYPES", "BlockType", "random_blocks"]
+
+Bytes = npt.NDArray[np.uint8]
+SetScales = Callable[[Bytes, float], None]
+
+_CHUNK_BYTES = 8 << 20  # Fits the last-level cache of most machines, and bounds the memory that a file takes.
+
+
+@dataclass(frozen=True, slots=True)
+class BlockType:
+    """A storage type as far as random data is concerned.
+
+    Attributes:
+        num_weights: weights in a block.
+        num_bytes: bytes of a block.
+        set_scales: given random blocks (n, num_bytes) and a standard deviation, sets the scale fields.
+    """
+
+    num_weights: int
+    num_bytes: int
+    set_scales: SetScales
+
+
+def random_blocks(block_type: BlockType, num_weights: int, std: float, seed: list[int]) -> Iterator[Bytes]:
+    """Yields the stored bytes of `num_weights` random weights, in chunks of a few megabytes.
+
+    The same arguments give the same bytes on every machine and NumPy version (raw bits of SFC64).
+    """
+    num_blocks = num_weights // block_type.num_weights
+    blocks_per_chunk = max(1, _CHUNK_BYTES // block_type.num_bytes)
+    generator = np.random.SFC64(np.random.SeedSequence(seed))
+    for start in range(0, num_blocks, blocks_per_chunk):
+        count = min(blocks_per_chunk, num_blocks - start)
+        size = count * block_type.num_bytes
+        raw = generator.random_raw((size + 7) // 8).astype("<u8", copy=False).view(np.uint8)[:size]
+        block_type.set_scales(raw.reshape(count, block_type.num_bytes), std)
+        yield raw
+
+
+def _floats(bits_type: str, sign_and_mantissa: int, mantissa_bits: int, bias: int) -> SetScales:
+    """Keeps random sign and mantissa and sets one exponent: uniform in +-[2^e, 2^(e+1)), rms 1.53 * 2^e."""
+
+    def set_exponent(blocks: Bytes, std: float) -> None:
+        exponent = round(math.log2(std / math.sqrt(7 / 3)))
+        words = blocks.reshape(-1).view(bits_type)
+        words &= sign_and_mantissa
+        words |= (exponent + bias) << mantissa_bits
+
+    return set_exponent
+
+
+def _set_half(blocks: Bytes, offset: int, value: float, *, signed: bool) -> None:
+    """Sets the half-precision field at `offset` to `value` * (0.75 to 1.25) and, if `signed`, either sign."""
+    field = np.ndarray(blocks.shape[0], "<u2", blocks, offset, (blocks.shape[1],))
+    steps = np.arange(256)
+    table = (value * (0.75 + (steps & 127) / 256) * np.where(signed & (steps >= 128), -1, 1)).astype("<f2")
+    field[:] = table.view("<u2")[field & 255]
+
+
+def _q8_0(blocks: Bytes, std: float) -> None:
+    quants = blocks[:, 2:].view(np.int8)
+    np.maximum(quants, -127, out=quants)  # A quantiser never writes -128.
+    _set_half(blocks, 0, std / 73.6, signed=False)
+
+
+def _q4_0(blocks: Bytes, std: float) -> None:
+    _set_half(blocks, 0, std / 4.64, signed=True)  # -8..7 has mean -0.5; the sign of the scale cancels it.
+
+
+def _q4_k(blocks: Bytes, std: float) -> None:
+    # d, dmin, scales[12]: all 6-bit scales and minimums are 16..31 (upper two bits 01).
+    scales = blocks[:, 4:12]
+    scales &= 0x0F
+    scales |= 0x50
+    value = std / 122  # Of 24 (scale) times 4.6 (quants), and of the spread between scale and minimum.
+    _set_half(blocks, 0, value, signed=False)
+    _set_half(blocks, 2, 7.5 * value, signed=False)
+
+
+def _q5_k(blocks: Bytes, std: float) -> None:
+    # As Q4_K, with 6-bit scales and minimums of 8..15 (upper two bits 00).
+    scales = blocks[:, 4:12]
+    scales &= 0x07
+    scales |= 0x08
+    blocks[:, 12:16] |= 0x88
+    value = std / 120
+    _set_half(blocks, 0, value, signed=False)
+    _set_half(blocks, 2, 15.5 * value, signed=False)
+
+
+def _q6_k(blocks: Bytes, std: float) -> None:
+    # scales[16] at 192: signed bytes of magnitude 4..7, either sign; d at 208.
+    scales = blocks[:, 192:208]
+    signs = scales.view(np.int8) >> 7
+    scales &= 3
+    scales |= 4
+    signed = scales.view(np.int8)
+    np.subtract(signed ^ signs, signs, out=signed)
+    _set_half(blocks, 208, std / (18.5 * 5.6), signed=False)
+
+
+BLOCK_TYPES: dict[str, BlockType] = {
+    "F32": BlockType(1, 4, _floats("<u4", 0x807FFFFF, 23, 127)),
+    "F16": BlockType(1, 2, _floats("<u2", 0x83FF, 10, 15)),
+    "BF16": BlockType(1, 2, _floats("<u2", 0x807F, 7, 127)),
+    "Q4_0": BlockType(32, 18, _q4_0),
+    "Q8_0": BlockType(32, 34, _q8_0),
+    "Q4_K": BlockType(256, 144, _q4_k),
+    "Q5_K": BlockType(256, 176, _q5_k),
+    "Q6_K": BlockType(256, 210, _q6_k),
+}
+"""By GGUF name. The layouts are those of the format's own description."""

@@ -1,0 +1,105 @@
+"""Q4_K: 256 weights in 144 bytes, 4.5 bits per weight: 8 sub-blocks of 32 with a scale and a minimum each.
+
+====== ===== ================================================================================
+offset bytes field
+====== ===== ================================================================================
+0      2     d, scale of the scales, half precision
+2      2     dmin, scale of the minimums, half precision
+4      12    b, eight 6-bit scales sc and eight 6-bit minimums m
+16     128   q, 4 bits per weight: byte 32c + l holds weight 64c + l (low) and 64c + 32 + l (high)
+====== ===== ================================================================================
+
+weight = d * sc[s] * q - dmin * m[s] in sub-block s. The 6-bit numbers: for s < 4, sc[s] = b[s] & 63 and
+m[s] = b[s + 4] & 63; for s >= 4 the low 4 bits are the two halves of b[s + 4] (sc low, m high) and the upper
+2 bits are the upper 2 bits of b[s - 4] (for sc) and b[s] (for m).
+
+The encoder fits each sub-block by weighted least squares over a range of trial scales; large weights count
+more. It is not byte-equal to ggml's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from torchless.quants import Bytes, Floats, Format, ratio
+
+_TRIAL_SHIFTS = np.linspace(-1.0, 1.0, 21, dtype=np.float32)
+"""Added to 15, the steps from the lowest to the highest weight."""
+
+
+def _decode(blocks: Bytes) -> Floats:
+    d = blocks[:, 0:2].copy().view("<f2").astype(np.float32)
+    dmin = blocks[:, 2:4].copy().view("<f2").astype(np.float32)
+    scales, minimums = _unpack_six_bits(blocks[:, 4:16])
+    packed = blocks[:, 16:].reshape(-1, 4, 1, 32)
+    q = np.concatenate([packed & np.uint8(15), packed >> np.uint8(4)], axis=2).reshape(-1, 8, 32)
+    step = (d * scales.astype(np.float32))[:, :, None]
+    offset = (dmin * minimums.astype(np.float32))[:, :, None]
+    values: Floats = (step * q.astype(np.float32) - offset).reshape(-1, 256)
+    return values
+
+
+def _encode(values: Floats) -> Bytes:
+    x = values.reshape(-1, 8, 32)
+    steps, offsets = _fit(x)
+    d = (steps.max(axis=1, keepdims=True) / np.float32(63)).astype("<f2")
+    dmin = (offsets.max(axis=1, keepdims=True) / np.float32(63)).astype("<f2")
+    scales, minimums = _six_bits(steps, d), _six_bits(offsets, dmin)
+    step = (d.astype(np.float32) * scales.astype(np.float32))[:, :, None]
+    offset = (dmin.astype(np.float32) * minimums.astype(np.float32))[:, :, None]
+    q = np.rint(ratio(x + offset, step)).clip(0, 15).astype(np.uint8).reshape(-1, 4, 2, 32)
+    blocks = np.empty((len(values), 144), np.uint8)
+    blocks[:, 0:2] = d.view(np.uint8)
+    blocks[:, 2:4] = dmin.view(np.uint8)
+    blocks[:, 4:16] = _pack_six_bits(scales, minimums)
+    blocks[:, 16:] = (q[:, :, 0] | (q[:, :, 1] << np.uint8(4))).reshape(-1, 128)
+    return blocks
+
+
+def _fit(x: Floats) -> tuple[Floats, Floats]:
+    """Scale and (positive) minimum of each sub-block (..., 32) that minimise the weighted squared error."""
+    weight = np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + np.abs(x)
+    low = np.minimum(x.min(axis=-1, keepdims=True), np.float32(0))
+    spread = x.max(axis=-1, keepdims=True) - low
+    best_scale = (spread / np.float32(15))[..., 0]
+    best_low = low[..., 0]
+    best_error = np.full(best_low.shape, np.inf, np.float32)
+    sum_w, sum_x = weight.sum(axis=-1), (weight * x).sum(axis=-1)
+    for shift in _TRIAL_SHIFTS:
+        q = np.rint((x - low) * ratio(np.float32(15) + shift, spread)).clip(0, 15)
+        wq = weight * q
+        sum_q, sum_qq, sum_xq = wq.sum(axis=-1), (wq * q).sum(axis=-1), (wq * x).sum(axis=-1)
+        determinant = sum_w * sum_qq - sum_q * sum_q
+        scale = (sum_w * sum_xq - sum_q * sum_x) / determinant
+        offset = (sum_qq * sum_x - sum_q * sum_xq) / determinant
+        above = offset > 0  # The format can only subtract a minimum: fit the scale alone.
+        scale, offset = np.where(above, sum_xq / sum_qq, scale), np.where(above, np.float32(0), offset)
+        error = (weight * (scale[..., None] * q + offset[..., None] - x) ** 2).sum(axis=-1)
+        better = (determinant > 0) & (scale > 0) & (error < best_error)
+        best_error = np.where(better, error, best_error)
+        best_scale, best_low = np.where(better, scale, best_scale), np.where(better, offset, best_low)
+    return best_scale, -best_low
+
+
+def _six_bits(numbers: Floats, unit: Floats) -> Bytes:
+    """The numbers in multiples of `unit`, rounded to 0..63."""
+    return np.rint(ratio(numbers, unit.astype(np.float32))).clip(0, 63).astype(np.uint8)
+
+
+def _unpack_six_bits(b: Bytes) -> tuple[Bytes, Bytes]:
+    first, second, third = b[:, 0:4], b[:, 4:8], b[:, 8:12]
+    six, four, two = np.uint8(63), np.uint8(4), np.uint8(6)
+    scales = np.concatenate([first & six, (third & np.uint8(15)) | ((first >> two) << four)], axis=1)
+    minimums = np.concatenate([second & six, (third >> four) | ((second >> two) << four)], axis=1)
+    return scales, minimums
+
+
+def _pack_six_bits(scales: Bytes, minimums: Bytes) -> Bytes:
+    four, two = np.uint8(4), np.uint8(6)
+    first = scales[:, :4] | ((scales[:, 4:] >> four) << two)
+    second = minimums[:, :4] | ((minimums[:, 4:] >> four) << two)
+    third = (scales[:, 4:] & np.uint8(15)) | ((minimums[:, 4:] & np.uint8(15)) << four)
+    return np.concatenate([first, second, third], axis=1)
+
+
+FORMAT = Format("Q4_K", 12, 256, 144, _decode, _encode, wide_fields=((0, 2), (2, 2)))

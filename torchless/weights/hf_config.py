@@ -1,0 +1,238 @@
+"""Translates a Hugging Face config.json (and generation_config.json) into GGUF's metadata keys.
+
+`translate` never drops anything: what has no GGUF key stays under ``hf.<key>``, where a model file can look
+for what would change its arithmetic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torchless.errors import FormatError, UnsupportedError
+
+__all__ = ["read_json", "translate"]
+
+_ARCHITECTURES = {
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "llama",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen3ForCausalLM": "qwen3",
+}
+"""Class names whose GGUF architecture is not simply their model_type, or that are common."""
+
+_MODEL_TYPES = {"mistral": "llama"}
+
+_SETTINGS: dict[str, tuple[str, type]] = {
+    "num_hidden_layers": ("block_count", int),
+    "max_position_embeddings": ("context_length", int),
+    "hidden_size": ("embedding_length", int),
+    "intermediate_size": ("feed_forward_length", int),
+    "num_attention_heads": ("attention.head_count", int),
+    "num_key_value_heads": ("attention.head_count_kv", int),
+    "head_dim": ("attention.key_length", int),
+    "rms_norm_eps": ("attention.layer_norm_rms_epsilon", float),
+    "layer_norm_eps": ("attention.layer_norm_epsilon", float),
+    "rope_theta": ("rope.freq_base", float),
+    "sliding_window": ("attention.sliding_window", int),
+    "vocab_size": ("vocab_size", int),
+    "hidden_act": ("hidden_act", str),
+    "tie_word_embeddings": ("tie_word_embeddings", bool),
+}
+"""config.json's keys, the GGUF keys after ``<architecture>.``, and the type that is expected."""
+
+_ROPE_SETTINGS: dict[str, tuple[str, type]] = {
+    "rope_theta": ("freq_base", float),
+    "factor": ("scaling.factor", float),
+    "original_max_position_embeddings": ("scaling.original_context_length", int),
+    "low_freq_factor": ("scaling.low_freq_factor", float),
+    "high_freq_factor": ("scaling.high_freq_factor", float),
+    "beta_fast": ("scaling.yarn_beta_fast", float),
+    "beta_slow": ("scaling.yarn_beta_slow", float),
+    "attention_factor": ("scaling.attention_factor", float),
+}
+"""Keys inside rope_scaling or rope_parameters, after ``<architecture>.rope.``. GGUF has no key for
+attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude)."""
+
+_SAMPLING: dict[str, tuple[str, type]] = {
+    "temperature": ("temp", float),
+    "top_k": ("top_k", int),
+    "top_p": ("top_p", float),
+    "min_p": ("min_p", float),
+    "repetition_penalty": ("penalty_repeat", float),
+}
+"""generation_config.json's keys and what follows ``general.sampling.``."""
+
+_TOKENS = {"bos_token_id": "bos_token_id", "pad_token_id": "padding_token_id"}
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file of at most 16 MiB. Raises FormatError for anything else."""
+    if path.stat().st_size > 16 << 20:
+        raise FormatError(f"{path}: {what}: {path.stat().st_size} bytes, expected at most 16 MiB")
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: {what}: not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: {what}: found a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def translate(config_path: Path, generation_path: Path | None = None) -> dict[str, Any]:
+    """Metadata under GGUF's keys for a model folder's configuration files.
+
+    Raises:
+        FormatError: a file is not a JSON object, or a setting has the wrong type (named).
+        UnsupportedError: the weights are stored by a quantisation method of another library.
+    """
+    settings = _Settings(config_path, read_json(config_path, "configuration"))
+    settings.refuse_quantisation()
+    architecture = settings.architecture()
+    settings.out["general.architecture"] = architecture
+    if settings.config.pop("use_sliding_window", None) is False:
+        settings.config.pop("sliding_window", None)
+    settings.rope(architecture)
+    for key, (target, kind) in _SETTINGS.items():
+        settings.move(key, f"{architecture}.{target}", kind)
+    settings.heads(architecture)
+    eos = settings.tokens()
+    if generation_path is not None:
+        generation = _Settings(generation_path, read_json(generation_path, "generation settings"))
+        eos = generation.tokens() or eos
+        if generation.config.pop("do_sample", None) is not False:
+            for key, (target, kind) in _SAMPLING.items():
+                generation.move(key, f"general.sampling.{target}", kind)
+        settings.out.update(generation.out)
+        settings.out.update({f"hf.generation.{key}": value for key, value in generation.config.items()})
+    if eos:
+        settings.out["tokenizer.ggml.eos_token_id"] = eos[0]
+        settings.out["tokenizer.ggml.eos_token_ids"] = eos
+    settings.out.update({f"hf.{key}": value for key, value in settings.config.items()})
+    return settings.out
+
+
+class _Settings:
+    """A configuration file on its way: `config` loses what `out` gains."""
+
+    __slots__ = ("config", "out", "path")
+
+    def __init__(self, path: Path, config: Mapping[str, Any]) -> None:
+        self.path = path
+        self.config = dict(config)
+        self.out: dict[str, Any] = {}
+
+    def move(self, key: str, target: str, kind: type) -> None:
+        """Moves a setting under its new name, checked. Null is the same as absent."""
+        value = self.config.pop(key, None)
+        if value is not None:
+            self.out[target] = self.checked(key, value, kind)
+
+    def checked(self, key: str, value: Any, kind: type) -> Any:
+        """The value, if it has the type `kind`: integers from 0 to 2^31 - 1, finite floats."""
+        if kind is float:
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if number and -1e300 < value < 1e300:
+                return float(value)
+        elif kind is int:
+            if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31:
+                return value
+        elif isinstance(value, kind):
+            return value
+        expected = {
+            int: "an integer from 0 to 2^31 - 1",
+            float: "a number",
+            str: "a text",
+            bool: "true or false",
+        }
+        raise FormatError(f"{self.path}: {key}: found {value!r:.60}, expected {expected[kind]}")
+
+    def refuse_quantisation(self) -> None:
+        method = self.config.get("quantization_config")
+        if method:
+            name = method.get("quant_method", "unknown") if isinstance(method, dict) else method
+            raise UnsupportedError(
+                f"{self.path}: quantization_config: the weights are stored by the method {name!r}, which "
+                f"torchless does not read; use the unquantised model or a GGUF of it"
+            )
+
+    def architecture(self) -> str:
+        """GGUF's name of the architecture; the original one is kept as ``hf.architecture``."""
+        classes = self.config.pop("architectures", None) or []
+        model_type = self.config.pop("model_type", None)
+        if not isinstance(classes, list) or not all(isinstance(item, str) for item in classes):
+            raise FormatError(f"{self.path}: architectures: found {classes!r:.60}, expected a list of names")
+        if not isinstance(model_type, str | None):
+            raise FormatError(f"{self.path}: model_type: found {model_type!r:.60}, expected a name")
+        if not classes and not model_type:
+            raise FormatError(f"{self.path}: neither architectures nor model_type is given")
+        self.out["hf.architecture"] = classes[0] if classes else model_type
+        if model_type is not None:
+            self.out["hf.model_type"] = model_type
+        if classes and classes[0] in _ARCHITECTURES:
+            return _ARCHITECTURES[classes[0]]
+        if model_type and (not classes or classes[0].endswith("ForCausalLM")):
+            return _MODEL_TYPES.get(model_type, model_type)
+        return str(
+            classes[0]
+        )  # A classifier, an encoder, ...: no model of this name exists, so it is refused.
+
+    def rope(self, architecture: str) -> None:
+        """rope_scaling (or rope_parameters, its newer form) as ``<architecture>.rope.*``."""
+        source = "rope_parameters" if self.config.get("rope_parameters") else "rope_scaling"
+        values = self.config.get(source)
+        if values is None:
+            self.config.pop(source, None)
+            return
+        if not isinstance(values, dict):
+            raise FormatError(f"{self.path}: {source}: found {values!r:.60}, expected an object")
+        if any(isinstance(item, dict) for item in values.values()):
+            return  # One set for each kind of layer: stays under hf., for models that have kinds of layers.
+        self.config.pop("rope_parameters", None)
+        self.config.pop("rope_scaling", None)
+        inner = _Settings(self.path, values)
+        older = inner.config.pop("type", None)
+        kind = inner.config.pop("rope_type", None) or older or "default"
+        kind = self.checked(f"{source}.rope_type", kind, str)
+        inner.out[f"{architecture}.rope.scaling.type"] = "none" if kind == "default" else kind
+        for key, (target, expected) in _ROPE_SETTINGS.items():
+            inner.move(key, f"{architecture}.rope.{target}", expected)
+        partial = inner.config.pop("partial_rotary_factor", None)
+        if partial is not None:
+            self.config.setdefault("partial_rotary_factor", partial)
+        original = f"{architecture}.rope.scaling.original_context_length"
+        if kind == "yarn" and original not in inner.out and "max_position_embeddings" in self.config:
+            context = self.config["max_position_embeddings"]
+            inner.out[original] = self.checked("max_position_embeddings", context, int)
+        self.out.update(inner.out)
+        self.config.update({f"rope_scaling.{key}": value for key, value in inner.config.items()})
+
+    def heads(self, architecture: str) -> None:
+        """Fills in what config.json leaves to defaults: key/value heads and the width of a head."""
+        count, width = f"{architecture}.attention.head_count", f"{architecture}.attention.key_length"
+        num_heads = self.out.get(count)
+        partial = self.config.pop("partial_rotary_factor", None)
+        if not num_heads:
+            return
+        self.out.setdefault(f"{architecture}.attention.head_count_kv", num_heads)
+        hidden = self.out.get(f"{architecture}.embedding_length")
+        if hidden is not None:
+            self.out.setdefault(width, hidden // num_heads)
+        if width in self.out:
+            head = self.out[width]
+            self.out.setdefault(f"{architecture}.attention.value_length", head)
+            rotated = 1.0 if partial is None else self.checked("partial_rotary_factor", partial, float)
+            self.out[f"{architecture}.rope.dimension_count"] = int(head * rotated)
+
+    def tokens(self) -> list[int]:
+        """Moves the special tokens and returns the ids that end a text, which may be several."""
+        eos = self.config.pop("eos_token_id", None)
+        for key in _TOKENS:
+            if self.config.get(key) == -1:  # Says "none" in some models.
+                del self.config[key]
+        ids = eos if isinstance(eos, list) else [] if eos in (None, -1) else [eos]
+        for key, target in _TOKENS.items():
+            self.move(key, f"tokenizer.ggml.{target}", int)
+        return [self.checked("eos_token_id", item, int) for item in ids]

@@ -1,0 +1,60 @@
+"""A model file in memory: mapped read-only, handed out as views, given back piece by piece."""
+
+from __future__ import annotations
+
+import mmap
+from pathlib import Path
+
+import numpy as np
+
+from torchless.errors import FormatError
+from torchless.quants import Bytes
+
+__all__ = ["MappedFile"]
+
+
+class MappedFile:
+    """Two maps of one file: a header for as long as the object lives, and data until `close`.
+
+    They are apart because metadata arrays live in the header's map for as long as anybody holds them, and
+    the data's map shall go when the weights have been packed.
+
+    Attributes:
+        path: the file.
+        header: memory map of the whole file, meant for its metadata.
+    """
+
+    __slots__ = ("_data", "header", "path")
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            if size == 0:
+                raise FormatError(f"{path}: the file is empty; get it again")
+            self.header = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            self._data: mmap.mmap | None = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+
+    def view(self, offset: int, num_bytes: int) -> Bytes:
+        """A read-only zero-copy view; it keeps the map alive after `close`."""
+        if num_bytes == 0:
+            empty: Bytes = np.empty(0, np.uint8)
+            empty.flags.writeable = False
+            return empty
+        return np.frombuffer(self._map(), np.uint8, num_bytes, offset)
+
+    def drop_pages(self, offset: int, num_bytes: int) -> None:
+        """Lets the operating system take these bytes' memory back; a later read loads them again."""
+        if num_bytes == 0 or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        self._map().madvise(mmap.MADV_DONTNEED, start, offset + num_bytes - start)
+
+    def close(self) -> None:
+        """Lets go of the data; it is unmapped once the last view is gone."""
+        self._data = None
+
+    def _map(self) -> mmap.mmap:
+        if self._data is None:
+            raise ValueError(f"{self.path} was closed")
+        return self._data
