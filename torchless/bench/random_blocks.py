@@ -86,35 +86,38 @@ def _q4_0(blocks: Bytes, std: float) -> None:
 
 
 def _q4_k(blocks: Bytes, std: float) -> None:
-    # d, dmin, scales[12]: all 6-bit scales and minimums are 16..31 (upper two bits 01).
+    # d, dmin, scales[12]: all 6-bit scales and minimums are 8..15 (upper two bits 00).
     scales = blocks[:, 4:12]
-    scales &= 0x0F
-    scales |= 0x50
-    value = std / 122  # Of 24 (scale) times 4.6 (quants), and of the spread between scale and minimum.
+    scales &= 0x07
+    scales |= 0x08
+    blocks[:, 12:16] |= 0x88
+    value = std / 62.4  # sqrt(scale^2 * var(quant) + var(7.5 * (scale - minimum))), both over random fields.
     _set_half(blocks, 0, value, signed=False)
     _set_half(blocks, 2, 7.5 * value, signed=False)
 
 
 def _q5_k(blocks: Bytes, std: float) -> None:
-    # As Q4_K, with 6-bit scales and minimums of 8..15 (upper two bits 00).
+    # As Q4_K, with 6-bit scales and minimums of 4..7.
     scales = blocks[:, 4:12]
-    scales &= 0x07
-    scales |= 0x08
-    blocks[:, 12:16] |= 0x88
-    value = std / 120
+    scales &= 0x03
+    scales |= 0x04
+    lower = blocks[:, 12:16]
+    lower &= 0x33
+    lower |= 0x44
+    value = std / 60.4
     _set_half(blocks, 0, value, signed=False)
     _set_half(blocks, 2, 15.5 * value, signed=False)
 
 
 def _q6_k(blocks: Bytes, std: float) -> None:
-    # scales[16] at 192: signed bytes of magnitude 4..7, either sign; d at 208.
+    # scales[16] at 192: signed bytes of magnitude 3..6, either sign; d at 208.
     scales = blocks[:, 192:208]
     signs = scales.view(np.int8) >> 7
     scales &= 3
-    scales |= 4
+    scales += 3
     signed = scales.view(np.int8)
     np.subtract(signed ^ signs, signs, out=signed)
-    _set_half(blocks, 208, std / (18.5 * 5.6), signed=False)
+    _set_half(blocks, 208, std / (18.5 * 4.64), signed=False)
 
 
 BLOCK_TYPES: dict[str, BlockType] = {
