@@ -58,14 +58,19 @@ class Executor:
     def set_kv_cache(
         self, type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
     ) -> None: ...
-    def add_matrix(
+    def add_matrix(self, type: int, rows: int, columns: int) -> int:
+        """Makes room for a weight matrix; its rows follow by pack_rows."""
+
+    def pack_rows(
         self,
-        type: int,
+        matrix: int,
+        first_row: int,
         rows: int,
-        columns: int,
         raw: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)],
-    ) -> int:
-        """Packs a weight matrix; `raw` is not needed afterwards."""
+    ) -> None:
+        """
+        Packs rows from the file's bytes, which are not needed afterwards. first_row is a multiple of 16, and so is rows, but for the last ones.
+        """
 
     def add_vector(
         self,

@@ -159,12 +159,22 @@ void bind_executor(nb::module_& m) {
             "type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a)
         .def(
             "add_matrix",
-            [](PyExecutor& self, int type, int rows, int columns, Bytes raw) {
-                check_raw(raw, type, rows, columns);
-                nb::gil_scoped_release release;
-                return self.core.weights().add_matrix(self.core.pool(), type, rows, columns, raw.data());
+            [](PyExecutor& self, int type, int rows, int columns) {
+                return self.core.weights().add_matrix(type, rows, columns);
             },
-            "type"_a, "rows"_a, "columns"_a, "raw"_a, "Packs a weight matrix; `raw` is not needed afterwards.")
+            "type"_a, "rows"_a, "columns"_a, "Makes room for a weight matrix; its rows follow by pack_rows.")
+        .def(
+            "pack_rows",
+            [](PyExecutor& self, int matrix, int first_row, int rows, Bytes raw) {
+                tl::Weights& weights = self.core.weights();
+                const tl::PackedMatrix& m = weights.matrix(matrix);
+                check_raw(raw, m.format->gguf_type, rows, m.num_columns);
+                nb::gil_scoped_release release;
+                weights.pack_rows(self.core.pool(), matrix, first_row, rows, raw.data());
+            },
+            "matrix"_a, "first_row"_a, "rows"_a, "raw"_a,
+            "Packs rows from the file's bytes, which are not needed afterwards. first_row is a multiple of 16, and so "
+            "is rows, but for the last ones.")
         .def(
             "add_vector",
             [](PyExecutor& self, Floats values) {

@@ -43,7 +43,7 @@ int checked_int(size_t n, const char* what) {
 
 // 64-byte aligned memory, zeroed.
 class AlignedBytes {
-public:
+ public:
     explicit AlignedBytes(size_t size) : size_(align_up(size ? size : 1, kRowAlignment)) {
         data_ = static_cast<uint8_t*>(::operator new(size_, std::align_val_t(kRowAlignment)));
         std::memset(data_, 0, size_);
@@ -56,7 +56,7 @@ public:
     }
     template <class T> T* as() { return reinterpret_cast<T*>(data_); }
 
-private:
+ private:
     uint8_t* data_;
     size_t size_;
 };
@@ -85,9 +85,8 @@ constexpr Name<ActFormat> kActFormats[] = {{"f32", ActFormat::kF32},
                                            {"int8x32", ActFormat::kInt8x32},
                                            {"int8x256", ActFormat::kInt8x256}};
 constexpr Name<KvType> kKvTypes[] = {{"f32", KvType::kF32}, {"f16", KvType::kF16}, {"bf16", KvType::kBF16}};
-constexpr Name<GluActivation> kActivations[] = {{"silu", GluActivation::kSilu},
-                                                {"gelu_tanh", GluActivation::kGeluTanh},
-                                                {"gelu", GluActivation::kGelu}};
+constexpr Name<GluActivation> kActivations[] = {
+    {"silu", GluActivation::kSilu}, {"gelu_tanh", GluActivation::kGeluTanh}, {"gelu", GluActivation::kGelu}};
 constexpr Name<RopeLayout> kRopeLayouts[] = {{"interleaved", RopeLayout::kInterleaved}, {"half", RopeLayout::kHalf}};
 
 template <class E, size_t N> E named(const Name<E> (&table)[N], const std::string& name) {
@@ -111,9 +110,9 @@ template <class E, size_t N> const char* name_of(const Name<E> (&table)[N], E va
 ActLayout act_layout(const std::string& format, size_t width) {
     const ActLayout layout{named(kActFormats, format), checked_int(width, "the row width")};
     require(width > 0, "a row needs at least one element");
-    require(!layout.is_int8() || width % size_t(layout.block()) == 0,
-            "width " + std::to_string(width) + " is not a multiple of the format's block " +
-                std::to_string(layout.block()));
+    require(!layout.is_int8() || width % size_t(layout.block()) == 0, "width " + std::to_string(width) +
+                                                                          " is not a multiple of the format's block " +
+                                                                          std::to_string(layout.block()));
     return layout;
 }
 
@@ -146,8 +145,8 @@ Result<uint8_t> convert_rows(const std::string& level, const Floats2& x, const s
 
 Result<uint8_t> rms_norm_rows(const std::string& level, const Floats2& x, const Floats1& weight, float eps,
                               const std::string& format) {
-    require(weight.shape(0) == x.shape(1), "weight has " + std::to_string(weight.shape(0)) + " elements, a row has " +
-                                               std::to_string(x.shape(1)));
+    require(weight.shape(0) == x.shape(1),
+            "weight has " + std::to_string(weight.shape(0)) + " elements, a row has " + std::to_string(x.shape(1)));
     const ActLayout layout = act_layout(format, x.shape(1));
     AlignedBytes out = act_rows(layout, x.shape(0));
     level_named(level).rms_norm_rows(x.data(), x.shape(1), weight.data(), eps,
@@ -177,8 +176,8 @@ Result<float> rope_row(const std::string& level, const Floats2& heads, const std
                        const Floats1& sin) {
     const size_t pairs = cos.shape(0);
     require(sin.shape(0) == pairs, "cos and sin differ in size");
-    require(2 * pairs <= heads.shape(1), std::to_string(pairs) + " pairs do not fit a head of " +
-                                             std::to_string(heads.shape(1)) + " dimensions");
+    require(2 * pairs <= heads.shape(1),
+            std::to_string(pairs) + " pairs do not fit a head of " + std::to_string(heads.shape(1)) + " dimensions");
     AlignedBytes out(heads.size() * sizeof(float));
     std::memcpy(out.as<float>(), heads.data(), heads.size() * sizeof(float));
     level_named(level).rope_row(out.as<float>(), checked_int(heads.shape(0), "the number of heads"),
@@ -248,8 +247,22 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
     std::memset(out.as<uint8_t>(), 0xff, q.size() * sizeof(float));
     AlignedBytes scratch(kernels.attention_scratch_bytes(layout, group));
     const size_t stride = num_heads * head_dim;
-    AttentionArgs args{q.data(), stride,         out.as<float>(), stride, pages.data(), layout.page_bytes(),
-                       page_ids.data(), first_position, 0, 0, 0, group, &layout, scale, window, scratch.as<uint8_t>()};
+    AttentionArgs args{q.data(),
+                       stride,
+                       out.as<float>(),
+                       stride,
+                       pages.data(),
+                       layout.page_bytes(),
+                       page_ids.data(),
+                       first_position,
+                       0,
+                       0,
+                       0,
+                       group,
+                       &layout,
+                       scale,
+                       window,
+                       scratch.as<uint8_t>()};
     for (int row = row_begin; row < row_end; row += rows_per_call) {
         args.row_begin = row;
         args.row_end = row_end - row < rows_per_call ? row_end : row + rows_per_call;
@@ -269,9 +282,9 @@ const FormatKernels& format_of(const Kernels& kernels, int gguf_type) {
 
 // Elements of a row of that many bytes in the file.
 int row_elements(const FormatKernels& format, size_t row_bytes) {
-    require(row_bytes > 0 && row_bytes % format.block_bytes == 0,
-            "a row of " + std::to_string(row_bytes) + " bytes is not whole blocks of " +
-                std::to_string(format.block_bytes));
+    require(row_bytes > 0 && row_bytes % format.block_bytes == 0, "a row of " + std::to_string(row_bytes) +
+                                                                      " bytes is not whole blocks of " +
+                                                                      std::to_string(format.block_bytes));
     return checked_int(row_bytes / format.block_bytes * size_t(format.block), "the row width");
 }
 
@@ -338,9 +351,17 @@ Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tile
     AlignedBytes out(num_tokens * num_rows * sizeof(float));
     if (residual) std::memcpy(out.as<float>(), residual->data(), num_tokens * num_rows * sizeof(float));
     AlignedBytes scratch(format.matmul_scratch_bytes(k));
-    const MatmulArgs args{tiles.data(), tiles.shape(1),  k,        n,
-                          x.data(),     x.shape(1),      checked_int(num_tokens, "the number of tokens"),
-                          out.as<float>(), num_rows, bias ? bias->data() : nullptr, residual.has_value()};
+    const MatmulArgs args{tiles.data(),
+                          tiles.shape(1),
+                          k,
+                          n,
+                          x.data(),
+                          x.shape(1),
+                          checked_int(num_tokens, "the number of tokens"),
+                          out.as<float>(),
+                          num_rows,
+                          bias ? bias->data() : nullptr,
+                          residual.has_value()};
     format.matmul(args, tile_begin, tile_end, scratch.as<uint8_t>());
     return to_numpy<float>(std::move(out), {num_tokens, num_rows});
 }

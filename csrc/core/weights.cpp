@@ -21,6 +21,7 @@ size_t row_bytes(const FormatKernels& format, int num_columns) {
 
 struct PackJob {
     const PackedMatrix* matrix;
+    int num_rows;  // in this job
     const uint8_t* raw;
     uint8_t* out;
     WorkRanges* work;
@@ -35,7 +36,7 @@ void pack_tiles(void* context, int thread) {
             const uint8_t* rows[kTileRows];
             for (int r = 0; r < kTileRows; r++) {
                 const int row = tile * kTileRows + r;
-                rows[r] = row < m.num_rows ? job.raw + size_t(row) * bytes : nullptr;
+                rows[r] = row < job.num_rows ? job.raw + size_t(row) * bytes : nullptr;
             }
             m.format->pack(rows, m.num_columns, job.out + size_t(tile) * m.tile_bytes);
         }
@@ -60,20 +61,30 @@ size_t Weights::packed_bytes(const Kernels& kernels, int gguf_type, int num_rows
     return align_up(num_tiles * format.tile_bytes(num_columns), kRowAlignment);
 }
 
-int Weights::add_matrix(ThreadPool& pool, int gguf_type, int num_rows, int num_columns, const uint8_t* raw) {
+int Weights::add_matrix(int gguf_type, int num_rows, int num_columns) {
     const FormatKernels& format = checked_format(kernels_, gguf_type, num_rows, num_columns);
     const size_t bytes = packed_bytes(kernels_, gguf_type, num_rows, num_columns);
     if (bytes > memory_.size() - used_) throw std::invalid_argument("more weights than were announced");
-    uint8_t* out = memory_.data() + used_;
+    matrices_.push_back({&format, num_rows, num_columns, format.tile_bytes(num_columns), memory_.data() + used_});
     used_ += bytes;
-    const PackedMatrix matrix{&format, num_rows, num_columns, format.tile_bytes(num_columns), out};
-    auto work = std::make_unique<WorkRanges>();
-    // About 1 MB a chunk: each thread faults in the huge pages that it will most likely read.
-    work->reset(matrix.num_tiles(), int(std::max<size_t>(1, (size_t(1) << 20) / matrix.tile_bytes)), pool.size());
-    PackJob job{&matrix, raw, out, work.get()};
-    pool.run(pack_tiles, &job);
-    matrices_.push_back(matrix);
     return int(matrices_.size()) - 1;
+}
+
+void Weights::pack_rows(ThreadPool& pool, int matrix, int first_row, int num_rows, const uint8_t* raw) {
+    const PackedMatrix& m = matrices_.at(matrix);
+    const int end = first_row + num_rows;
+    if (first_row < 0 || num_rows < 1 || end > m.num_rows || first_row % kTileRows != 0 ||
+        (end % kTileRows != 0 && end != m.num_rows)) {
+        throw std::invalid_argument("rows to pack are not whole tiles of the matrix");
+    }
+    const int first_tile = first_row / kTileRows;
+    WorkRanges work;
+    // About 256 KB a chunk: a thread faults in huge pages that it will most likely read.
+    const size_t chunk = std::max<size_t>(1, (size_t(256) << 10) / m.tile_bytes);
+    work.reset((num_rows + kTileRows - 1) / kTileRows, int(chunk), pool.size());
+    uint8_t* out = const_cast<uint8_t*>(m.data) + size_t(first_tile) * m.tile_bytes;
+    PackJob job{&m, num_rows, raw, out, &work};
+    pool.run(pack_tiles, &job);
 }
 
 int Weights::add_vector(std::vector<float> values) {

@@ -43,8 +43,11 @@ class Weights {
     // Bytes that a matrix takes once packed. Throws std::invalid_argument for a type or shape it cannot pack.
     static size_t packed_bytes(const Kernels& kernels, int gguf_type, int num_rows, int num_columns);
 
-    // Packs a matrix from the file's bytes, all threads together. Returns its index.
-    int add_matrix(ThreadPool& pool, int gguf_type, int num_rows, int num_columns, const uint8_t* raw);
+    // Room for a matrix; its rows follow by pack_rows. Returns its index.
+    int add_matrix(int gguf_type, int num_rows, int num_columns);
+    // Packs rows [first_row, first_row + num_rows) from the file's bytes, all threads together. first_row and, but for
+    // the last rows of the matrix, num_rows are multiples of kTileRows.
+    void pack_rows(ThreadPool& pool, int matrix, int first_row, int num_rows, const uint8_t* raw);
     int add_vector(std::vector<float> values);
     // `raw` must outlive this object.
     int add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw);

@@ -33,9 +33,7 @@ template <class At> TL_INLINE void write_bf16_row(int width, uint8_t* out, At at
 
 // The scale of an int8 block and its inverse, from the largest magnitude. A block whose scale would not be a normal
 // number counts as zeros.
-struct BlockScale {
-    float scale, inverse;
-};
+struct BlockScale { float scale, inverse; };
 TL_INLINE BlockScale block_scale(float largest) {
     if (largest < 127.0f * FLT_MIN) return {0.0f, 0.0f};
     return {largest / 127.0f, 127.0f / largest};
@@ -82,10 +80,14 @@ template <int kBlock, class At> TL_INLINE void write_int8_row(ActLayout layout, 
 // Writes one row of layout.row_bytes() bytes.
 template <class At> TL_INLINE void write_row(ActLayout layout, uint8_t* out, At at) {
     switch (layout.format) {
-        case ActFormat::kF32: return write_f32_row(layout.width, out, at);
-        case ActFormat::kBF16: return write_bf16_row(layout.width, out, at);
-        case ActFormat::kInt8x32: return write_int8_row<32>(layout, out, at);
-        case ActFormat::kInt8x256: return write_int8_row<256>(layout, out, at);
+        case ActFormat::kF32:
+            return write_f32_row(layout.width, out, at);
+        case ActFormat::kBF16:
+            return write_bf16_row(layout.width, out, at);
+        case ActFormat::kInt8x32:
+            return write_int8_row<32>(layout, out, at);
+        case ActFormat::kInt8x256:
+            return write_int8_row<256>(layout, out, at);
     }
 }
 

@@ -1,14 +1,17 @@
 // Attention of a few query rows of one sequence with one key/value head, page by page with an online softmax:
 //
-//   out = sum_j e^(s_j - m) v_j / sum_j e^(s_j - m),   s_j = scale * (q . k_j),   m = max_j s_j
+//   out = sum_j 2^(s_j - m) v_j / sum_j 2^(s_j - m),   s_j = log2(e) * scale * (q . k_j)
 //
-// over the keys j that the row sees. A *pair* is one (row, query head of the group); pairs are numbered row by row.
-// All pairs of a call meet a page of keys and values together, so the page is read once for all of them.
+// over the keys j that the row sees; m, which cancels, keeps the powers in range. A *pair* is one (row, query head of
+// the group); pairs are numbered row by row. All pairs of a call meet a page of keys and values together, so the page is
+// read once for all of them.
 //
 // Layout (core/kv_layout.h): keys lie in lanes for the scores, head dimensions in lanes for the values. Both halves of
-// the work are then the same small product, weights[pair][i] broadcast times matrix[i][lanes], and neither needs a
-// horizontal sum. A block of 8 pairs x 2 vectors fills 16 of AVX-512's 32 registers with accumulators: per step 16 fma
-// for 2 vector loads and 8 broadcasts.
+// the work are then the same small product, left[pair][i] broadcast times matrix[i][lanes], and neither needs a
+// horizontal sum. Why this shape: a block of 8 pairs x 2 vectors keeps 16 of AVX-512's 32 registers busy as accumulators
+// (8 would cover the latency of fma on two ports), and a step of 16 fma needs 2 vector loads and 8 broadcasts, so loads
+// (two a cycle) take 5 of its 8 cycles. AVX2 has half the registers of half the width: 4 pairs x 1 vector. Fewer pairs
+// take more vectors. Decoding is bound by memory: what comes next is prefetched while the processor multiplies.
 //
 // The promise: every number of a pair is the result of float operations whose order depends only on the pair's own
 // row. Lanes never mix; a score is one fma chain over ascending dimensions; pages are taken at absolute positions; a
@@ -38,19 +41,17 @@ constexpr int clamp(int x, int low, int high) { return min_int(max_int(x, low), 
 
 // Per pair: the running maximum, the running sum of weights by lanes and the accumulated values. For the block at
 // hand: scores, which become weights. For the page at hand: keys and values widened to float32.
-struct Scratch {
-    float *maxima, *sums, *values, *scores, *wide_keys, *wide_values;
-};
+struct Scratch { float *maxima, *sums, *values, *scores, *wide_keys, *wide_values; };
 
 constexpr size_t floats_padded(size_t n) { return align_up(n, kRowAlignment / sizeof(float)); }
 
-// Carves the parts out of base; returns the bytes that they take.
+// Carves the parts out of base (null: only measures); returns the bytes that they take.
 size_t place(const KvLayout& layout, int group, float* base, Scratch& s) {
     const size_t pairs = size_t(kAttentionRows) * group;
-    float* const start = base;
-    const auto take = [&base](size_t n) {
-        float* part = base;
-        base += floats_padded(n);
+    size_t taken = 0;
+    const auto take = [&](size_t n) {
+        float* part = base ? base + taken : nullptr;
+        taken += floats_padded(n);
         return part;
     };
     s.maxima = take(pairs);
@@ -59,15 +60,13 @@ size_t place(const KvLayout& layout, int group, float* base, Scratch& s) {
     s.scores = take(kBlockPairs * kPageTokens);
     s.wide_keys = take(size_t(kPageTokens) * layout.head_dim);
     s.wide_values = take(size_t(kPageTokens) * layout.value_width());
-    return size_t(base - start) * sizeof(float);
+    return taken * sizeof(float);
 }
 
 // ---- Which keys a row sees -----------------------------------------------------------------------------------------
 
 // Keys begin .. end - 1 of a page.
-struct KeyRange {
-    int begin, end;
-};
+struct KeyRange { int begin, end; };
 
 int first_visible(const AttentionArgs& a, int row) {
     const int position = a.first_position + row;
@@ -89,8 +88,8 @@ TL_INLINE F32 keep_visible(KeyRange range, int v, F32 a, F32 b) {
 // ---- The product that both halves share ----------------------------------------------------------------------------
 
 // A matrix of stored elements: row i, vector v at data + i * row_step + v * vector_step. While it is read, as many bytes
-// from `ahead` on are brought into the cache: what is needed next. Multiplying keeps the processor too busy to look
-// far enough ahead itself, and reading would wait for multiplying.
+// from `ahead` on are brought into the cache: what is needed next. Without this, reading waits for multiplying: the
+// instructions of one step fill the window in which the processor itself looks ahead.
 template <KvType type> struct Matrix {
     const KvElement<type>* data;
     size_t row_step, vector_step;
@@ -158,9 +157,7 @@ constexpr int vectors_for(int pairs) { return min_int(kBlockVectors / pairs, kRe
 // ---- One page --------------------------------------------------------------------------------------------------------
 
 // A page's keys and values of one head, as stored or widened.
-template <KvType type> struct PageView {
-    const KvElement<type>*keys, *values, *next_keys;
-};
+template <KvType type> struct PageView { const KvElement<type>*keys, *values, *next_keys; };
 
 struct Call {
     const AttentionArgs& args;
@@ -190,11 +187,12 @@ TL_KERNEL void score_block(const Call& call, PageView<type> view, int pair) {
                                                                   call.scores(0), kPageTokens);
 }
 
-// A pair's maximum may be exceeded by 2^8 before everything is scaled to a new one: with ordinary scores it is found in
-// the first page and then stands. Float sums of weights up to 256 are as accurate as of weights up to 1.
+// A weight may grow to 2^8 before the pair's sums are scaled to a new maximum: with ordinary scores the first page's
+// maximum then stands. Sums in float32 are as accurate with weights up to 256 as up to 1. Whether to scale is decided
+// by the row's own numbers alone.
 constexpr float kHeadroom = 8.0f;
 
-// Takes the page's largest visible score (scaled to powers of two) as the pair's maximum.
+// Takes the page's largest visible score, in powers of two, as the pair's maximum.
 TL_KERNEL void raise_maximum(const Call& call, int pair, KeyRange range, const float* scores, F32 scale) {
     F32 highest = set1(-FLT_MAX);
     for (int v = 0; v < kPageVectors; v++) {
@@ -300,7 +298,7 @@ template <KvType type> PageView<type> page_view(const AttentionArgs& a, int page
     return {part(page, k_offset), part(page, a.layout->v_offset(a.kv_head)), part(min_int(page + 1, last), k_offset)};
 }
 
-// From this many pairs on a page is widened once for all blocks of pairs. Widening is exact, so it changes no bit.
+// For more pairs than this a page is widened once for all blocks of pairs. Widening is exact, so it changes no bit.
 constexpr int kDirectPairs = 2 * kBlockPairs;
 
 // Rows that see nothing of the page are left out; those that do are neighbours.
@@ -356,9 +354,12 @@ template <KvType type> void attend(const AttentionArgs& args) {
 void attention(const AttentionArgs& args) {
     if (args.row_begin >= args.row_end) return;
     switch (args.layout->type) {
-        case KvType::kF32: return attend<KvType::kF32>(args);
-        case KvType::kF16: return attend<KvType::kF16>(args);
-        case KvType::kBF16: return attend<KvType::kBF16>(args);
+        case KvType::kF32:
+            return attend<KvType::kF32>(args);
+        case KvType::kF16:
+            return attend<KvType::kF16>(args);
+        case KvType::kBF16:
+            return attend<KvType::kBF16>(args);
     }
 }
 

@@ -43,9 +43,12 @@ void write_token(const float* k, const float* v, const KvLayout& layout, int slo
 
 void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page) {
     switch (layout.type) {
-        case KvType::kF32: return write_token<KvType::kF32>(k, v, layout, slot, page);
-        case KvType::kF16: return write_token<KvType::kF16>(k, v, layout, slot, page);
-        case KvType::kBF16: return write_token<KvType::kBF16>(k, v, layout, slot, page);
+        case KvType::kF32:
+            return write_token<KvType::kF32>(k, v, layout, slot, page);
+        case KvType::kF16:
+            return write_token<KvType::kF16>(k, v, layout, slot, page);
+        case KvType::kBF16:
+            return write_token<KvType::kBF16>(k, v, layout, slot, page);
     }
 }
 

@@ -87,11 +87,13 @@ class GgufSource:
             view.flags.writeable = False
         return view
 
-    def drop_pages(self, name: str) -> None:
-        """Lets the operating system take back the memory behind a tensor; a later read loads it again."""
+    def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
+        """Lets the operating system take back the memory behind a tensor, or behind `num_bytes` bytes of it from
+        `start` on; a later read loads it again."""
         part = self._part_of[name]
         if not part.header.data_missing:
-            part.file.drop_pages(part.header.offsets[name], self.tensors[name].num_bytes)
+            rest = self.tensors[name].num_bytes - start
+            part.file.drop_pages(part.header.offsets[name] + start, rest if num_bytes is None else num_bytes)
 
     def close(self) -> None:
         """Lets go of the tensor data; it is unmapped once the last view is gone. Metadata stays readable."""

@@ -35,7 +35,7 @@ _VERSIONS = (2, 3)  # The same layout; version 3 added big-endian files. Version
 _DEFAULT_ALIGNMENT = 32
 # Limits far above any real file, since Python objects take more memory than the bytes that they stand for.
 _MAX_KEYS = 1 << 16
-_MAX_TENSORS = 1 << 20
+_MAX_TENSORS = 1 << 17
 _MAX_KEY_BYTES = 65535
 _MAX_TEXT_BYTES = 1 << 27
 _MAX_NAME_BYTES = 63
@@ -221,7 +221,8 @@ class _Reader:
         value: int = self.number("Q", field)
         left = len(self.data) - self.position
         if value > limit or value * min_bytes > left:
-            self.fail(field, f"found {value}, which cannot fit into the {left} bytes left in the file")
+            most = min(limit, left // min_bytes)
+            self.fail(field, f"found {value}, expected at most {most} with {left} bytes left in the file")
         return value
 
     def number(self, code: str, field: str) -> Any:

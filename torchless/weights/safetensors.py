@@ -106,10 +106,11 @@ class SafetensorsSource:
         file, stored = self._places[name]
         return file.view(stored.offset, stored.num_bytes)
 
-    def drop_pages(self, name: str) -> None:
-        """Lets the operating system take back the memory behind a tensor; a later read loads it again."""
+    def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
+        """Lets the operating system take back the memory behind a tensor, or behind `num_bytes` bytes of it from
+        `start` on; a later read loads it again."""
         file, stored = self._places[name]
-        file.drop_pages(stored.offset, stored.num_bytes)
+        file.drop_pages(stored.offset + start, stored.num_bytes - start if num_bytes is None else num_bytes)
 
     def close(self) -> None:
         """Lets go of the tensor data; it is unmapped once the last view is gone."""

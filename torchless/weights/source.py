@@ -52,8 +52,9 @@ class WeightSource(Protocol):
         """The stored bytes of a tensor: a read-only zero-copy view into the file's memory map."""
         ...
 
-    def drop_pages(self, name: str) -> None:
-        """Tells the operating system that the tensor's file pages are not needed any more."""
+    def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
+        """Tells the operating system that file pages are not needed any more: all of the tensor's, or those of
+        `num_bytes` bytes from `start` on."""
         ...
 
     def close(self) -> None:

@@ -18,6 +18,7 @@ from torchless.weights.source import WeightSource
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
 
 _VECTOR_TYPES = ("F32", "F16", "BF16")
+_SLICE_BYTES = 16 << 20
 
 
 def compile(
@@ -183,11 +184,21 @@ class CpuExecutor:
         for name in layout.tables:
             handles["table"][name] = core.add_table(*layout._matrix(name), source.raw(name))
         for name in layout.matrices:
-            if progress is not None:
-                progress(done, total)
-            handles["matrix"][name] = core.add_matrix(*layout._matrix(name), source.raw(name))
-            source.drop_pages(name)
-            done += source.tensors[name].num_bytes
+            type_id, rows, columns = layout._matrix(name)
+            handle = handles["matrix"][name] = core.add_matrix(type_id, rows, columns)
+            raw = source.raw(name)
+            row_bytes = source.tensors[name].num_bytes // rows
+            # In slices: the file's pages go as soon as they are packed, so both copies never add up, and Ctrl-C is
+            # heard in between.
+            slice_rows = max(_SLICE_BYTES // row_bytes // 16, 1) * 16
+            for first in range(0, rows, slice_rows):
+                if progress is not None:
+                    progress(done, total)
+                count = min(slice_rows, rows - first)
+                start, num_bytes = first * row_bytes, count * row_bytes
+                core.pack_rows(handle, first, count, raw[start : start + num_bytes])
+                source.drop_pages(name, start, num_bytes)
+                done += num_bytes
         if progress is not None:
             progress(total, total)
         return handles
