@@ -17,7 +17,13 @@ Logits = npt.NDArray[np.float32]
 
 
 def open_executor(
-    path: Path, backend: str = "cpu", *, threads: int = 1, kv: KvType = "f16", max_tokens: int = 512, pages: int = 256
+    path: Path,
+    backend: str = "cpu",
+    *,
+    threads: int = 1,
+    kv: KvType = "f16",
+    max_tokens: int = 512,
+    pages: int = 256,
 ) -> Executor:
     """An executor of the model at `path` that returns up to `max_tokens` rows of logits."""
     source = open_source(path)
@@ -60,7 +66,9 @@ def logits_of(executor: Executor, ids: Sequence[int], chunk: int, first_page: in
     return np.concatenate(rows)
 
 
-def logits_of_batch(executor: Executor, sequences: Sequence[Sequence[int]], chunks: Sequence[int]) -> list[Logits]:
+def logits_of_batch(
+    executor: Executor, sequences: Sequence[Sequence[int]], chunks: Sequence[int]
+) -> list[Logits]:
     """Logits of several sequences run together, each with its own chunk size, until all are through."""
     runs, first_page = [], 0
     for ids in sequences:
@@ -68,7 +76,10 @@ def logits_of_batch(executor: Executor, sequences: Sequence[Sequence[int]], chun
         first_page += len(runs[-1].pages)
     results: list[list[Logits]] = [[] for _ in runs]
     while any(run.done < len(run.ids) for run in runs):
-        pieces = [(i, run, min(chunk, len(run.ids) - run.done)) for i, (run, chunk) in enumerate(zip(runs, chunks, strict=True))]
+        pieces = [
+            (i, run, min(chunk, len(run.ids) - run.done))
+            for i, (run, chunk) in enumerate(zip(runs, chunks, strict=True))
+        ]
         pieces = [piece for piece in pieces if piece[2] > 0]
         logits = executor.step(make_batch([(run, count) for _, run, count in pieces]))
         row = 0

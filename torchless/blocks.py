@@ -52,7 +52,11 @@ def _linear(plan: Plan, x: Value, name: str) -> Value:
 
 
 def read_rope(
-    reader: ConfigReader, *, rotated: int, context_length: int, frequency_factors: Sequence[float] | None = None
+    reader: ConfigReader,
+    *,
+    rotated: int,
+    context_length: int,
+    frequency_factors: Sequence[float] | None = None,
 ) -> RopeSpec:
     """The rotary embedding that a model's settings describe; `rotated` elements of a head turn.
 
@@ -65,20 +69,31 @@ def read_rope(
     original = reader.integer("rope.scaling.original_context_length", context_length)
     reader.expect("rope.scaling.finetuned", True, False)
     reader.expect("rope.scaling.yarn_ext_factor", -1.0, 1.0)
-    low_factor, high_factor = (reader.number(f"rope.scaling.{k}_freq_factor", d) for k, d in (("low", 1.0), ("high", 4.0)))
+    low_factor, high_factor = (
+        reader.number(f"rope.scaling.{k}_freq_factor", d) for k, d in (("low", 1.0), ("high", 4.0))
+    )
     fast, slow = (reader.number(f"rope.scaling.yarn_beta_{k}", d) for k, d in (("fast", 32.0), ("slow", 1.0)))
-    magnitude_factor = reader.number("rope.scaling.attn_factor", 1.0) * reader.number("rope.scaling.yarn_attn_factor", 1.0)
+    magnitude_factor = reader.number("rope.scaling.attn_factor", 1.0) * reader.number(
+        "rope.scaling.yarn_attn_factor", 1.0
+    )
     magnitude = reader.number("rope.scaling.attention_factor", 0.0)  # 0: YaRN's own rule
     if kind not in ("none", "linear", "yarn", "llama3"):
         raise UnsupportedError(
-            f"{reader.source.path}: rope scaling type {kind!r} is not supported; torchless knows none, linear, yarn, llama3"
+            f"{reader.source.path}: rope scaling type {kind!r} is not supported; "
+            f"torchless knows none, linear, yarn, llama3"
         )
     if theta <= 0 or factor <= 0 or rotated < 2 or rotated % 2:
-        raise FormatError(f"{reader.source.path}: rope base {theta:g}, factor {factor:g}, {rotated} rotated elements")
+        raise FormatError(
+            f"{reader.source.path}: rope base {theta:g}, factor {factor:g}, {rotated} rotated elements"
+        )
     layout = reader.source.rope_layout
     if kind == "llama3":
         return rope_spec(
-            rotated, theta, layout, _llama3(rotated, theta, factor, low_factor, high_factor, original), frequency_factors
+            rotated,
+            theta,
+            layout,
+            _llama3(rotated, theta, factor, low_factor, high_factor, original),
+            frequency_factors,
         )
     if kind == "yarn":
         scaled = _yarn(rotated, theta, factor, fast, slow, original)

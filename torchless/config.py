@@ -14,13 +14,36 @@ __all__ = ["ConfigReader", "ModelConfig"]
 
 # Keys that describe, license or train a model but do not change what it computes.
 _HARMLESS = frozenset(
-    """
-    hf.architecture hf.model_type hf._name_or_path hf.torch_dtype hf.dtype hf.transformers_version hf.use_cache
-    hf.initializer_range hf.attention_dropout hf.hidden_dropout hf.resid_pdrop hf.embd_pdrop hf.is_decoder
-    hf.output_attentions hf.output_hidden_states hf.return_dict hf.id2label hf.label2id hf.problem_type
-    hf.auto_map hf.max_length hf.chunk_size_feed_forward hf.unk_token_id hf.sep_token_id hf.keys_to_ignore_at_inference
-    hf.gradient_checkpointing hf.tokenizer_class hf.cross_attention_hidden_size
-    """.split()
+    {
+        "hf.architecture",
+        "hf.model_type",
+        "hf._name_or_path",
+        "hf.torch_dtype",
+        "hf.dtype",
+        "hf.transformers_version",
+        "hf.use_cache",
+        "hf.initializer_range",
+        "hf.attention_dropout",
+        "hf.hidden_dropout",
+        "hf.resid_pdrop",
+        "hf.embd_pdrop",
+        "hf.is_decoder",
+        "hf.output_attentions",
+        "hf.output_hidden_states",
+        "hf.return_dict",
+        "hf.id2label",
+        "hf.label2id",
+        "hf.problem_type",
+        "hf.auto_map",
+        "hf.max_length",
+        "hf.chunk_size_feed_forward",
+        "hf.unk_token_id",
+        "hf.sep_token_id",
+        "hf.keys_to_ignore_at_inference",
+        "hf.gradient_checkpointing",
+        "hf.tokenizer_class",
+        "hf.cross_attention_hidden_size",
+    }
 )
 _HARMLESS_PREFIXES = ("hf.generation.",)
 
@@ -100,10 +123,14 @@ class ConfigReader:
         if info is None:
             return None
         if info.type != "F32" or len(info.shape) != 1 or info.shape[0] > 1 << 16:
-            raise FormatError(f"{self.source.path}: tensor {name} is {info.type} {info.shape}, expected a vector of F32")
+            raise FormatError(
+                f"{self.source.path}: tensor {name} is {info.type} {info.shape}, expected a vector of F32"
+            )
         values = tuple(float(value) for value in self.source.raw(name).view("<f4"))
         if not all(0 < value < 1e30 for value in values):
-            raise FormatError(f"{self.source.path}: tensor {name} holds a number that is not positive and finite")
+            raise FormatError(
+                f"{self.source.path}: tensor {name} holds a number that is not positive and finite"
+            )
         return values
 
     def has(self, key: str) -> bool:
@@ -118,7 +145,8 @@ class ConfigReader:
         if value is not None and value not in allowed:
             expected = " or ".join(repr(item) for item in allowed)
             raise UnsupportedError(
-                f"{self.source.path}: {name} is {value!r:.80}; torchless runs {self.architecture} models with {expected}"
+                f"{self.source.path}: {name} is {value!r:.80}; "
+                f"torchless runs {self.architecture} models with {expected}"
             )
 
     def finish(self) -> None:

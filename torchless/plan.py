@@ -196,7 +196,9 @@ class Plan:
 
     def rope(self, x: Value, *, num_heads: int, head_dim: int, spec: RopeSpec) -> Value:
         """Rotates x (tokens, num_heads * head_dim) by each token's position."""
-        self._require(x.width == num_heads * head_dim, f"rope over {num_heads} heads of {head_dim}, got {x.width}")
+        self._require(
+            x.width == num_heads * head_dim, f"rope over {num_heads} heads of {head_dim}, got {x.width}"
+        )
         self._require(2 * len(spec.inv_freq) <= head_dim, "rope turns more elements than a head has")
         return self._record(Rope(self._value(x.rows, x.width), x, num_heads, head_dim, spec))
 
@@ -215,14 +217,14 @@ class Plan:
     ) -> Value:
         """Causal grouped-query attention; see `Attention`. Returns (tokens, num_heads * head_dim)."""
         self._require(num_heads % num_kv_heads == 0, f"{num_heads} heads over {num_kv_heads} key/value heads")
-        self._require(q.width == num_heads * head_dim, f"queries are {q.width} wide, not {num_heads * head_dim}")
+        self._require(
+            q.width == num_heads * head_dim, f"queries are {q.width} wide, not {num_heads * head_dim}"
+        )
         for name, value in (("keys", k), ("values", v)):
             expected = num_kv_heads * head_dim
             self._require(value.width == expected, f"{name} are {value.width} wide, not {expected}")
         out = self._value("tokens", q.width)
-        return self._record(
-            Attention(out, q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, window)
-        )
+        return self._record(Attention(out, q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, window))
 
     def glu(self, gate: Value, up: Value, *, activation: Activation) -> Value:
         """activation(gate) * up; both (rows, width)."""
@@ -277,7 +279,9 @@ class Plan:
             elif isinstance(value, RopeSpec):
                 details.append(f"{value.layout} pairs={len(value.inv_freq)} magnitude={value.magnitude:g}")
             else:
-                details.append(f"{item.name}={value:g}" if isinstance(value, float) else f"{item.name}={value}")
+                details.append(
+                    f"{item.name}={value:g}" if isinstance(value, float) else f"{item.name}={value}"
+                )
         name = "".join(f"_{c.lower()}" if c.isupper() else c for c in type(op).__name__).lstrip("_")
         return f"{op.out} ({op.out.rows}, {op.out.width}) = {name} {', '.join(details)}"
 
@@ -296,7 +300,9 @@ class Plan:
                 f"the model has no tensor {name!r}, which its architecture needs; the file is incomplete "
                 f"or a variant that torchless does not know"
             )
-        self._require(len(shape) == num_dims, f"tensor {name} has shape {shape}, expected {num_dims} dimensions")
+        self._require(
+            len(shape) == num_dims, f"tensor {name} has shape {shape}, expected {num_dims} dimensions"
+        )
         return shape
 
     @staticmethod

@@ -10,12 +10,19 @@ from torchless.sampling.parameters import SamplingParams
 __all__ = ["Chunk", "Completion", "FinishReason", "Timings", "Usage"]
 
 FinishReason = Literal["stop", "length", "cancelled"]
-"""``stop``: an end token or a stop string; ``length``: max_tokens or the context is full."""
+"""``stop``: an end token or a stop string; ``length``: max_tokens or the context is full; ``cancelled``:
+the model was interrupted from another thread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts of one request."""
+    """Token counts of one request.
+
+    Attributes:
+        num_prompt_tokens: tokens of the prompt, begin token included.
+        num_completion_tokens: tokens in the answer (`Completion.token_ids`).
+        num_cached_tokens: prompt tokens that did not have to be computed.
+    """
 
     num_prompt_tokens: int
     num_completion_tokens: int
@@ -46,10 +53,12 @@ class Completion:
 
     Attributes:
         text: generated text, without the stop string that ended it.
-        token_ids: generated ids, without the end token.
+        token_ids: generated ids, without the end token; those of a stop string are among them.
         finish_reason: why it ended.
-        logits_hash: hash of all logits that tokens were picked from; equal hashes mean equal bits.
-        params: the sampling parameters in force, defaults filled in.
+        params: the sampling parameters in force, defaults and the seed filled in: `generate` with the
+            same prompt and ``params=completion.params`` gives the same answer again.
+        logits_hash: hash of all logits that tokens were picked from, in order; equal hashes mean equal
+            bits. Empty unless asked for (``logits_hash=True``).
     """
 
     text: str
@@ -65,7 +74,8 @@ class Completion:
 class Chunk:
     """A piece of a streamed answer. `text` never ends inside a character.
 
-    The last chunk has a `finish_reason` and the whole `completion`; the others have neither.
+    The last chunk has a `finish_reason` and the whole `completion`; the others have neither. Joined, the
+    texts and ids of all chunks are those of the completion.
     """
 
     text: str

@@ -1,5 +1,7 @@
 #include "core/thread_pool.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -37,12 +39,17 @@ void SpinThenSleep::advance() {
     if (num_sleepers_.load() > 0) counter_.notify_all();
 }
 
-ThreadPool::ThreadPool(int num_threads) : num_threads_(std::clamp(num_threads, 1, kMaxThreads)) {
+ThreadPool::ThreadPool(int num_threads)
+    : num_threads_(std::clamp(num_threads, 1, kMaxThreads)), process_(getpid()) {
     workers_.reserve(num_threads_ - 1);
     for (int i = 1; i < num_threads_; i++) workers_.emplace_back([this, i] { work(i); });
 }
 
 ThreadPool::~ThreadPool() {
+    if (getpid() != process_) {  // a forked child: the threads exist only in the parent
+        for (std::thread& worker : workers_) worker.detach();
+        return;
+    }
     stopping_ = true;
     start_.advance();
     for (std::thread& worker : workers_) worker.join();

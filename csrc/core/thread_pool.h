@@ -44,6 +44,7 @@ class ThreadPool {
     void work(int thread);
 
     int num_threads_;
+    int process_;  // the process that owns the threads
     alignas(64) SpinThenSleep start_;
     alignas(64) SpinThenSleep meeting_;
     alignas(64) std::atomic<int> num_arrived_{0};

@@ -39,13 +39,35 @@ TL_INLINE BlockScale block_scale(float largest) {
     return {largest / 127.0f, 127.0f / largest};
 }
 
-// q = round(x * 127 / max|x|), with the sums of activations.h. A block with an infinity or NaN in it becomes zeros
-// with the scale NaN: the row's outputs are then NaN, as they would be in float, and nothing else happens.
+// The sums of q that activations.h describes. The last 64 bytes may reach into the padding behind q.
+template <int kBlock> TL_INLINE void write_sums(ActLayout layout, uint8_t* out) {
+    const int8_t* q = reinterpret_cast<const int8_t*>(out);
+    int16_t* sum16 = reinterpret_cast<int16_t*>(out + layout.sum16_offset());
+    uint8_t* sum32 = out + layout.sum32_offset();
+    for (int begin = 0; begin < layout.width; begin += 64) {
+        int32_t fours[kLanes];
+        istore(fours, sum4(q + begin));
+        const int num_halves = layout.width - begin < 64 ? 1 : 2;
+        for (int half = 0; half < num_halves; half++) {
+            const int32_t* s = fours + 8 * half;
+            const int first = s[0] + s[1] + s[2] + s[3], second = s[4] + s[5] + s[6] + s[7];
+            const int i = begin / 32 + half;
+            if constexpr (kBlock == 256) {
+                sum16[2 * i] = int16_t(first);
+                sum16[2 * i + 1] = int16_t(second);
+                reinterpret_cast<int16_t*>(sum32)[i] = int16_t(first + second);
+            } else {
+                reinterpret_cast<int32_t*>(sum32)[i] = first + second;
+            }
+        }
+    }
+}
+
+// q = round(x * 127 / max|x|) by blocks, then the sums. A block with an infinity or NaN in it becomes zeros with the
+// scale NaN: the row's outputs are then NaN, as they would be in float, and nothing else happens.
 template <int kBlock, class At> TL_INLINE void write_int8_row(ActLayout layout, uint8_t* out, At at) {
     int8_t* q = reinterpret_cast<int8_t*>(out);
     float* scales = reinterpret_cast<float*>(out + layout.scale_offset());
-    uint8_t* sum32 = out + layout.sum32_offset();
-    int16_t* sum16 = reinterpret_cast<int16_t*>(out + layout.sum16_offset());
     for (int begin = 0; begin < layout.width; begin += kBlock) {
         float values[kBlock];
         F32 largest = zero(), poison = zero();
@@ -55,26 +77,15 @@ template <int kBlock, class At> TL_INLINE void write_int8_row(ActLayout layout, 
             largest = max(largest, abs(x));
             poison = fma(x, zero(), poison);  // NaN once an x is not finite
         }
-        const bool finite = reduce_add(poison) == 0.0f;
+        const bool finite = !any_nan(poison);
         const BlockScale s = finite ? block_scale(reduce_max(largest)) : BlockScale{NAN, 0.0f};
         scales[begin / kBlock] = s.scale;
         if (!finite) std::memset(values, 0, sizeof values);
-        for (int i = 0; i < kBlock; i += 2 * kLanes) {
-            const F32 first = round(load(values + i) * set1(s.inverse));
-            const F32 second = round(load(values + i + kLanes) * set1(s.inverse));
-            store_i8(q + begin + i, to_int(first));
-            store_i8(q + begin + i + kLanes, to_int(second));
-            const int sum_first = int(reduce_add(first)), sum_second = int(reduce_add(second));  // exact: integers
-            const int block32 = (begin + i) / 32;
-            if constexpr (kBlock == 256) {
-                sum16[2 * block32] = int16_t(sum_first);
-                sum16[2 * block32 + 1] = int16_t(sum_second);
-                reinterpret_cast<int16_t*>(sum32)[block32] = int16_t(sum_first + sum_second);
-            } else {
-                reinterpret_cast<int32_t*>(sum32)[block32] = sum_first + sum_second;
-            }
+        for (int i = 0; i < kBlock; i += kLanes) {
+            store_i8(q + begin + i, to_int(load(values + i) * set1(s.inverse)));
         }
     }
+    write_sums<kBlock>(layout, out);
 }
 
 // Writes one row of layout.row_bytes() bytes.

@@ -86,6 +86,7 @@ TL_INLINE float reduce_add(F32 a) { return _mm512_reduce_add_ps(a.v); }
 TL_INLINE float reduce_max(F32 a) { return _mm512_reduce_max_ps(a.v); }
 // Whether a lane of a is greater than that of b; NaN is not.
 TL_INLINE bool any_above(F32 a, F32 b) { return _mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ) != 0; }
+TL_INLINE bool any_nan(F32 a) { return _mm512_cmp_ps_mask(a.v, a.v, _CMP_UNORD_Q) != 0; }
 // a * 2^n for integral-valued n.
 TL_INLINE F32 scale_by_power(F32 a, F32 n) { return {_mm512_scalef_ps(a.v, n.v)}; }
 // The first n lanes of a (0 <= n <= 16), the others of b.
@@ -104,6 +105,10 @@ TL_INLINE I32 load_i8(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_
 TL_INLINE F32 to_float(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 TL_INLINE I32 to_int(F32 a) { return {_mm512_cvtps_epi32(a.v)}; }  // rounds to nearest even
 TL_INLINE void store_i8(int8_t* p, I32 a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(a.v)); }
+// Lane i is the sum of the four bytes p[4 i] .. p[4 i + 3].
+TL_INLINE I32 sum4(const int8_t* p) {
+    return {_mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_set1_epi8(1), _mm512_loadu_si512(p))};
+}
 
 TL_INLINE Bytes bload(const void* p) { return {_mm512_loadu_si512(p)}; }
 TL_INLINE void bstore(void* p, Bytes a) { _mm512_storeu_si512(p, a.v); }
@@ -173,10 +178,17 @@ TL_INLINE void store_f16(uint16_t* p, F32 a) {
     _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a.lo, kRound));
     _mm_storeu_si128((__m128i*)(p + 8), _mm256_cvtps_ph(a.hi, kRound));
 }
+// The upper halves in dwords: rounded to nearest even, NaN kept (and made quiet).
+TL_INLINE __m256i round_to_bf16(__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a), upper = _mm256_srli_epi32(bits, 16);
+    const __m256i bias = _mm256_add_epi32(_mm256_and_si256(upper, _mm256_set1_epi32(1)), _mm256_set1_epi32(0x7fff));
+    const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, bias), 16);
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(a, a, _CMP_UNORD_Q));
+    return _mm256_blendv_epi8(rounded, _mm256_or_si256(upper, _mm256_set1_epi32(0x40)), nan);
+}
 TL_INLINE void store_bf16(uint16_t* p, F32 a) {
-    float lanes[kLanes];
-    store(lanes, a);
-    for (int i = 0; i < kLanes; i++) p[i] = float_to_bf16(lanes[i]);
+    const __m256i packed = _mm256_packus_epi32(round_to_bf16(a.lo), round_to_bf16(a.hi));
+    _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xd8));
 }
 TL_INLINE F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 TL_INLINE F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
@@ -214,6 +226,7 @@ TL_INLINE bool any_above(F32 a, F32 b) {
     const __m256 lo = _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ), hi = _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ);
     return _mm256_movemask_ps(_mm256_or_ps(lo, hi)) != 0;
 }
+TL_INLINE bool any_nan(F32 a) { return _mm256_movemask_ps(_mm256_cmp_ps(a.lo, a.hi, _CMP_UNORD_Q)) != 0; }
 TL_INLINE __m256 power_of_two(__m256 n) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23));
 }
@@ -257,6 +270,11 @@ TL_INLINE void store_i8(int8_t* p, I32 a) {
     const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
     _mm_storeu_si128((__m128i*)p, bytes);
 }
+TL_INLINE __m256i sum4_half(const int8_t* p) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_loadu_si256((const __m256i*)p));
+    return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+}
+TL_INLINE I32 sum4(const int8_t* p) { return {sum4_half(p), sum4_half(p + 32)}; }
 
 TL_INLINE Bytes bload(const void* p) {
     return {_mm256_loadu_si256((const __m256i*)p), _mm256_loadu_si256((const __m256i*)p + 1)};
@@ -340,6 +358,11 @@ TL_INLINE F32 round(F32 a) { TL_EACH a.v[i] = std::nearbyintf(a.v[i]); return a;
 TL_INLINE float reduce_add(F32 a) { float s = 0; TL_EACH s += a.v[i]; return s; }
 TL_INLINE float reduce_max(F32 a) { float m = a.v[0]; TL_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
 TL_INLINE bool any_above(F32 a, F32 b) { bool r = false; TL_EACH r |= a.v[i] > b.v[i]; return r; }
+TL_INLINE bool any_nan(F32 a) {
+    bool r = false;
+    TL_EACH r |= a.v[i] != a.v[i];
+    return r;
+}
 TL_INLINE F32 scale_by_power(F32 a, F32 n) { TL_EACH a.v[i] = std::ldexp(a.v[i], int(n.v[i])); return a; }
 TL_INLINE F32 first_lanes(int n, F32 a, F32 b) { TL_EACH a.v[i] = i < n ? a.v[i] : b.v[i]; return a; }
 
@@ -357,6 +380,11 @@ TL_INLINE F32 to_float(I32 a) { F32 r; TL_EACH r.v[i] = float(a.v[i]); return r;
 TL_INLINE I32 to_int(F32 a) { I32 r; TL_EACH r.v[i] = int32_t(std::nearbyintf(a.v[i])); return r; }
 TL_INLINE void store_i8(int8_t* p, I32 a) {
     TL_EACH p[i] = int8_t(a.v[i] > 127 ? 127 : a.v[i] < -128 ? -128 : a.v[i]);
+}
+TL_INLINE I32 sum4(const int8_t* p) {
+    I32 r;
+    TL_EACH r.v[i] = p[4 * i] + p[4 * i + 1] + p[4 * i + 2] + p[4 * i + 3];
+    return r;
 }
 
 TL_INLINE Bytes bload(const void* p) { Bytes r; std::memcpy(r.v, p, 64); return r; }

@@ -35,7 +35,9 @@ def one_layer() -> Plan:
     a = plan.attention(q, k, v, layer=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
     x = plan.add(x, plan.linear(a, "o"))
     h = plan.rms_norm(x, "norm", eps=1e-5)
-    x = plan.add(x, plan.linear(plan.glu(plan.linear(h, "gate"), plan.linear(h, "up"), activation="silu"), "down"))
+    x = plan.add(
+        x, plan.linear(plan.glu(plan.linear(h, "gate"), plan.linear(h, "up"), activation="silu"), "down")
+    )
     plan.set_output(plan.linear(plan.rms_norm(plan.select_outputs(x), "norm", eps=1e-5), "head"))
     return plan
 
@@ -46,7 +48,18 @@ def kinds(lowered: LoweredPlan) -> list[str]:
 
 def test_layer_takes_nine_stages() -> None:
     lowered = lower(one_layer(), lambda name: "int8x32")
-    layer = ["rms_norm", "matmul", "rope_kv", "attention", "convert", "matmul", "rms_norm", "matmul", "glu", "matmul"]
+    layer = [
+        "rms_norm",
+        "matmul",
+        "rope_kv",
+        "attention",
+        "convert",
+        "matmul",
+        "rms_norm",
+        "matmul",
+        "glu",
+        "matmul",
+    ]
     assert kinds(lowered) == ["embed", *layer, "select", "rms_norm", "matmul"]
 
 
@@ -63,7 +76,10 @@ def test_residual_is_accumulated_in_place_only_when_nothing_else_needs_it() -> N
     total = plan.add(x, y)
     plan.set_output(plan.linear(plan.add(total, x), "head"))  # x is needed again
     lowered = lower(plan, lambda name: "f32")
-    assert [part[3] for s in lowered.stages if s.kind == "matmul" for part in s.args["parts"]] == [False, False]  # type: ignore[attr-defined]
+    assert [part[3] for s in lowered.stages if s.kind == "matmul" for part in s.args["parts"]] == [
+        False,
+        False,
+    ]  # type: ignore[attr-defined]
     assert kinds(lowered).count("add") == 2
 
     inplace = lower(one_layer(), lambda name: "f32")
@@ -108,7 +124,9 @@ def test_rotated_value_used_twice_is_refused() -> None:
     x = plan.embed("embd")
     q = plan.rope(plan.linear(x, "q"), num_heads=4, head_dim=16, spec=SPEC)
     k: Value = plan.linear(x, "k")
-    a = plan.attention(q, k, plan.linear(x, "v"), layer=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25)
+    a = plan.attention(
+        q, k, plan.linear(x, "v"), layer=0, num_heads=4, num_kv_heads=2, head_dim=16, scale=0.25
+    )
     plan.set_output(plan.linear(plan.add(a, q), "head"))
     with pytest.raises(UnsupportedError, match="rotates in place"):
         lower(plan, lambda name: "f32")

@@ -35,7 +35,11 @@ class Pages:
 
     def values(self, page: int) -> npt.NDArray[np.generic]:
         """Values of a page as a view (head, key, padded dimension)."""
-        return self.bytes[page, self.k_bytes : self.k_bytes + self.v_bytes].view(self.dtype).reshape(self.shape_v)
+        return (
+            self.bytes[page, self.k_bytes : self.k_bytes + self.v_bytes]
+            .view(self.dtype)
+            .reshape(self.shape_v)
+        )
 
     def put(self, page: int, slot: int, k: Floats, v: Floats) -> None:
         """Stores one token's (head, dimension) keys and values, rounded to the page's type."""

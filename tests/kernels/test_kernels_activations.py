@@ -73,7 +73,12 @@ def check_format(rows: Rows, expected: npt.NDArray[np.float64], relative: float)
 
 
 def widths_of(format_: str) -> list[int]:
-    return {"f32": [1, 8, 15, 16, 17, 100, 4096], "bf16": [1, 7, 16, 33, 288, 4096]}.get(format_, [256, 768, 2048])
+    return {
+        "f32": [1, 8, 15, 16, 17, 100, 4096],
+        "bf16": [1, 7, 16, 33, 288, 4096],
+        "int8x32": [32, 64, 96, 288, 2048],
+        "int8x256": [256, 768, 2048],
+    }[format_]
 
 
 @pytest.mark.parametrize("format_", FORMATS)
@@ -185,7 +190,9 @@ def activation(name: str, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]
 
 @pytest.mark.parametrize("name", ["silu", "gelu_tanh", "gelu"])
 def test_gated_activation_matches_float64(kernels: ModuleType, level: str, name: str) -> None:
-    gate = np.concatenate([np.linspace(-30, 30, 6001), [-1e4, -1e30, -3e38, 1e4, 1e30, 0.0]]).astype(np.float32)
+    gate = np.concatenate([np.linspace(-30, 30, 6001), [-1e4, -1e30, -3e38, 1e4, 1e30, 0.0]]).astype(
+        np.float32
+    )
     up = np.full_like(gate, 0.5)
     got = kernels.glu_rows(level, name, gate[None], up[None], "f32").view(np.float32)[0, : gate.size]
     expected = activation(name, np.clip(gate.astype(np.float64), -1e30, None)) * 0.5

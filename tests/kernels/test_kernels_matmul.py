@@ -23,7 +23,9 @@ def random_rows(name: str, num_rows: int, num_columns: int, seed: int = 1) -> np
     return raw.reshape(num_rows, -1)
 
 
-def activation_values(kernels: ModuleType, rows: npt.NDArray[np.uint8], format_: str, width: int) -> npt.NDArray[Any]:
+def activation_values(
+    kernels: ModuleType, rows: npt.NDArray[np.uint8], format_: str, width: int
+) -> npt.NDArray[Any]:
     """The numbers that activation rows stand for, as float64."""
     if format_ == "f32":
         return rows.view(np.float32)[:, :width].astype(np.float64)
@@ -45,7 +47,9 @@ class Product:
         self.raw = random_rows(name, NUM_ROWS, num_columns)
         self.num_columns = num_columns
         self.tiles = kernels.pack(level, self.format.id, self.raw)
-        self.activations = next(f["activations"] for f in kernels.formats(level) if f["gguf_type"] == self.format.id)
+        self.activations = next(
+            f["activations"] for f in kernels.formats(level) if f["gguf_type"] == self.format.id
+        )
 
     def rows(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
         return self.kernels.convert_rows(self.level, x, self.activations)
@@ -78,7 +82,9 @@ def test_product_matches_float64(product: Product, rng: np.random.Generator, num
     assert error < 2e-6
 
 
-def test_bits_do_not_depend_on_the_tokens_computed_together(product: Product, rng: np.random.Generator) -> None:
+def test_bits_do_not_depend_on_the_tokens_computed_together(
+    product: Product, rng: np.random.Generator
+) -> None:
     rows = product.rows(rng.standard_normal((33, NUM_COLUMNS)).astype(np.float32))
     alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
     for size in (2, 3, 4, 5, 7, 8, 9, 16, 33):
@@ -98,7 +104,9 @@ def test_bits_do_not_depend_on_how_tiles_are_split(
 
 
 @pytest.mark.parametrize("num_tokens", [1, 9])
-def test_bias_and_residual_are_added_once(product: Product, rng: np.random.Generator, num_tokens: int) -> None:
+def test_bias_and_residual_are_added_once(
+    product: Product, rng: np.random.Generator, num_tokens: int
+) -> None:
     rows = product.rows(rng.standard_normal((num_tokens, NUM_COLUMNS)).astype(np.float32))
     bias = rng.standard_normal(NUM_ROWS).astype(np.float32)
     residual = rng.standard_normal((num_tokens, NUM_ROWS)).astype(np.float32)
@@ -125,4 +133,6 @@ def test_extreme_activations_do_not_overflow(kernels: ModuleType, level: str) ->
         weights = product.format.decode(product.raw).astype(np.float64)
         x = np.where(weights[:1] > 0, 1.0, -1.0).astype(np.float32)
         expected = x.astype(np.float64) @ weights.T
-        np.testing.assert_allclose(product(product.rows(x)), expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max())
+        np.testing.assert_allclose(
+            product(product.rows(x)), expected, rtol=1e-5, atol=1e-4 * np.abs(expected).max()
+        )

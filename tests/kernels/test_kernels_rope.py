@@ -26,7 +26,9 @@ def rotate(heads: Floats, layout: str, cos: Floats, sin: Floats) -> npt.NDArray[
 
 
 @pytest.mark.parametrize("layout", ["interleaved", "half"])
-@pytest.mark.parametrize(("head_dim", "pairs"), [(2, 1), (8, 4), (64, 32), (80, 16), (80, 40), (128, 64), (96, 21)])
+@pytest.mark.parametrize(
+    ("head_dim", "pairs"), [(2, 1), (8, 4), (64, 32), (80, 16), (80, 40), (128, 64), (96, 21)]
+)
 def test_rope_rotates_pairs_and_leaves_the_rest(
     kernels: ModuleType, level: str, rng: np.random.Generator, layout: str, head_dim: int, pairs: int
 ) -> None:
@@ -40,4 +42,6 @@ def test_rope_rotates_pairs_and_leaves_the_rest(
 
 def test_rope_refuses_more_pairs_than_the_head_holds(kernels: ModuleType) -> None:
     with pytest.raises(ValueError, match="5 pairs do not fit"):
-        kernels.rope_row("scalar", np.zeros((1, 8), np.float32), "half", np.ones(5, np.float32), np.ones(5, np.float32))
+        kernels.rope_row(
+            "scalar", np.zeros((1, 8), np.float32), "half", np.ones(5, np.float32), np.ones(5, np.float32)
+        )

@@ -86,7 +86,9 @@ def test_sliding_window_matches_transformers(backend: str, shared_data: Find, tm
     check_tiny("tiny_mistral", "tiny_mistral.safetensors", backend, shared_data, tmp_path, 1e-5)
 
 
-def check_tiny(model: str, name: str, backend: str, shared_data: Find, tmp_path: Path, tolerance: float) -> None:
+def check_tiny(
+    model: str, name: str, backend: str, shared_data: Find, tmp_path: Path, tolerance: float
+) -> None:
     folder = shared_data("tiny-architectures")
     path = folder / name
     if name.endswith(".safetensors"):  # a Hugging Face folder is made of the two files
@@ -134,7 +136,10 @@ def perplexity_of(path: Path, backend: str, text: str, chunks: int | None) -> fl
     tokenizer = Tokenizer.from_metadata(open_source(path).metadata)
     executor = open_executor(path, backend)
     return perplexity(
-        lambda ids: logits_of(executor, ids, 512), tokenizer.encode(text), bos_id=tokenizer.bos_id, max_chunks=chunks
+        lambda ids: logits_of(executor, ids, 512),
+        tokenizer.encode(text),
+        bos_id=tokenizer.bos_id,
+        max_chunks=chunks,
     ).value
 
 

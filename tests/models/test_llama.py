@@ -70,7 +70,11 @@ def test_sliding_window_reaches_the_attention() -> None:
 
 
 def test_head_width_may_differ_from_embedding_over_heads() -> None:
-    wide = {"blk.0.attn_q.weight": (128, 64), "blk.0.attn_k.weight": (64, 64), "blk.0.attn_v.weight": (64, 64)}
+    wide = {
+        "blk.0.attn_q.weight": (128, 64),
+        "blk.0.attn_k.weight": (64, 64),
+        "blk.0.attn_v.weight": (64, 64),
+    }
     _, config = record_plan(
         source({"llama.attention.key_length": 32}, {**wide, "blk.0.attn_output.weight": (64, 128)})
     )
@@ -92,7 +96,9 @@ def test_head_width_may_differ_from_embedding_over_heads() -> None:
         ({"llama.rope.scaling.type": "longrope"}, "longrope"),
     ],
 )
-def test_settings_that_would_change_the_arithmetic_are_refused_by_name(settings: dict[str, Any], named: str) -> None:
+def test_settings_that_would_change_the_arithmetic_are_refused_by_name(
+    settings: dict[str, Any], named: str
+) -> None:
     with pytest.raises(UnsupportedError, match=named):
         record_plan(source(settings))
 

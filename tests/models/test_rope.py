@@ -15,18 +15,77 @@ from torchless.errors import FormatError, UnsupportedError
 from torchless.plan import RopeSpec
 
 LLAMA3 = {"type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-YARN = {"type": "yarn", "factor": 4.0, "yarn_beta_fast": 16.0, "yarn_beta_slow": 2.0, "attention_factor": 1.25}
+YARN = {
+    "type": "yarn",
+    "factor": 4.0,
+    "yarn_beta_fast": 16.0,
+    "yarn_beta_slow": 2.0,
+    "attention_factor": 1.25,
+}
 
 # (head_dim, base, context, original context, settings) -> every fifth frequency, magnitude
 CASES: list[tuple[int, float, int, int | None, dict[str, Any], list[float], float]] = [
-    (64, 1e4, 4096, None, {"type": "linear", "factor": 4.0}, [0.25, 0.05928434, 0.014058532, 0.0033338037, 0.00079056947, 0.00018747355, 4.4456985e-05], 1.0),
-    (64, 5e5, 131072, 8192, LLAMA3, [1.0, 0.12868738, 0.016560441, 0.0012905480, 8.5702559e-06, 1.1028836e-06, 1.4192720e-07], 1.0),
-    (64, 1e4, 32768, 4096, {"type": "yarn", "factor": 8.0}, [1.0, 0.23713736, 0.056234129, 0.0088474015, 0.0010338216, 9.3736773e-05, 2.2228493e-05], 1.20794415),
-    (128, 1e6, 131072, 32768, YARN, [1.0, 0.33982083, 0.1154782, 0.039241899, 0.013335215, 0.0045315837, 0.0011199466, 0.00020218374, 4.4456985e-05, 1.5107409e-05, 5.1338125e-06, 1.7445766e-06, 5.9284343e-07], 1.25),
+    (
+        64,
+        1e4,
+        4096,
+        None,
+        {"type": "linear", "factor": 4.0},
+        [0.25, 0.05928434, 0.014058532, 0.0033338037, 0.00079056947, 0.00018747355, 4.4456985e-05],
+        1.0,
+    ),
+    (
+        64,
+        5e5,
+        131072,
+        8192,
+        LLAMA3,
+        [1.0, 0.12868738, 0.016560441, 0.0012905480, 8.5702559e-06, 1.1028836e-06, 1.4192720e-07],
+        1.0,
+    ),
+    (
+        64,
+        1e4,
+        32768,
+        4096,
+        {"type": "yarn", "factor": 8.0},
+        [1.0, 0.23713736, 0.056234129, 0.0088474015, 0.0010338216, 9.3736773e-05, 2.2228493e-05],
+        1.20794415,
+    ),
+    (
+        128,
+        1e6,
+        131072,
+        32768,
+        YARN,
+        [
+            1.0,
+            0.33982083,
+            0.1154782,
+            0.039241899,
+            0.013335215,
+            0.0045315837,
+            0.0011199466,
+            0.00020218374,
+            4.4456985e-05,
+            1.5107409e-05,
+            5.1338125e-06,
+            1.7445766e-06,
+            5.9284343e-07,
+        ],
+        1.25,
+    ),
 ]
 
 
-def read(rotated: int, base: float, context: int, original: int | None, settings: dict[str, Any], factors: Any = None) -> RopeSpec:
+def read(
+    rotated: int,
+    base: float,
+    context: int,
+    original: int | None,
+    settings: dict[str, Any],
+    factors: Any = None,
+) -> RopeSpec:
     metadata: dict[str, Any] = {"general.architecture": "llama", "llama.rope.freq_base": base}
     metadata |= {f"llama.rope.scaling.{key}": value for key, value in settings.items()}
     if original is not None:
@@ -35,9 +94,17 @@ def read(rotated: int, base: float, context: int, original: int | None, settings
     return read_rope(ConfigReader(source), rotated=rotated, context_length=context, frequency_factors=factors)
 
 
-@pytest.mark.parametrize(("rotated", "base", "context", "original", "settings", "expected", "magnitude"), CASES)
+@pytest.mark.parametrize(
+    ("rotated", "base", "context", "original", "settings", "expected", "magnitude"), CASES
+)
 def test_scaling_equals_transformers(
-    rotated: int, base: float, context: int, original: int | None, settings: dict[str, Any], expected: list[float], magnitude: float
+    rotated: int,
+    base: float,
+    context: int,
+    original: int | None,
+    settings: dict[str, Any],
+    expected: list[float],
+    magnitude: float,
 ) -> None:
     spec = read(rotated, base, context, original, settings)
     np.testing.assert_allclose(spec.inv_freq[::5], expected, rtol=1e-6)

@@ -59,14 +59,16 @@ def _encode(values: Floats) -> Bytes:
 def _fit(x: Floats) -> tuple[Floats, Floats]:
     """Scale and (positive) minimum of each sub-block (..., 32) that minimise the weighted squared error."""
     weight = np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + np.abs(x)
-    low = np.minimum(x.min(axis=-1, keepdims=True), np.float32(0))
-    spread = x.max(axis=-1, keepdims=True) - low
-    best_scale = (spread / np.float32(15))[..., 0]
-    best_low = low[..., 0]
+    high = x.max(axis=-1)
+    best_low = np.minimum(x.min(axis=-1), np.float32(0))
+    best_scale = (high - best_low) / np.float32(15)
     best_error = np.full(best_low.shape, np.inf, np.float32)
     sum_w, sum_x = weight.sum(axis=-1), (weight * x).sum(axis=-1)
     for shift in _TRIAL_SHIFTS:
-        q = np.rint((x - low) * ratio(np.float32(15) + shift, spread)).clip(0, 15)
+        inverse = ratio(
+            np.float32(15) + shift, high - best_low
+        )  # Each trial starts from the best minimum so far.
+        q = np.rint((x - best_low[..., None]) * inverse[..., None]).clip(0, 15)
         wq = weight * q
         sum_q, sum_qq, sum_xq = wq.sum(axis=-1), (wq * q).sum(axis=-1), (wq * x).sum(axis=-1)
         determinant = sum_w * sum_qq - sum_q * sum_q

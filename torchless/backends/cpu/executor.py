@@ -45,7 +45,9 @@ class _Layout:
         from torchless import _core
 
         if _core.PAGE_TOKENS != PAGE_TOKENS:
-            raise ImportError(f"torchless._core has pages of {_core.PAGE_TOKENS} tokens, Python of {PAGE_TOKENS}")
+            raise ImportError(
+                f"torchless._core has pages of {_core.PAGE_TOKENS} tokens, Python of {PAGE_TOKENS}"
+            )
         self.core = _core
         self.plan = plan
         self.source = source
@@ -63,7 +65,10 @@ class _Layout:
         self.attention = _common_attention(plan)
         self.lowered: LoweredPlan = lower(plan, self._activation_format)
         self.offsets, self.arena_bytes = plan_arena(
-            [Lifetime(self._rows(b.rows) * self._row_bytes(b.format, b.width), b.first, b.last) for b in self.lowered.buffers]
+            [
+                Lifetime(self._rows(b.rows) * self._row_bytes(b.format, b.width), b.first, b.last)
+                for b in self.lowered.buffers
+            ]
         )
         self.weight_bytes = sum(_core.packed_bytes(*self._matrix(name)) for name in self.matrices)
         kv = self.attention
@@ -107,7 +112,9 @@ class _Layout:
         for name in self.vectors:
             info = self.source.tensors[name]
             if info.type not in _VECTOR_TYPES:
-                raise UnsupportedError(f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}")
+                raise UnsupportedError(
+                    f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}"
+                )
 
 
 class CpuExecutor:
@@ -220,7 +227,12 @@ class CpuExecutor:
                 args["layer"] = layers[args["layer"]]
             if stage.kind == "matmul":
                 args["parts"] = [
-                    (handles["matrix"][weight], -1 if bias is None else handles["vector"][bias], out, accumulate)
+                    (
+                        handles["matrix"][weight],
+                        -1 if bias is None else handles["vector"][bias],
+                        out,
+                        accumulate,
+                    )
                     for weight, bias, out, accumulate in args["parts"]
                 ]
             getattr(core, stage.kind)(**args)

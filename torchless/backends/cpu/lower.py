@@ -92,7 +92,9 @@ class _Lowering:
     def run(self) -> LoweredPlan:
         for spec in dict.fromkeys(op.spec for op in self.plan.ops if isinstance(op, Rope)):
             pairs = len(spec.inv_freq)
-            self.result.ropes.append((spec, self._buffer("tokens", F32, pairs), self._buffer("tokens", F32, pairs)))
+            self.result.ropes.append(
+                (spec, self._buffer("tokens", F32, pairs), self._buffer("tokens", F32, pairs))
+            )
         for index, op in enumerate(self.plan.ops):
             if index not in self.done:
                 self._emit(index, op)
@@ -127,7 +129,9 @@ class _Lowering:
         elif isinstance(op, Glu):
             gate, up = self._read(op.gate, F32), self._read(op.up, F32)
             for_direct, rest = self._formats_of(op.out)
-            self._stage("glu", gate=gate, up=up, out=self._define(op.out, for_direct), activation=op.activation)
+            self._stage(
+                "glu", gate=gate, up=up, out=self._define(op.out, for_direct), activation=op.activation
+            )
             self._convert(op.out, rest)
         elif isinstance(op, Add):
             a, b = self._read(op.a, F32), self._read(op.b, F32)
@@ -197,7 +201,9 @@ class _Lowering:
                 continue
             buffer = self._read(rope.x, F32)
             if len(self.uses[rope.x.id]) > 1 or len(self.uses[value.id]) > 1:
-                raise UnsupportedError("the cpu backend rotates in place, but the plan uses a rotated value twice")
+                raise UnsupportedError(
+                    "the cpu backend rotates in place, but the plan uses a rotated value twice"
+                )
             index = [spec for spec, _, _ in self.result.ropes].index(rope.spec)
             parts.append((buffer, num_heads, op.head_dim, index))
             buffers.append(buffer)

@@ -145,10 +145,15 @@ class ReferenceExecutor:
         """Raises ValueError naming what is wrong with a malformed batch."""
         n, runs = len(batch.token_ids), len(batch.run_starts) - 1
         problems = {
-            f"{n} tokens; a step takes 1 to {self.options.max_batch_tokens}": not 1 <= n <= self.options.max_batch_tokens,
-            f"{len(batch.output_rows)} outputs; a step takes up to {self.options.max_outputs}": len(batch.output_rows)
+            f"{n} tokens; a step takes 1 to {self.options.max_batch_tokens}": not 1
+            <= n
+            <= self.options.max_batch_tokens,
+            f"{len(batch.output_rows)} outputs; a step takes up to {self.options.max_outputs}": len(
+                batch.output_rows
+            )
             > self.options.max_outputs,
-            "array lengths do not fit together": len(batch.positions) != n or len(batch.page_starts) != runs + 1,
+            "array lengths do not fit together": len(batch.positions) != n
+            or len(batch.page_starts) != runs + 1,
         }
         for problem, found in problems.items():
             if found:
@@ -157,7 +162,10 @@ class ReferenceExecutor:
             raise ValueError(f"malformed batch: a token id is outside the vocabulary of {self.vocab_size}")
         if ((batch.page_ids < 0) | (batch.page_ids >= self.options.num_pages)).any():
             raise ValueError("malformed batch: page id out of range")
-        for starts, length, name in ((batch.run_starts, n, "run"), (batch.page_starts, len(batch.page_ids), "page")):
+        for starts, length, name in (
+            (batch.run_starts, n, "run"),
+            (batch.page_starts, len(batch.page_ids), "page"),
+        ):
             if starts[0] != 0 or starts[-1] != length or (np.diff(starts) <= 0).any():
                 raise ValueError(f"malformed batch: {name}_starts do not span their array")
         for run in range(runs):

@@ -49,7 +49,8 @@ def rope(x: Array, positions: npt.NDArray[np.int32], num_heads: int, head_dim: i
     a, b = heads[..., first].copy(), heads[..., second].copy()
     heads[..., first] = a * cos - b * sin
     heads[..., second] = a * sin + b * cos
-    return heads.reshape(x.shape)
+    turned: Array = heads.reshape(x.shape)
+    return turned
 
 
 def attend(q: Array, k: Array, v: Array, first_position: int, scale: float, window: int | None) -> Array:
@@ -79,6 +80,7 @@ def glu(gate: Array, up: Array, activation: Activation) -> Array:
     elif activation == "gelu_tanh":
         active = 0.5 * gate * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (gate + 0.044715 * gate**3)))
     else:
-        active = 0.5 * gate * (1.0 + np.vectorize(math.erf, otypes=[np.float64])(gate / math.sqrt(2.0)))
+        erf = np.vectorize(math.erf, otypes=[np.float64])
+        active = 0.5 * gate * (1.0 + erf(gate / math.sqrt(2.0)))
     result: Array = active * up
     return result

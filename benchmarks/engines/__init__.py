@@ -1,0 +1,1 @@
+"""One file per engine that `worker.py` can run: a class `Engine(settings)` with plain methods."""

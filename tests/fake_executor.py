@@ -1,0 +1,87 @@
+"""An executor without a model: it checks every batch and gives logits that depend on all tokens before them.
+
+Tokens are kept in pages as keys and values would be. The logits of a row are a hash of the tokens that its
+page table leads to, so that a wrong page, position, chunk or neighbour changes them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+
+from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions
+
+
+def expected_logits(tokens, vocab_size: int) -> np.ndarray:
+    """The logits that follow `tokens`: what every way of computing them must give."""
+    digest = hashlib.blake2b(np.asarray(tokens, np.int32).tobytes(), digest_size=8).digest()
+    random = np.random.default_rng(int.from_bytes(digest, "little"))
+    return random.normal(size=vocab_size).astype(np.float32) * 3
+
+
+class FakeExecutor:
+    """Follows the contract of `backends.base.Executor`."""
+
+    def __init__(self, *, vocab_size=50, num_pages=64, max_batch_tokens=32, max_outputs=8, favourites=()):
+        self.options = ExecutorOptions(num_pages, max_batch_tokens, max_outputs, num_threads=1)
+        self.vocab_size = vocab_size
+        self.favourites = dict(favourites)  # length of a sequence -> token that then gets the largest logit
+        self.released: list[int] = []
+        self.batches: list[Batch] = []
+        self.fail_at: dict[int, BaseException] = {}  # number of a step -> what it raises
+        self.closed = False
+        self._tokens = np.full((num_pages, PAGE_TOKENS), -1, np.int32)
+        self._logits = np.empty((max_outputs, vocab_size), np.float32)
+
+    def step(self, batch: Batch) -> np.ndarray:
+        assert not self.closed
+        self.batches.append(batch)
+        self._check(batch)
+        contexts = []
+        for i in range(len(batch.run_starts) - 1):
+            rows = slice(batch.run_starts[i], batch.run_starts[i + 1])
+            table = batch.page_ids[batch.page_starts[i] : batch.page_starts[i + 1]]
+            positions = batch.positions[rows]
+            self._tokens[table[positions // PAGE_TOKENS], positions % PAGE_TOKENS] = batch.token_ids[rows]
+            stored = self._tokens[table].reshape(-1)
+            contexts += [stored[: p + 1].copy() for p in positions]
+        error = self.fail_at.pop(len(self.batches), None)
+        if error is not None:
+            raise error
+        self._logits[:] = np.nan  # the last step's rows are gone
+        for i, row in enumerate(batch.output_rows):
+            context = contexts[row]
+            assert (context >= 0).all(), "read a position that was never written"
+            self._logits[i] = expected_logits(context, self.vocab_size)
+            if len(context) in self.favourites:
+                self._logits[i, self.favourites[len(context)]] = 100
+        return self._logits[: len(batch.output_rows)]
+
+    def _check(self, batch: Batch) -> None:
+        arrays = [getattr(batch, name) for name in Batch.__slots__]
+        assert all(a.dtype == np.int32 and a.ndim == 1 and a.flags.c_contiguous for a in arrays)
+        num_rows, num_runs = len(batch.token_ids), len(batch.run_starts) - 1
+        assert num_runs >= 1 and len(batch.page_starts) == num_runs + 1 and len(batch.positions) == num_rows
+        assert 1 <= num_rows <= self.options.max_batch_tokens
+        assert len(batch.output_rows) <= self.options.max_outputs
+        assert batch.run_starts[0] == 0 and batch.run_starts[-1] == num_rows
+        assert batch.page_starts[0] == 0 and batch.page_starts[-1] == len(batch.page_ids)
+        assert (np.diff(batch.run_starts) >= 1).all() and (np.diff(batch.output_rows) >= 1).all()
+        assert ((batch.token_ids >= 0) & (batch.token_ids < self.vocab_size)).all()
+        assert ((batch.page_ids >= 0) & (batch.page_ids < self.options.num_pages)).all()
+        assert len(set(batch.page_ids.tolist())) == len(batch.page_ids), "two runs share a page"
+        for i in range(num_runs):
+            positions = batch.positions[batch.run_starts[i] : batch.run_starts[i + 1]]
+            assert (np.diff(positions) == 1).all()
+            assert (batch.page_starts[i + 1] - batch.page_starts[i]) * PAGE_TOKENS > positions[-1]
+
+    def release_pages(self, page_ids: np.ndarray) -> None:
+        self.released += page_ids.tolist()
+        self._tokens[page_ids] = -1
+
+    def memory_bytes(self) -> dict[str, int]:
+        return {"weights": 1, "scratch": 1, "kv_used": 0, "kv_page": 1}
+
+    def close(self) -> None:
+        self.closed = True

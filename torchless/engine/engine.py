@@ -1,0 +1,126 @@
+"""The engine: one step computes, samples and books the next tokens of all sequences that are under way."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.backends.base import Executor
+from torchless.engine.pages import PageAllocator
+from torchless.engine.scheduler import Run, Schedule, Scheduler
+from torchless.engine.sequence import Sequence
+
+__all__ = ["Engine", "StepResult"]
+
+
+class StepResult(NamedTuple):
+    """What a step did."""
+
+    num_tokens: int
+    finished: list[Sequence]
+
+
+class Engine:
+    """Runs sequences through an executor, many at a time. Not thread-safe: one caller at a time.
+
+    Example:
+        engine = Engine(executor)
+        engine.add(sequence)
+        while sequence.finish_reason is None:
+            engine.step()
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        options = executor.options
+        self.pages = PageAllocator(options.num_pages)
+        self.scheduler = Scheduler(self.pages, options.max_batch_tokens, options.max_outputs)
+        self._in_doubt: Sequence | None = None  # half-way through `_settle`
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a sequence; it takes part from the next step that has room for it."""
+        self.scheduler.add(sequence)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """Ends a sequence now, if it has not ended, and frees its pages."""
+        if sequence.finish_reason is None:
+            sequence.finish_reason = "cancelled"
+        if sequence.state in ("waiting", "running"):
+            self._release(self.scheduler.remove(sequence))
+
+    def step(self) -> StepResult:
+        """One step of everything that is under way.
+
+        An exception (also KeyboardInterrupt) leaves the engine usable once `recover` was called.
+        """
+        schedule = self.scheduler.schedule()
+        logits = self._run(schedule)
+        tokens = self._sample(schedule, logits)
+        finished = self._post_process(schedule, logits, tokens)
+        return StepResult(sum(run.num_tokens for run in schedule.runs), finished)
+
+    def recover(self) -> None:
+        """Repairs the books after a step that raised. What the step had computed is computed again.
+
+        A sequence that was being booked at that moment is cancelled, since its reader may have seen a part.
+        """
+        in_doubt, self._in_doubt = self._in_doubt, None
+        if in_doubt is not None and in_doubt.finish_reason is None:
+            in_doubt.finish_reason = "cancelled"
+        if in_doubt is not None and in_doubt.finish_reason is not None:
+            in_doubt.state = "finished"
+        self.scheduler.recover()
+
+    # -- the parts of a step ----------------------------------------------------------------------
+
+    def _run(self, schedule: Schedule) -> npt.NDArray[np.float32]:
+        if schedule.batch is None:
+            return np.empty((0, self.executor.vocab_size), dtype=np.float32)
+        return self.executor.step(schedule.batch)
+
+    def _sample(self, schedule: Schedule, logits: npt.NDArray[np.float32]) -> list[int | None]:
+        """The next token of each run, None where it has none."""
+        return [
+            run.sequence.sampler.pick(logits[run.first_output], run.sequence.history)
+            if run.sequence.sampler is not None and run.num_outputs
+            else None
+            for run in schedule.runs
+        ]
+
+    def _post_process(
+        self, schedule: Schedule, logits: npt.NDArray[np.float32], tokens: list[int | None]
+    ) -> list[Sequence]:
+        """Books the step; returns the sequences that it ended, whose pages are free again."""
+        finished = []
+        for run, token in zip(schedule.runs, tokens, strict=True):
+            self._in_doubt = run.sequence
+            self._settle(run, logits[run.first_output : run.first_output + run.num_outputs], token)
+            if run.sequence.finish_reason is not None:
+                self._release(self.scheduler.remove(run.sequence))
+                finished.append(run.sequence)
+            self._in_doubt = None
+        return finished
+
+    @staticmethod
+    def _settle(run: Run, rows: npt.NDArray[np.float32], token: int | None) -> None:
+        """Books one run: its tokens are computed, its rows are kept or hashed, its new token is appended."""
+        sequence = run.sequence
+        if sequence.logits is not None:
+            first = sequence.num_computed_tokens
+            sequence.logits[first : first + run.num_outputs] = rows
+        sequence.num_computed_tokens += run.num_tokens
+        if token is not None:
+            if sequence.digest is not None:
+                sequence.digest.update(rows.data)
+            sequence.append(token)
+            if sequence.accept is not None:
+                sequence.finish_reason = sequence.accept(token)
+        if sequence.finish_reason is None and sequence.is_at_end:
+            sequence.finish_reason = "length"
+
+    def _release(self, page_ids: npt.NDArray[np.int32]) -> None:
+        """Gives the memory of freed pages back to the operating system."""
+        if len(page_ids):
+            self.executor.release_pages(page_ids)

@@ -1,0 +1,240 @@
+"""Chooses what the next step computes: decodes first, then chunks of prompts, oldest sequence first.
+
+Sequences are *running* (they own pages) or *waiting* (they own none); every running one is older than
+every waiting one. When pages run out an older sequence takes those of the youngest running one, which waits
+and computes its tokens again later. The oldest can thus always go on, so everything ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.backends.base import PAGE_TOKENS, Batch
+from torchless.engine.pages import PageAllocator
+from torchless.engine.sequence import Sequence
+
+__all__ = ["Run", "Schedule", "Scheduler"]
+
+
+class Run(NamedTuple):
+    """A sequence's share of a step: its next `num_tokens` pending tokens, of which the last
+    `num_outputs` rows give logits, found in the step's logits from row `first_output` on."""
+
+    sequence: Sequence
+    num_tokens: int
+    first_output: int
+    num_outputs: int
+
+
+class Schedule(NamedTuple):
+    """What a step computes, for the executor and for the engine. `batch` is None when nothing is left."""
+
+    batch: Batch | None
+    runs: list[Run]
+
+
+class Scheduler:
+    """Queues and page tables of all sequences of one engine.
+
+    Args:
+        pages: the executor's pages.
+        max_batch_tokens: most token rows in a step.
+        max_outputs: most logits rows in a step; also most sequences that run at once, so that each of
+            them can decode in every step.
+    """
+
+    def __init__(self, pages: PageAllocator, max_batch_tokens: int, max_outputs: int) -> None:
+        self.pages = pages
+        self.max_batch_tokens = max_batch_tokens
+        self.max_outputs = max_outputs
+        self.running: list[Sequence] = []  # oldest first
+        self.waiting: deque[Sequence] = deque()  # oldest first
+        self._num_arrivals = 0
+        # The step being put together: sequences with (tokens, outputs), and what is left of the limits.
+        self._chosen: dict[Sequence, tuple[int, int]] = {}
+        self._tokens_left = 0
+        self._outputs_left = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """True when no sequence is left."""
+        return not self.running and not self.waiting
+
+    def sequences(self) -> Iterator[Sequence]:
+        """All sequences, oldest first."""
+        return chain(self.running, self.waiting)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queues a new sequence behind all others."""
+        needed = pages_for(sequence.max_tokens)
+        if needed > self.pages.num_pages:
+            raise ValueError(f"a sequence may need {needed} pages, there are {self.pages.num_pages}")
+        sequence.arrival = self._num_arrivals
+        self._num_arrivals += 1
+        sequence.state = "waiting"
+        self.waiting.append(sequence)
+
+    def remove(self, sequence: Sequence) -> npt.NDArray[np.int32]:
+        """Takes a sequence out of the queues; returns the pages that this freed."""
+        queue = self.running if sequence.state == "running" else self.waiting
+        sequence.state = "finished"  # before the queues, as everywhere: `recover` goes by the state
+        queue.remove(sequence)
+        freed = sequence.take_pages()
+        self.pages.free(freed.tolist())
+        return freed
+
+    def schedule(self) -> Schedule:
+        """Puts the next step together."""
+        self._chosen.clear()
+        self._tokens_left = self.max_batch_tokens
+        self._outputs_left = self.max_outputs
+        running = tuple(self.running)  # preemption changes the list
+        prefilling = [sequence for sequence in running if not self._choose_decode(sequence)]
+        for sequence in prefilling:
+            self._choose(sequence)
+        self._admit()
+        return self._assemble()
+
+    def recover(self) -> None:
+        """Makes queues and pages agree again after a step that ended anywhere with an exception."""
+        members = {*self.running, *self.waiting}
+        for sequence in members:
+            if sequence.state != "running":
+                sequence.take_pages()
+        everyone = sorted((s for s in members if s.state != "finished"), key=lambda s: s.arrival)
+        self.running = [s for s in everyone if s.state == "running"]
+        self.waiting = deque(s for s in everyone if s.state == "waiting")
+        tables = (s.page_ids[: s.num_pages].tolist() for s in self.running)
+        self.pages.rebuild(page for table in tables for page in table)
+
+    # -- choosing ---------------------------------------------------------------------------------
+
+    def _choose_decode(self, sequence: Sequence) -> bool:
+        """Chooses a sequence that has one pending token; False when it has more."""
+        if sequence.num_pending_tokens > 1:
+            return False
+        self._choose(sequence)
+        return True
+
+    def _choose(self, sequence: Sequence) -> None:
+        """Gives the sequence its share of what is left of the step, if pages can be had for it."""
+        if sequence.state != "running":  # preempted while this step was put together
+            return
+        num_tokens = min(sequence.num_pending_tokens, self._tokens_left)
+        if sequence.logits is not None:
+            num_tokens = num_outputs = min(num_tokens, self._outputs_left)
+        else:
+            num_outputs = int(num_tokens == sequence.num_pending_tokens)
+            if num_outputs > self._outputs_left:
+                num_tokens, num_outputs = num_tokens - 1, 0
+        if num_tokens < 1 or not self._reserve(sequence, sequence.num_computed_tokens + num_tokens):
+            return
+        self._chosen[sequence] = (num_tokens, num_outputs)
+        self._tokens_left -= num_tokens
+        self._outputs_left -= num_outputs
+
+    def _admit(self) -> None:
+        """Starts waiting sequences, in order, while all pages of their known tokens can be had."""
+        while self.waiting and self._tokens_left and len(self.running) < self._max_running:
+            promised = sum(pages_for(s.num_tokens) - s.num_pages for s in self.running)
+            if pages_for(self.waiting[0].num_tokens) > self.pages.num_free - promised:
+                return
+            sequence = self.waiting[0]
+            sequence.state = "running"  # before the queues: `recover` goes by the state
+            self.running.append(sequence)
+            self.waiting.popleft()
+            if sequence.started_at is None:
+                sequence.started_at = time.perf_counter()
+            self._choose(sequence)
+
+    @property
+    def _max_running(self) -> int:
+        return min(self.max_outputs, self.max_batch_tokens)
+
+    # -- pages ------------------------------------------------------------------------------------
+
+    def _reserve(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Extends the page table to `num_tokens` tokens, preempting younger sequences if it must."""
+        missing = pages_for(num_tokens) - sequence.num_pages
+        if missing <= 0:
+            return True
+        while self.pages.num_free < missing:
+            youngest = self.running[-1]
+            if youngest is sequence:
+                return False
+            self._preempt(youngest)
+        sequence.add_pages(self.pages.alloc(missing))
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Sends the youngest running sequence back to the head of the queue, without its pages."""
+        num_tokens, num_outputs = self._chosen.pop(sequence, (0, 0))
+        self._tokens_left += num_tokens
+        self._outputs_left += num_outputs
+        sequence.state = "waiting"  # before the queues, as above
+        self.waiting.appendleft(sequence)
+        self.running.pop()
+        sequence.num_preemptions += 1
+        self.pages.free(sequence.take_pages().tolist())
+
+    # -- the batch --------------------------------------------------------------------------------
+
+    def _assemble(self) -> Schedule:
+        """The chosen runs as one ragged batch."""
+        chosen = self._chosen
+        if not chosen:
+            return Schedule(None, [])
+        if len(chosen) == 1:
+            ((sequence, (num_tokens, num_outputs)),) = chosen.items()
+            return _assemble_one(sequence, num_tokens, num_outputs)
+        runs: list[Run] = []
+        token_ids, positions, page_ids, output_rows = [], [], [], []
+        run_starts, page_starts = [0], [0]
+        num_rows = num_output_rows = num_pages = 0
+        for sequence, (num_tokens, num_outputs) in chosen.items():
+            start = sequence.num_computed_tokens
+            token_ids.append(sequence.tokens[start : start + num_tokens])
+            positions.append(np.arange(start, start + num_tokens, dtype=np.int32))
+            page_ids.append(sequence.page_ids[: sequence.num_pages])
+            num_rows += num_tokens
+            output_rows.append(np.arange(num_rows - num_outputs, num_rows, dtype=np.int32))
+            runs.append(Run(sequence, num_tokens, num_output_rows, num_outputs))
+            num_output_rows += num_outputs
+            num_pages += sequence.num_pages
+            run_starts.append(num_rows)
+            page_starts.append(num_pages)
+        batch = Batch(
+            np.concatenate(token_ids),
+            np.concatenate(positions),
+            np.array(run_starts, dtype=np.int32),
+            np.concatenate(page_ids),
+            np.array(page_starts, dtype=np.int32),
+            np.concatenate(output_rows),
+        )
+        return Schedule(batch, runs)
+
+
+def _assemble_one(sequence: Sequence, num_tokens: int, num_outputs: int) -> Schedule:
+    """The batch of a single run: the common case, without copies."""
+    start = sequence.num_computed_tokens
+    batch = Batch(
+        sequence.tokens[start : start + num_tokens],
+        np.arange(start, start + num_tokens, dtype=np.int32),
+        np.array([0, num_tokens], dtype=np.int32),
+        sequence.page_ids[: sequence.num_pages],
+        np.array([0, sequence.num_pages], dtype=np.int32),
+        np.arange(num_tokens - num_outputs, num_tokens, dtype=np.int32),
+    )
+    return Schedule(batch, [Run(sequence, num_tokens, 0, num_outputs)])
+
+
+def pages_for(num_tokens: int) -> int:
+    """Pages that hold `num_tokens` tokens."""
+    return -(-num_tokens // PAGE_TOKENS)

@@ -1,0 +1,147 @@
+"""The state of one sequence: its tokens, how many of them are computed, and the pages that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from torchless.results import FinishReason
+    from torchless.sampling.chain import Sampler
+
+__all__ = ["Sequence", "State"]
+
+State = Literal["new", "waiting", "running", "finished"]
+
+
+class Sequence:
+    """One run of tokens that the engine computes, and extends when it has a sampler.
+
+    A *generating* sequence has a `sampler` and grows by one token a step until `accept` or a limit ends it.
+    A *scoring* sequence has `logits` instead: the rows of all its tokens are copied there and it ends.
+
+    Attributes (who writes them):
+        tokens: int32 buffer, prompt first; ``tokens[:num_tokens]`` is valid (`append`).
+        num_prompt_tokens, max_tokens: fixed; the sequence ends with reason ``length`` at `max_tokens`
+            tokens, prompt included.
+        num_tokens: tokens known (`append`).
+        num_computed_tokens: leading tokens whose keys and values lie in the pages (engine after a
+            step; scheduler back to 0 on preemption).
+        page_ids, num_pages: page table, ``page_ids[:num_pages]`` is valid (`add_pages`, `take_pages`).
+        state, arrival: place in the scheduler's queues and age in them (scheduler).
+        num_preemptions: how often its pages were taken away (scheduler).
+        started_at: clock at the first step it took part in, in seconds (scheduler).
+        finish_reason: why it ended, None before (engine).
+        digest: running hash of the logits that were sampled from, or None (engine).
+    """
+
+    __slots__ = (
+        "accept",
+        "arrival",
+        "digest",
+        "finish_reason",
+        "logits",
+        "max_tokens",
+        "num_computed_tokens",
+        "num_pages",
+        "num_preemptions",
+        "num_prompt_tokens",
+        "num_tokens",
+        "page_ids",
+        "sampler",
+        "started_at",
+        "state",
+        "tokens",
+    )
+
+    def __init__(
+        self,
+        prompt_ids: npt.NDArray[np.int32],
+        *,
+        max_tokens: int,
+        sampler: Sampler | None = None,
+        accept: Callable[[int], FinishReason | None] | None = None,
+        logits: npt.NDArray[np.float32] | None = None,
+        hash_logits: bool = False,
+    ) -> None:
+        """A sequence that has computed nothing yet.
+
+        Args:
+            prompt_ids: int32 (n,), n >= 1; copied.
+            max_tokens: total length at which it ends, prompt included.
+            sampler: picks the next token; None for a scoring sequence.
+            accept: told every new token as it is appended; a reason ends the sequence there.
+            logits: float32 (n, vocab) that receives all rows of a scoring sequence.
+            hash_logits: keep `digest`.
+        """
+        self.num_prompt_tokens = len(prompt_ids)
+        if self.num_prompt_tokens < 1:
+            raise ValueError("a sequence needs at least one token")
+        if (sampler is None) == (logits is None):
+            raise ValueError("a sequence either samples or keeps its logits")
+        self.tokens = np.array(prompt_ids, dtype=np.int32)
+        self.num_tokens = self.num_prompt_tokens
+        self.num_computed_tokens = 0
+        self.max_tokens = max_tokens
+        self.page_ids: npt.NDArray[np.int32] = np.empty(4, dtype=np.int32)
+        self.num_pages = 0
+        self.sampler = sampler
+        self.accept = accept
+        self.logits = logits
+        self.digest = blake2b(digest_size=8) if hash_logits else None
+        self.state: State = "new"
+        self.arrival = -1
+        self.num_preemptions = 0
+        self.started_at: float | None = None
+        self.finish_reason: FinishReason | None = None
+
+    @property
+    def num_pending_tokens(self) -> int:
+        """Tokens known but not computed: 1 while decoding, more during prefill."""
+        return self.num_tokens - self.num_computed_tokens
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether it may not go on: all tokens are scored, or the next one would be one too many."""
+        if self.sampler is None:
+            return self.num_computed_tokens == self.num_tokens
+        return self.num_tokens >= self.max_tokens
+
+    @property
+    def history(self) -> npt.NDArray[np.int32]:
+        """All tokens so far, a view."""
+        history: npt.NDArray[np.int32] = self.tokens[: self.num_tokens]
+        return history
+
+    def append(self, token_id: int) -> None:
+        """Adds a generated token; the buffer doubles when it is full, so that this is O(1)."""
+        if self.num_tokens == len(self.tokens):
+            self.tokens = _grown(self.tokens, self.num_tokens + 1)
+        self.tokens[self.num_tokens] = token_id
+        self.num_tokens += 1
+
+    def add_pages(self, page_ids: list[int]) -> None:
+        """Extends the page table."""
+        end = self.num_pages + len(page_ids)
+        if end > len(self.page_ids):
+            self.page_ids = _grown(self.page_ids, end)
+        self.page_ids[self.num_pages : end] = page_ids
+        self.num_pages = end
+
+    def take_pages(self) -> npt.NDArray[np.int32]:
+        """Empties the page table and returns what it held; nothing is computed any more."""
+        taken: npt.NDArray[np.int32] = self.page_ids[: self.num_pages].copy()
+        self.num_pages = 0
+        self.num_computed_tokens = 0
+        return taken
+
+
+def _grown(buffer: npt.NDArray[np.int32], needed: int) -> npt.NDArray[np.int32]:
+    """A copy of `buffer` with room for `needed` elements and as much again as it had."""
+    larger = np.empty(max(needed, 2 * len(buffer), 64), dtype=np.int32)
+    larger[: len(buffer)] = buffer
+    return larger

@@ -1,0 +1,149 @@
+"""One answer in the making: from token ids to text, where it stops, and how long it took."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.engine.sequence import Sequence
+from torchless.results import Chunk, Completion, FinishReason, Timings, Usage
+from torchless.sampling.chain import Sampler
+from torchless.sampling.parameters import SamplingParams
+from torchless.text.stream import StopMatcher, TextStream
+from torchless.text.tokenizer import Tokenizer
+
+__all__ = ["Generation"]
+
+
+class Generation:
+    """A request between its call and its completion. Belongs to the thread that holds the engine.
+
+    Attributes:
+        sequence: what the engine computes for it.
+    """
+
+    def __init__(
+        self,
+        prompt_ids: npt.NDArray[np.int32],
+        params: SamplingParams,
+        tokenizer: Tokenizer,
+        *,
+        context_length: int,
+        continuation: bool,
+        logits_hash: bool,
+        called_at: float,
+    ) -> None:
+        """Sets a request up.
+
+        Args:
+            prompt_ids: shorter than the context.
+            params: with a seed.
+            tokenizer: turns ids into text and knows the end tokens.
+            context_length: most tokens of prompt and answer together.
+            continuation: the answer goes on with the text of the prompt, so that a space in front stays.
+            logits_hash: whether `Completion.logits_hash` is wanted.
+            called_at: clock when the user asked, in seconds.
+        """
+        self._called_at = called_at
+        self._params = params
+        self._eos_ids: Collection[int] = frozenset(tokenizer.eos_ids)
+        num_left = context_length - len(prompt_ids)
+        num_new = num_left if params.max_tokens is None else min(params.max_tokens, num_left)
+        self.sequence = Sequence(
+            prompt_ids,
+            max_tokens=len(prompt_ids) + num_new,
+            sampler=Sampler(params, self._eos_ids),
+            accept=self._accept,
+            hash_logits=logits_hash,
+        )
+        self._stream = TextStream(tokenizer, continuation=continuation)
+        self._num_tokens_with_text = tokenizer.vocab_size  # the model may have padded its vocabulary
+        self._stops = StopMatcher(params.stop)
+        self._token_ids: list[int] = []  # all generated, without the end token
+        self._pieces: list[str] = []  # all text that is certain
+        self._num_taken_ids = 0  # how much of both `take` has handed out
+        self._num_taken_pieces = 0
+        self._is_flushed = False
+        self._num_picked = 0  # tokens picked, the end token included
+        self._first_token_at = 0.0
+        self._last_token_at = 0.0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether `take` has something to return."""
+        return len(self._pieces) > self._num_taken_pieces or self.sequence.finish_reason is not None
+
+    def take(self) -> Chunk | None:
+        """What is new since the last call; None when nothing is. The last chunk carries the completion."""
+        if not self.has_news:
+            return None
+        completion = self.completion() if self.sequence.finish_reason is not None else None
+        chunk = Chunk(
+            "".join(self._pieces[self._num_taken_pieces :]),
+            tuple(self._token_ids[self._num_taken_ids :]),
+            self.sequence.finish_reason,
+            completion,
+        )
+        self._num_taken_pieces = len(self._pieces)
+        self._num_taken_ids = len(self._token_ids)
+        return chunk
+
+    def completion(self) -> Completion:
+        """The whole answer, once the sequence has ended."""
+        sequence = self.sequence
+        reason = sequence.finish_reason
+        assert reason is not None, "the sequence has not ended"
+        self._flush()
+        return Completion(
+            text="".join(self._pieces),
+            token_ids=tuple(self._token_ids),
+            finish_reason=reason,
+            usage=Usage(sequence.num_prompt_tokens, len(self._token_ids)),
+            timings=self._timings(),
+            params=self._params,
+            logits_hash=sequence.digest.hexdigest() if sequence.digest is not None else "",
+        )
+
+    def _accept(self, token_id: int) -> FinishReason | None:
+        """Takes the next token; says "stop" where it ends the text. Called by the engine, once a token."""
+        self._last_token_at = time.perf_counter()
+        if not self._num_picked:
+            self._first_token_at = self._last_token_at
+        self._num_picked += 1
+        if token_id in self._eos_ids:
+            return "stop"
+        self._token_ids.append(token_id)
+        return self._emit(self._stream.push(token_id) if token_id < self._num_tokens_with_text else "")
+
+    def _emit(self, text: str) -> FinishReason | None:
+        """Adds text up to a stop string."""
+        if text:
+            text = self._stops.push(text)
+        if text:
+            self._pieces.append(text)
+        return None if self._stops.matched is None else "stop"
+
+    def _flush(self) -> None:
+        """Lets out the text that was held back because more might have followed."""
+        if self._is_flushed:
+            return
+        self._is_flushed = True
+        self._emit(self._stream.flush())
+        self._pieces.append(self._stops.flush())
+
+    def _timings(self) -> Timings:
+        started_at = self.sequence.started_at
+        if not self._num_picked or started_at is None:
+            return Timings(0.0, 0.0, 0.0, 0.0, 0.0)
+        prefill = self._first_token_at - started_at
+        decode = self._last_token_at - self._first_token_at
+        return Timings(
+            prefill_ms=prefill * 1e3,
+            decode_ms=decode * 1e3,
+            time_to_first_token_ms=(self._first_token_at - self._called_at) * 1e3,
+            prefill_tokens_per_second=self.sequence.num_prompt_tokens / prefill if prefill > 0 else 0.0,
+            decode_tokens_per_second=(self._num_picked - 1) / decode if decode > 0 else 0.0,
+        )

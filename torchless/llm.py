@@ -1,0 +1,278 @@
+"""The facade: load a model, then generate, chat, stream, batch or read its logits."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Sequence as SequenceOf
+from functools import partial
+from types import TracebackType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.backends.base import KvType, Progress
+from torchless.engine.runner import Runner
+from torchless.engine.sequence import Sequence
+from torchless.errors import ContextLengthError, OutOfMemoryError
+from torchless.generation import Generation
+from torchless.loading import LoadedModel, load_model, load_settings
+from torchless.memory import available_memory, format_bytes
+from torchless.models import ModelConfig
+from torchless.plan import Plan
+from torchless.prompts import Prompts
+from torchless.results import Chunk, Completion
+from torchless.sampling.parameters import SamplingParams
+from torchless.text.tokenizer import Tokenizer
+
+__all__ = ["LLM", "load"]
+
+Prompt = str | SequenceOf[int]
+
+
+def load(
+    model: str | os.PathLike[str] | None = None,
+    *,
+    ctx: int | Literal["auto"] = "auto",
+    threads: int | Literal["auto"] = "auto",
+    kv: KvType = "f16",
+    backend: str = "cpu",
+    batch_tokens: int = 512,
+    chat_template: str | None = None,
+    progress: Progress | None = None,
+    **aliases: Any,
+) -> LLM:
+    """Opens a model and makes it ready to run.
+
+    Args:
+        model: a GGUF file or a Hugging Face folder; None is the small built-in model.
+        ctx: most tokens of prompt and answer together; "auto" is what the model was trained for, at most
+            4096, and less where memory is short.
+        threads: worker threads; "auto" is the physical cores that this process may use.
+        kv: number format of cached keys and values.
+        backend: a folder of `torchless/backends`: "cpu", or "reference" (float64, slow, exact).
+        batch_tokens: most tokens computed in one step; prompts are cut into chunks of this size.
+        chat_template: Jinja source that replaces the model's own.
+        progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
+        **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
+
+    Raises:
+        ModelNotFoundError, FormatError, UnsupportedError: the model cannot be opened or run.
+        OutOfMemoryError: it does not fit into memory; nothing was allocated.
+        InvalidRequestError: an argument is out of range.
+        TypeError: an unknown argument; the message names the nearest one.
+
+    Example:
+        with torchless.load() as model:
+            print(model.generate("Once upon a time", max_tokens=40, seed=1).text)
+    """
+    named = {"ctx": ctx, "threads": threads, "kv": kv, "backend": backend, "batch_tokens": batch_tokens}
+    settings = load_settings(model, named, aliases, chat_template)
+    return LLM(load_model(settings, progress))
+
+
+class LLM:
+    """A loaded model. Made by `load`; usable from several threads; frees everything on `close`.
+
+    Attributes:
+        tokenizer: text to token ids and back.
+        config: what the model file says about its shape.
+        plan: what a step computes; prints as a listing.
+        defaults: sampling parameters where a request names none.
+        context_length: most tokens of prompt and answer together.
+    """
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        """Takes over a model that `loading.load_model` prepared."""
+        self.tokenizer: Tokenizer = loaded.tokenizer
+        self.config: ModelConfig = loaded.config
+        self.plan: Plan = loaded.plan
+        self.defaults: SamplingParams = loaded.defaults
+        self.context_length: int = loaded.context_length
+        self._loaded = loaded
+        self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
+        self._runner = Runner(loaded.executor)
+
+    # -- one request ------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: Prompt,
+        *,
+        parse_special: bool = False,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Completion:
+        """Continues a text or a list of token ids.
+
+        Args:
+            prompt: a text, which gets the model's begin token, or token ids, taken as they are. An empty
+                prompt starts from the begin token.
+            parse_special: read names of control tokens in the text (``<|im_end|>``) as those tokens.
+            logits_hash: fill `Completion.logits_hash`.
+            params: where the sampling parameters start from, instead of the model's `defaults`.
+            **sampling: fields of `SamplingParams`, also under other tools' names.
+
+        Raises:
+            ContextLengthError: the prompt does not fit; it is never cut.
+            InvalidRequestError: a parameter is out of range, or the prompt is empty and cannot be.
+            TokenizerError: the text is not valid Unicode.
+            TypeError: an unknown keyword; the message names the nearest one.
+        """
+        encode = partial(self._prompts.encode, prompt, parse_special=parse_special)
+        return _last(self._runner.run(self._generation(encode, params, sampling, logits_hash)))
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        parse_special: bool = False,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Generator[Chunk, None, None]:
+        """Like `generate`, in pieces as they come. Closing the iterator ends the request.
+
+        The arguments are checked now; the work begins with the first piece.
+        """
+        encode = partial(self._prompts.encode, prompt, parse_special=parse_special)
+        return self._runner.run(self._generation(encode, params, sampling, logits_hash))
+
+    def chat(
+        self,
+        messages: SequenceOf[Mapping[str, Any]],
+        *,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Completion:
+        """Answers a conversation: messages ``{"role": ..., "content": ...}``, rendered by the chat template.
+
+        Raises:
+            TemplateError: the model has no template, or the messages are malformed or refused by it.
+            ContextLengthError, InvalidRequestError, TokenizerError, TypeError: as in `generate`.
+        """
+        encode = partial(self._prompts.encode_chat, messages)
+        return _last(self._runner.run(self._generation(encode, params, sampling, logits_hash, is_chat=True)))
+
+    def stream_chat(
+        self,
+        messages: SequenceOf[Mapping[str, Any]],
+        *,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Generator[Chunk, None, None]:
+        """Like `chat`, in pieces as they come; see `stream`."""
+        encode = partial(self._prompts.encode_chat, messages)
+        return self._runner.run(self._generation(encode, params, sampling, logits_hash, is_chat=True))
+
+    # -- many at once -----------------------------------------------------------------------------
+
+    def batch(
+        self,
+        prompts: Iterable[Prompt],
+        *,
+        parse_special: bool = False,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> list[Completion]:
+        """Continues several prompts together, which is faster than one after another.
+
+        Each answer is what `generate` gives for its prompt alone. Without a seed each gets its own.
+        """
+        self._prompts.check_list(prompts)
+        encoders = [partial(self._prompts.encode, prompt, parse_special=parse_special) for prompt in prompts]
+        generations = [self._generation(encode, params, sampling, logits_hash) for encode in encoders]
+        self._runner.complete([generation.sequence for generation in generations])
+        return [generation.completion() for generation in generations]
+
+    def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
+        """The logits after every token of a text or of token ids: float32 (n_tokens, vocab).
+
+        Raises:
+            ContextLengthError: more tokens than the context holds.
+            OutOfMemoryError: the array would not fit into memory.
+            InvalidRequestError, TokenizerError: as in `generate`.
+        """
+        self._runner.check_usable()
+        ids = self._prompts.encode(prompt)
+        if len(ids) > self.context_length:
+            raise ContextLengthError(len(ids), self.context_length)
+        shape = (len(ids), self._loaded.executor.vocab_size)
+        available = available_memory()
+        if available is not None and shape[0] * shape[1] * 4 > available.num_bytes:
+            raise OutOfMemoryError(
+                f"the logits of {shape[0]} tokens take {format_bytes(shape[0] * shape[1] * 4)}, but "
+                f"{format_bytes(available.num_bytes)} are left ({available.limit}); ask for fewer tokens"
+            )
+        logits = np.empty(shape, dtype=np.float32)
+        self._runner.complete([Sequence(ids, max_tokens=len(ids), logits=logits)])
+        return logits
+
+    # -- the model itself -------------------------------------------------------------------------
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """What was loaded and what it takes: format, sizes, threads, context, bytes by purpose."""
+        return {**self._loaded.describe(), "memory_bytes": self._loaded.executor.memory_bytes()}
+
+    def close(self) -> None:
+        """Frees weights, pages and threads. Running requests fail with an error. Idempotent."""
+        if self._runner.close():
+            self._loaded.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._runner.is_closed else ""
+        options = self._loaded.executor.options
+        return (
+            f"<LLM {str(self._loaded.source.path)!r} ctx={self.context_length} kv={options.kv_type} "
+            f"threads={options.num_threads} backend={self._loaded.backend}{state}>"
+        )
+
+    def _generation(
+        self,
+        encode: Callable[[], npt.NDArray[np.int32]],
+        params: SamplingParams | None,
+        sampling: dict[str, Any],
+        logits_hash: bool,
+        *,
+        is_chat: bool = False,
+    ) -> Generation:
+        """A checked request; its clock starts before the prompt is encoded."""
+        called_at = time.perf_counter()
+        self._runner.check_usable()
+        resolved = (params or self.defaults).updated(**sampling).seeded()
+        self._prompts.check_bias(resolved.logit_bias)
+        ids = encode()
+        if len(ids) >= self.context_length:
+            raise ContextLengthError(len(ids), self.context_length)
+        return Generation(
+            ids,
+            resolved,
+            self.tokenizer,
+            context_length=self.context_length,
+            continuation=not is_chat,
+            logits_hash=logits_hash,
+            called_at=called_at,
+        )
+
+
+def _last(chunks: Generator[Chunk, None, None]) -> Completion:
+    completion = None
+    for chunk in chunks:
+        completion = chunk.completion
+    assert completion is not None
+    return completion

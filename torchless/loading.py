@@ -1,0 +1,260 @@
+"""Loading a model: settings checked, memory counted before any is taken, parts put together."""
+
+from __future__ import annotations
+
+import logging
+import operator
+import os
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from torchless import backends
+from torchless.backends.base import Backend, Executor, KvType, Progress
+from torchless.errors import InvalidRequestError, ModelNotFoundError
+from torchless.fitting import fit
+from torchless.keywords import resolve_keywords
+from torchless.models import ModelConfig, record_plan
+from torchless.plan import Plan
+from torchless.processors import usable_cores
+from torchless.sampling.parameters import SamplingParams
+from torchless.text.tokenizer import Tokenizer
+from torchless.weights.open import open_source
+from torchless.weights.source import WeightSource
+
+__all__ = ["LoadSettings", "LoadedModel", "load_model", "load_settings"]
+
+_log = logging.getLogger("torchless")
+
+BUILT_IN_MODEL = Path(__file__).parent / "data" / "stories.gguf"
+MAX_THREADS = 1024
+_BYTES_PER_THREAD = 4 << 20
+MAX_BATCH_TOKENS = 1 << 16
+
+# Other tools' keyword -> ours.
+_ALIASES = {
+    "model_path": "model",
+    "n_ctx": "ctx",
+    "num_ctx": "ctx",
+    "ctx_size": "ctx",
+    "max_model_len": "ctx",
+    "max_seq_len": "ctx",
+    "max_kv_size": "ctx",
+    "n_threads": "threads",
+    "num_thread": "threads",
+    "num_threads": "threads",
+    "kv_type": "kv",
+    "kv_dtype": "kv",
+    "kv_cache_dtype": "kv",
+    "n_batch": "batch_tokens",
+    "num_batch": "batch_tokens",
+    "batch_size": "batch_tokens",
+    "prefill_step_size": "batch_tokens",
+    "max_num_batched_tokens": "batch_tokens",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSettings:
+    """Checked arguments of `load`. None stands for "auto"."""
+
+    model: Path
+    ctx: int | None
+    threads: int | None
+    kv: KvType
+    backend: str
+    batch_tokens: int
+    chat_template: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """The parts of a model that is ready to run."""
+
+    source: WeightSource
+    plan: Plan
+    config: ModelConfig
+    tokenizer: Tokenizer
+    executor: Executor
+    backend: str
+    context_length: int
+    chat_template: str | None
+    defaults: SamplingParams
+
+    def describe(self) -> dict[str, Any]:
+        """What was loaded, as plain values."""
+        options = self.executor.options
+        tensors = self.source.tensors.values()
+        return {
+            "path": str(self.source.path),
+            "format": self.source.format,
+            "architecture": str(self.source.metadata.get("general.architecture", "")),
+            "name": str(self.source.metadata.get("general.name", "")),
+            "num_parameters": sum(_product(tensor.shape) for tensor in tensors),
+            "file_bytes": sum(tensor.num_bytes for tensor in tensors),
+            "tensor_types": _counted(tensor.type for tensor in tensors),
+            "vocab_size": self.executor.vocab_size,
+            "context_length": self.context_length,
+            "trained_context_length": self.config.context_length,
+            "backend": self.backend,
+            "num_threads": options.num_threads,
+            "kv_type": options.kv_type,
+            "num_pages": options.num_pages,
+            "batch_tokens": options.max_batch_tokens,
+        }
+
+    def close(self) -> None:
+        """Frees everything."""
+        try:
+            self.executor.close()
+        finally:
+            self.source.close()
+
+
+def load_settings(
+    model: str | os.PathLike[str] | None,
+    named: Mapping[str, Any],
+    aliases: Mapping[str, Any],
+    chat_template: str | None,
+) -> LoadSettings:
+    """Checks the arguments of `load`.
+
+    Args:
+        model: as given.
+        named: arguments under our names, defaults included.
+        aliases: arguments under other names.
+
+    Raises:
+        TypeError: an unknown name.
+        InvalidRequestError: a value out of range.
+        ModelNotFoundError: no model is named and the built-in one is not installed.
+    """
+    renamed = resolve_keywords("load", aliases, ("model", *named), _ALIASES)
+    if "model" in renamed:
+        if model is not None:
+            raise TypeError("load got 'model' twice (once as 'model_path')")
+        model = renamed.pop("model")
+    values = {**named, **renamed}
+    if values["kv"] not in get_args(KvType):
+        raise InvalidRequestError(f"kv must be one of {', '.join(get_args(KvType))}, got {values['kv']!r}")
+    if values["backend"] not in backend_names():
+        names = ", ".join(backend_names())
+        raise InvalidRequestError(f"backend must be one of {names}, got {values['backend']!r}")
+    if chat_template is not None and not isinstance(chat_template, str):
+        raise InvalidRequestError(f"chat_template must be Jinja source (a str), got {chat_template!r}")
+    return LoadSettings(
+        model=_model_path(model),
+        ctx=_count("ctx", values["ctx"], 2, 2**31 - 1, auto=True),
+        threads=_count("threads", values["threads"], 1, MAX_THREADS, auto=True),
+        kv=values["kv"],
+        backend=values["backend"],
+        batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
+        chat_template=chat_template,
+    )
+
+
+def load_model(settings: LoadSettings, progress: Progress | None = None) -> LoadedModel:
+    """Opens, checks and compiles a model. An error or an interrupt on the way frees what was taken."""
+    source = open_source(settings.model)
+    try:
+        plan, config = record_plan(source)
+        tokenizer = _tokenizer(source)
+        defaults = SamplingParams.from_metadata(source.metadata)
+        backend = cast(Backend, import_module(f"{backends.__name__}.{settings.backend}"))
+        fitted = fit(
+            backend,
+            plan,
+            source,
+            ctx=settings.ctx,
+            trained_context_length=config.context_length,
+            batch_tokens=settings.batch_tokens,
+            num_threads=settings.threads or _useful_threads(source),
+            kv=settings.kv,
+        )
+        if fitted.context_length > config.context_length:
+            _log.warning(
+                "ctx=%d is more than the %d tokens that %s was trained for; long texts may become worse",
+                fitted.context_length,
+                config.context_length,
+                source.path,
+            )
+        executor = backend.compile(plan, source, fitted.options, progress)
+    except BaseException:
+        source.close()
+        raise
+    return LoadedModel(
+        source=source,
+        plan=plan,
+        config=config,
+        tokenizer=tokenizer,
+        executor=executor,
+        backend=settings.backend,
+        context_length=fitted.context_length,
+        chat_template=settings.chat_template,
+        defaults=defaults,
+    )
+
+
+def backend_names() -> list[str]:
+    """Backends that this installation has: the folders of `torchless/backends`."""
+    return sorted(module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg)
+
+
+def _model_path(model: str | os.PathLike[str] | None) -> Path:
+    if model is not None:
+        try:
+            return Path(model)
+        except TypeError:
+            raise InvalidRequestError(f"model must be a path, got {model!r}") from None
+    if not BUILT_IN_MODEL.exists():
+        raise ModelNotFoundError(
+            f"no model was named and this installation lacks the built-in one ({BUILT_IN_MODEL}); "
+            f"name a GGUF file or a Hugging Face folder, or install torchless again"
+        )
+    return BUILT_IN_MODEL
+
+
+def _useful_threads(source: WeightSource) -> int:
+    """All usable cores, but one for each few megabytes of weights: threads that have only microseconds of work
+    between two meetings wait for each other longer than they compute."""
+    num_bytes = sum(tensor.num_bytes for tensor in source.tensors.values())
+    return min(usable_cores(), 1 + num_bytes // _BYTES_PER_THREAD)
+
+
+def _tokenizer(source: WeightSource) -> Tokenizer:
+    if source.format == "safetensors":
+        return Tokenizer.from_folder(source.path if source.path.is_dir() else source.path.parent)
+    return Tokenizer.from_metadata(source.metadata)
+
+
+def _count(name: str, value: Any, low: int, high: int, *, auto: bool = False) -> int | None:
+    """A whole number in a range; None for "auto" where that is allowed."""
+    if auto and value == "auto":
+        return None
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = low - 1
+    if isinstance(value, bool) or not low <= number <= high:
+        either = '"auto" or ' if auto else ""
+        raise InvalidRequestError(
+            f"{name} must be {either}a whole number from {low} to {high}, got {value!r}"
+        )
+    return number
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    product = 1
+    for size in shape:
+        product *= size
+    return product
+
+
+def _counted(names: Any) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return counts

@@ -1,0 +1,110 @@
+"""The tokens that may still be picked, with their logits; steps of the chain narrow and change them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Candidates", "Step", "largest"]
+
+
+class Candidates:
+    """Tokens and logits between two steps of the chain.
+
+    Attributes:
+        logits: one per candidate; float32 while all tokens are candidates, float64 after.
+        ids: their token ids, or None while all tokens are candidates.
+        is_sorted: logits fall (equal ones in ascending order of id).
+    """
+
+    __slots__ = ("_is_shared", "ids", "is_sorted", "logits")
+
+    def __init__(self, logits: npt.NDArray[np.float32]) -> None:
+        """All tokens; `logits` is not written to."""
+        self.logits: npt.NDArray[np.floating[Any]] = logits
+        self.ids: npt.NDArray[np.intp] | None = None
+        self.is_sorted = False
+        self._is_shared = True
+
+    def __len__(self) -> int:
+        return len(self.logits)
+
+    @property
+    def peak(self) -> np.floating[Any]:
+        """The largest logit."""
+        peak: np.floating[Any] = self.logits[0] if self.is_sorted else self.logits.max()
+        return peak
+
+    def token_id(self, index: int) -> int:
+        """Token id of candidate `index`."""
+        return index if self.ids is None else int(self.ids[index])
+
+    def writable_logits(self) -> npt.NDArray[np.floating[Any]]:
+        """The logits, copied first where they belong to the executor."""
+        if self._is_shared:
+            self.logits = self.logits.copy()
+            self._is_shared = False
+        return self.logits
+
+    def keep(self, indices: npt.NDArray[np.intp]) -> None:
+        """Keeps the candidates at `indices`, in that order."""
+        self.ids = indices if self.ids is None else self.ids[indices]
+        self.logits = self.logits[indices].astype(np.float64, copy=False)
+        self._is_shared = False
+
+    def keep_first(self, count: int) -> None:
+        """Keeps the first `count` candidates of a sorted list."""
+        if count < len(self.logits):
+            self.logits = self.logits[:count]
+            self.ids = self.ids[:count] if self.ids is not None else None
+
+    def keep_largest(self, count: int) -> None:
+        """Keeps the `count` largest, sorted."""
+        if self.is_sorted:
+            self.keep_first(count)
+            return
+        self.keep(largest(self.logits, count))
+        self.is_sorted = True
+
+
+Step = Callable[[Candidates, npt.NDArray[np.int32]], None]
+"""One step of the chain: changes the candidates. The second argument is all tokens so far, prompt first."""
+
+
+def largest(values: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np.intp]:
+    """Indices of the `count` largest values, largest first; of equal ones the lower index first.
+
+    Long arrays are cut first: the values are dealt into columns; the count-th largest of the column
+    maxima is not above the count-th largest value, so only values from there on can be among the largest.
+    Two streaming passes replace a selection over everything.
+    """
+    count = min(count, len(values))
+    num_columns = max(1024, 8 * count)
+    if len(values) < 4 * num_columns:
+        chosen = np.arange(len(values))
+    else:
+        num_rows = len(values) // num_columns
+        table = values[: num_rows * num_columns].reshape(num_rows, num_columns)
+        maxima = table.max(axis=0)
+        (chosen,) = (values >= np.partition(maxima, num_columns - count)[num_columns - count]).nonzero()
+    if len(chosen) > 4 * count + 1024:
+        chosen = _cut(values, chosen, count)
+    order = (-values[chosen]).argsort(kind="stable")
+    return chosen[order[:count]]
+
+
+def _cut(
+    values: npt.NDArray[np.floating[Any]], chosen: npt.NDArray[np.intp], count: int
+) -> npt.NDArray[np.intp]:
+    """Exactly `count` of the ascending indices `chosen`: the largest, of equal ones the first."""
+    kept = values[chosen]
+    bound = np.partition(kept, len(kept) - count)[len(kept) - count]
+    (above,) = (kept > bound).nonzero()
+    (equal,) = (kept == bound).nonzero()
+    places = np.concatenate((above, equal[: count - len(above)]))
+    places.sort()
+    cut: npt.NDArray[np.intp] = chosen[places]
+    return cut

@@ -1,0 +1,102 @@
+"""The sampler of one sequence: runs the steps that its parameters ask for, then picks a token.
+
+Steps are the files in `steps/`, found by name: each says its place in the chain (`ORDER`) and offers
+``build(params, eos_ids)``, which returns the step or None where the parameters leave it off.
+The order is llama.cpp's: logit bias, penalties, top-k, top-p, min-p, temperature.
+"""
+
+from __future__ import annotations
+
+import math
+import pkgutil
+from collections.abc import Collection
+from functools import cache
+from importlib import import_module
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless.errors import TorchlessError
+from torchless.sampling import steps
+from torchless.sampling.candidates import Candidates, Step
+from torchless.sampling.parameters import SamplingParams
+from torchless.sampling.random_numbers import CounterRandom
+
+__all__ = ["Sampler", "StepModule"]
+
+
+class StepModule(Protocol):
+    """What a file in `steps/` offers."""
+
+    ORDER: int
+
+    def build(self, params: SamplingParams, eos_ids: Collection[int]) -> Step | None: ...
+
+
+class Sampler:
+    """Picks tokens. The pick depends on seed, number of tokens so far, logits and history only.
+
+    Example:
+        >>> sampler = Sampler(SamplingParams(temperature=0, seed=1))
+        >>> sampler.pick(np.float32([0.5, 2.0, 1.0]), np.int32([7]))
+        1
+    """
+
+    def __init__(self, params: SamplingParams, eos_ids: Collection[int] = ()) -> None:
+        """Sets the chain up.
+
+        Args:
+            params: with a seed (see `SamplingParams.seeded`) unless the temperature is 0.
+            eos_ids: the tokens that `ignore_eos` forbids.
+        """
+        built = (module.build(params, eos_ids) for module in step_modules())
+        self._steps = [step for step in built if step is not None]
+        self._random = None if params.temperature == 0 else CounterRandom(params.seeded().seed or 0)
+
+    def pick(self, logits: npt.NDArray[np.float32], history: npt.NDArray[np.int32]) -> int:
+        """The next token after `history`.
+
+        Args:
+            logits: (vocab,), left as it is.
+            history: all tokens so far, prompt first; its length is the position of the new token.
+
+        Raises:
+            TorchlessError: the logits contain NaN or infinity.
+        InvalidRequestError: the request forbids every token.
+        """
+        if self._random is None and not self._steps:
+            best = int(logits.argmax())
+            _check_peak(logits[best])
+            return best
+        _check_peak(logits.max())
+        candidates = Candidates(logits)
+        for step in self._steps:
+            step(candidates, history)
+        if self._random is None:
+            return candidates.token_id(int(candidates.logits.argmax()))
+        return _pick_random(candidates, self._random.uniform(len(history)))
+
+
+def _pick_random(candidates: Candidates, uniform: float) -> int:
+    """Inverts the distribution function: the first candidate whose running sum exceeds uniform * total."""
+    logits = candidates.logits.astype(np.float64, copy=False)
+    sums = np.exp(logits - candidates.peak).cumsum()
+    # uniform <= 1 - 2**-53, so that the product is below the total and the index below the length.
+    return candidates.token_id(int(sums.searchsorted(uniform * sums[-1], side="right")))
+
+
+def _check_peak(peak: np.float32) -> None:
+    if not math.isfinite(peak):
+        raise TorchlessError(
+            f"the model computed {peak} where a finite number was expected: its file is damaged, or its "
+            f"numbers overflow on this backend; `torchless show` lists its tensors"
+        )
+
+
+@cache
+def step_modules() -> tuple[StepModule, ...]:
+    """The step files, in the order of the chain."""
+    names = (module.name for module in pkgutil.iter_modules(steps.__path__))
+    modules = [import_module(f"{steps.__name__}.{name}") for name in names]
+    return tuple(sorted(modules, key=lambda module: module.ORDER))
