@@ -1,0 +1,114 @@
+"""The benchmark's own arithmetic and its worker processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+from compare_llama_cpp import Round, Test, arguments_of  # noqa: E402
+from report import as_markdown, summarize  # noqa: E402
+from workers import Worker, WorkerError, call_watched  # noqa: E402
+
+Test.__test__ = False  # type: ignore[attr-defined]  # A dataclass, no test of pytest's.
+
+
+def _rounds(*speeds: tuple[float, float, float], foreign: tuple[float, ...] = ()) -> list[Round]:
+    names = ("torchless", "llama-default", "llama-plain")
+    return [
+        Round({("tg32", name): s for name, s in zip(names, row, strict=True)}, None, share)
+        for row, share in zip(speeds, foreign or (0.0,) * len(speeds), strict=True)
+    ]
+
+
+def test_ratio_is_the_median_within_rounds_against_the_better_setting() -> None:
+    # The machine slows down threefold from round to round; within each round we are twice as fast.
+    rounds = _rounds((20, 10, 5), (60, 30, 16), (200, 100, 51))
+    summary = summarize(["tg32"], rounds, disturbed=0.1)
+    assert summary["ratios"]["tg32"]["against"] == "llama-default"
+    assert summary["ratios"]["tg32"]["median"] == summary["ratios"]["tg32"]["min"] == 2
+    assert summary["tests"]["tg32"]["llama-plain"]["median"] == 16
+
+
+def test_disturbed_rounds_are_left_out_while_three_calm_ones_remain() -> None:
+    rounds = _rounds((10, 10, 1), (1, 10, 1), (10, 10, 1), (10, 10, 1), foreign=(0, 0.9, 0, 0))
+    assert summarize(["tg32"], rounds, disturbed=0.1)["ratios"]["tg32"]["min"] == 1
+    few = summarize(["tg32"], rounds[:3], disturbed=0.1)
+    assert few["rounds"] == few["rounds"] | {"run": 3, "undisturbed": 2, "used": 3}
+    assert few["ratios"]["tg32"]["min"] == 0.1
+
+
+def test_there_is_no_ratio_without_a_peer() -> None:
+    rounds = [Round({("tg32", "torchless"): 5.0})] * 3
+    assert summarize(["tg32"], rounds, disturbed=0.1)["ratios"] == {"tg32": None}
+
+
+def test_report_shows_ratio_failures_and_a_warning_on_a_busy_machine() -> None:
+    machine = {"cpu": "X", "cpus": 2, "instruction_sets": ["avx2"], "commit": "abc"}
+    ours = {"error": None, "facts": {"version": "1"}, "loads_s": [1.0]}
+    ours |= {"loaded_bytes": 5e6, "peak_bytes": 6e6, "kv_bytes": 1e6}
+    theirs = {"error": "llama-default: the process died of SIGSEGV in 'measure'"}
+    results = {
+        "machine": machine,
+        "options": {"model": "m.gguf", "t": 2},
+        "file_bytes": 4e6,
+        "contestants": {"torchless": ours, "llama-default": theirs},
+        "end_to_end": [],
+        "logits_difference": {"llama-plain": 0.02},
+        **summarize(["tg32"], _rounds((20, 10, 5), foreign=(0.5,)), disturbed=0.1),
+    }
+    text = as_markdown(results)
+    assert "| tg32 | torchless / llama-default | 2.00 x |" in text
+    assert "FAILED: llama-default: the process died of SIGSEGV" in text
+    assert "WARNING: the machine was busy" in text
+    assert "| torchless | 1.00 (1.00 .. 1.00) | 5 | 6 | 1 | 1.20 |" in text
+
+
+def test_both_engines_get_the_same_tokens() -> None:
+    test = Test("tg4", num_tokens=4, batch=1, depth=3)
+    first, again = arguments_of(test, 0, 1000), arguments_of(test, 0, 1000)
+    assert first == again
+    assert (len(first["depth_ids"]), len(first["token_ids"]), first["batch"]) == (3, 4, 1)
+    assert max(first["token_ids"]) < 1000
+
+
+def test_worker_reports_what_failed_and_goes_on() -> None:
+    with Worker("w", "no_such_engine") as worker:
+        for _ in range(2):
+            with pytest.raises(WorkerError, match="w: ModuleNotFoundError"):
+                worker.call("start", settings={})
+
+
+def test_dead_worker_is_told_from_a_failing_call() -> None:
+    with Worker("w", "no_such_engine") as worker:
+        os.kill(worker.pid, signal.SIGKILL)
+        with pytest.raises(WorkerError, match="w: the process died of SIGKILL in 'start'"):
+            worker.call("start", settings={})
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="CPU use is read from Linux's /proc")
+def test_cpu_use_of_others_is_seen() -> None:
+    class Idle:
+        def cpu_s(self) -> float:
+            return 0.0
+
+        def settle(self) -> None:
+            pass
+
+        def call(self, method: str) -> str:
+            spin = "import time\nend = time.monotonic() + 0.5\nwhile time.monotonic() < end: pass"
+            subprocess.run([sys.executable, "-c", spin], check=True)
+            return method
+
+    result, usage = call_watched(Idle(), [Idle()], "x")  # type: ignore[arg-type, list-item]
+    assert result == "x"
+    assert usage.wall_s > 0.5
+    assert usage.foreign_share > 0.3
+    assert usage.idle_workers_cpu_s == 0
