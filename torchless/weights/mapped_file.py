@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 from pathlib import Path
 
 import numpy as np
 
-from torchless.errors import FormatError
+from torchless.errors import FormatError, OutOfMemoryError
 from torchless.quants import Bytes
 
 __all__ = ["MappedFile"]
@@ -32,8 +33,16 @@ class MappedFile:
             size = file.seek(0, 2)
             if size == 0:
                 raise FormatError(f"{path}: the file is empty; get it again")
-            self.header = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-            self._data: mmap.mmap | None = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            try:
+                self.header = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+                self._data: mmap.mmap | None = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
+            except OSError as error:
+                if error.errno != errno.ENOMEM:
+                    raise
+                raise OutOfMemoryError(
+                    f"{path}: {size} bytes cannot be mapped into the address space of this process; "
+                    f"raise its limit (ulimit -v) or use a smaller model"
+                ) from None
 
     def view(self, offset: int, num_bytes: int) -> Bytes:
         """A read-only zero-copy view; it keeps the map alive after `close`."""

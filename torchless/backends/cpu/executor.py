@@ -101,13 +101,13 @@ class _Layout:
         return int(self.core.buffer_row_bytes(number_format, width))
 
     def _check_types(self) -> None:
-        known = ", ".join(sorted(quants.by_id(i).name for i in self.activation_formats))
+        names = {quants.by_id(type_id).name for type_id in self.activation_formats}
         for name in (*self.matrices, *self.tables):
             info = self.source.tensors[name]
-            if quants.by_name(info.type).id not in self.activation_formats:
+            if info.type not in names:
                 raise UnsupportedError(
-                    f"tensor {name} of {self.source.path} has type {info.type}, for which the cpu backend has no "
-                    f"kernels (it has {known}); quantise the model to one of these, or try backend='reference'"
+                    f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no kernels; "
+                    f"get the model in one of the types that it has: {', '.join(sorted(names))}"
                 )
         for name in self.vectors:
             info = self.source.tensors[name]
