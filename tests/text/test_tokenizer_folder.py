@@ -154,6 +154,12 @@ def test_a_role_outside_the_vocabulary_is_named(tmp_path: Path) -> None:
         Tokenizer.from_folder(write(tmp_path, byte_level(), tokenizer_config={"eos_token": "<nowhere>"}))
 
 
+def test_padding_that_nobody_added_is_no_obstacle(tmp_path: Path) -> None:
+    config = {"pad_token": "[PAD]", "unk_token": None, "eos_token": "<|end_of_text|>"}
+    tokenizer = Tokenizer.from_folder(write(tmp_path, byte_level(), tokenizer_config=config))
+    assert set(tokenizer.describe()["special_tokens"]) == {"eos"}
+
+
 def test_a_decoder_that_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
     library = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
     library.decoder = decoders.WordPiece()

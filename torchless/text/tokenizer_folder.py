@@ -115,7 +115,7 @@ def _role_id(folder: Path, config: Mapping[str, Any], name: str, id_of: Any) -> 
     text = entry.get("content") if isinstance(entry, dict) else entry
     if isinstance(text, str):
         index: int | None = id_of(text)
-        if index is None:
+        if index is None and name in ("bos", "eos"):
             raise FormatError(f"{folder}: {name}_token is {text!r}, which is not in the vocabulary")
         return index
     if config.get(f"{name}_token", "absent") is None:
@@ -181,7 +181,8 @@ def _add_settings(folder: Path, config: Mapping[str, Any], metadata: dict[str, A
     for flag in ("add_bos_token", "add_eos_token"):
         if isinstance(config.get(flag), bool):
             metadata[f"tokenizer.ggml.{flag}"] = config[flag]
-    metadata["tokenizer.ggml.eos_token_ids"] = sorted(_end_ids(folder))
+    ends = [index for index in sorted(_end_ids(folder)) if 0 <= index < len(tokens)]
+    metadata["tokenizer.ggml.eos_token_ids"] = ends
 
 
 def _templates(folder: Path, config: Mapping[str, Any]) -> dict[str, str]:

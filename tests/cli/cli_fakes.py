@@ -1,0 +1,92 @@
+"""A model that answers what it was told to, and notes what it was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from types import SimpleNamespace
+from typing import Any
+
+from torchless.errors import ContextLengthError
+from torchless.results import Chunk, Completion, Timings, Usage
+from torchless.sampling.parameters import SamplingParams
+
+
+class FakeLLM:
+    """Follows the part of `torchless.LLM` that the command line uses.
+
+    Args:
+        answers: pieces of text for each request, the last one again and again; an exception among the
+            pieces is raised there.
+        has_template: whether the tokenizer has a chat template.
+    """
+
+    def __init__(
+        self, answers: Iterable[Iterable[Any]] = (["Hello", " there"],), *, has_template: bool = False
+    ):
+        self.answers = [list(pieces) for pieces in answers]
+        self.tokenizer = SimpleNamespace(chat_template="template" if has_template else None, bos_id=1)
+        self.defaults = SamplingParams()
+        self.context_length = 64
+        self.loaded_with: dict[str, Any] = {}
+        self.requests: list[tuple[str, Any, dict[str, Any]]] = []  # (method, prompt or messages, keywords)
+        self.finish_reason = "stop"
+        self.too_long = False
+        self.is_closed = False
+
+    @property
+    def info(self) -> dict[str, Any]:
+        return {
+            "path": "fake.gguf",
+            "name": "fake",
+            "backend": "reference",
+            "num_threads": 1,
+            "kv_type": "f16",
+            "memory_bytes": {"weights": 1_000_000},
+        }
+
+    def load(self, model: Any, **keywords: Any) -> FakeLLM:
+        self.loaded_with = {"model": model, **keywords}
+        return self
+
+    def stream(self, prompt: str, **keywords: Any):
+        return self._stream("stream", prompt, keywords)
+
+    def stream_chat(self, messages: list[dict[str, str]], **keywords: Any):
+        return self._stream("stream_chat", [dict(message) for message in messages], keywords)
+
+    def _stream(self, method: str, prompt: Any, keywords: dict[str, Any]):
+        params = keywords.get("params") or self.defaults
+        sampling = {k: v for k, v in keywords.items() if k not in ("params", "logits_hash")}
+        params = params.updated(**sampling).seeded()
+        self.requests.append((method, prompt, keywords))
+        if self.too_long:
+            raise ContextLengthError(99, self.context_length)
+        pieces = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        return self._chunks(pieces, params, bool(keywords.get("logits_hash")))
+
+    def _chunks(self, pieces: list[Any], params: SamplingParams, with_hash: bool):
+        text = ""
+        for piece in pieces:
+            if isinstance(piece, BaseException):
+                raise piece
+            text += piece
+            yield Chunk(piece, (5,))
+        completion = Completion(
+            text=text,
+            token_ids=(5,) * len(pieces),
+            finish_reason=self.finish_reason,
+            usage=Usage(3, len(pieces)),
+            timings=Timings(10.0, 20.0, 12.5, 300.0, 100.0),
+            params=params,
+            logits_hash="0123456789abcdef" if with_hash else "",
+        )
+        yield Chunk("", (), self.finish_reason, completion)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def __enter__(self) -> FakeLLM:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.close()

@@ -1,0 +1,83 @@
+"""The block that ``--stats`` prints: speed, bandwidth, latency, memory, and what repeats the run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torchless.cli.terminal import counted, listing
+from torchless.memory import available_memory, format_bytes
+
+if TYPE_CHECKING:
+    from torchless.llm import LLM
+    from torchless.results import Completion
+
+__all__ = ["peak_memory_bytes", "statistics_block"]
+
+_LEAST_MEASURED_BYTES = 4 << 20
+_MOST_MEASURED_BYTES = 512 << 20  # past every cache, and read in a fraction of a second
+
+
+def statistics_block(llm: LLM, completion: Completion) -> list[str]:
+    """Lines about one finished request."""
+    usage, timings, info = completion.usage, completion.timings, llm.info
+    peak = peak_memory_bytes()  # before the measurement below takes memory
+    prompt = f"{usage.num_prompt_tokens} tokens in {_seconds(timings.prefill_ms)}"
+    answer = f"{usage.num_completion_tokens} tokens in {_seconds(timings.decode_ms)}"
+    items = [
+        ("prefill", f"{timings.prefill_tokens_per_second:.1f} tok/s ({prompt})"),
+        ("decode", f"{timings.decode_tokens_per_second:.1f} tok/s ({answer})"),
+        ("bandwidth", _bandwidth(llm, timings.decode_tokens_per_second)),
+        ("first token", f"{timings.time_to_first_token_ms:.1f} ms after the prompt was given"),
+        ("peak memory", "unknown on this system" if peak is None else format_bytes(peak)),
+        ("ended by", completion.finish_reason),
+        ("seed", str(completion.params.seed)),
+        ("logits hash", completion.logits_hash),
+        ("backend", f"{info['backend']}, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache"),
+    ]
+    return listing("Statistics", items, sys.stderr)
+
+
+def peak_memory_bytes() -> int | None:
+    """The most physical memory that this process has had, mapped files included."""
+    try:
+        with Path("/proc/self/status").open(encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _bandwidth(llm: LLM, tokens_per_second: float) -> str:
+    """Bytes of weights read per second of decoding, as a share of what this machine can read."""
+    info = llm.info
+    num_bytes = int(info["memory_bytes"].get("weights", 0))
+    if not num_bytes or not tokens_per_second:
+        return "not measured: fewer than two tokens were generated"
+    text = f"{num_bytes * tokens_per_second / 1e9:.2f} GB/s of weights ({format_bytes(num_bytes)} a token)"
+    if info["backend"] != "cpu":
+        return f"{text}; no share of the machine's: the {info['backend']} backend is not built for speed"
+    measured = min(max(num_bytes, _LEAST_MEASURED_BYTES), _MOST_MEASURED_BYTES)
+    available = available_memory()
+    if available is not None and available.num_bytes < 2 * measured:
+        return f"{text}; too little memory is left to measure the machine's"
+    from torchless import _core
+
+    roof = _core.measure_read_bandwidth(num_threads=info["num_threads"], num_bytes=measured)
+    share = num_bytes * tokens_per_second / roof
+    return (
+        f"{text}, {share:.1%} of the {roof / 1e9:.1f} GB/s that {counted(info['num_threads'], 'thread')} "
+        f"read here from {format_bytes(measured)}"
+    )
+
+
+def _seconds(milliseconds: float) -> str:
+    return f"{milliseconds:.1f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"

@@ -1,0 +1,175 @@
+"""``torchless run``: continues a text or answers a question, streaming to stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from torchless.cli.interrupts import SignalWatch
+from torchless.cli.loading import LoadProgress, load_for_verb
+from torchless.cli.model_options import LOAD_OPTIONS, SAMPLING_OPTIONS, load_keywords, sampling_keywords
+from torchless.cli.options import Option, Verb, with_options, words_argument
+from torchless.cli.prompt import gather_text, split_words
+from torchless.cli.terminal import TextOutput, is_terminal, note
+from torchless.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from torchless.llm import LLM
+    from torchless.results import Chunk, Completion
+
+__all__ = ["command"]
+
+_HELP = """Continue a text, or answer a question, and stream the result to stdout.
+
+MODEL is a GGUF file or a Hugging Face folder. A single argument that names no file is a prompt for the
+built-in model, which tells small stories. Piped standard input is the prompt, or follows it after a blank
+line.
+
+A model that has a chat template gets the prompt as a question, rendered by that template; a model that has
+none, and the built-in one, continue the text. --chat and --raw choose. Without a prompt, a model with a
+template chats on a terminal (as 'torchless chat' does), and others write from their begin token.
+"""
+
+_PROMPT = "Prompt and output"
+
+PROMPT_OPTIONS = (
+    Option("-p", "--prompt", heading=_PROMPT, metavar="TEXT", help="Same as the argument PROMPT."),
+    Option(
+        "-f",
+        "--file",
+        heading=_PROMPT,
+        metavar="FILE",
+        help="Read the prompt from a file; - is standard input.",
+    ),
+    Option(
+        "--chat/--raw",
+        "as_chat",
+        default=None,
+        heading=_PROMPT,
+        help="Use the chat template, or never.  [--chat if MODEL has one]",
+    ),
+    Option("--system", heading=_PROMPT, metavar="TEXT", help="A system message before the question."),
+    Option(
+        "--echo/--no-echo",
+        default=None,
+        heading=_PROMPT,
+        help="Print the text that is continued before its continuation.  [on a terminal, if it was typed]",
+    ),
+    Option(
+        "--wrap/--no-wrap",
+        default=True,
+        heading=_PROMPT,
+        help="Break lines between words on a terminal.  [yes]",
+    ),
+    Option(
+        "--stats",
+        is_flag=True,
+        heading=_PROMPT,
+        help="Print speed, memory and logits hash at the end, on stderr.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What shall be generated.
+
+    Attributes:
+        prompt: None where the user gave none.
+        as_chat: use the chat template; None decides by the model.
+        echo: print the prompt first, where it is continued; None decides by the terminal and the prompt.
+    """
+
+    prompt: str | None
+    as_chat: bool | None
+    system: str | None
+    echo: bool | None
+    stats: bool
+    sampling: dict[str, Any]
+
+
+@click.command("run", cls=Verb, help=_HELP, short_help="Continue a text or answer a question.")
+@with_options([words_argument("[MODEL] [PROMPT]")], PROMPT_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS)
+def command(
+    words: tuple[str, ...], model: str | None, prompt: str | None, file: str | None, wrap: bool, **values: Any
+) -> None:
+    sampling = sampling_keywords(values)
+    load = load_keywords(values)
+    named, text = split_words(words, model, text_given=prompt is not None or file is not None)
+    typed = prompt if text is None else text
+    request = Request(prompt=gather_text(text, prompt, file), sampling=sampling, **values)
+    if request.echo is None:  # what was typed, not what a file or a pipe brought
+        request = replace(request, echo=is_terminal(sys.stdout) and request.prompt == typed)
+    is_interactive = request.prompt is None and is_terminal(sys.stdin) and is_terminal(sys.stdout)
+    output, progress = TextOutput(wrap=wrap), LoadProgress(named)
+
+    def leave() -> None:
+        progress.abandon()
+        output.abandon()
+
+    with SignalWatch(leave) as watch, load_for_verb(named, load, progress) as llm:
+        as_chat = request.as_chat
+        if as_chat is None:  # the built-in model is a storyteller first
+            own_template = llm.tokenizer.chat_template if named is not None or is_interactive else None
+            as_chat = "chat_template" in load or own_template is not None
+        if is_interactive and as_chat:
+            from torchless.cli.chat_session import ChatSession
+            from torchless.cli.conversation import Conversation
+
+            with watch.suspended():
+                ChatSession(llm, Conversation(llm.defaults.updated(**sampling), request.system)).run()
+        else:
+            generate(llm, replace(request, as_chat=as_chat), output)
+
+
+def generate(llm: LLM, request: Request, output: TextOutput) -> None:
+    """Streams one answer, and prints what was asked for about it."""
+    sampling = {**request.sampling, "logits_hash": request.stats}
+    chunks = (
+        _answer(llm, request, sampling) if request.as_chat else _continuation(llm, request, sampling, output)
+    )
+    completion: Completion | None = None
+    try:
+        for chunk in chunks:
+            output.write(chunk.text)
+            completion = chunk.completion
+    finally:
+        output.finish_line()
+    assert completion is not None
+    if (
+        completion.finish_reason == "length"
+        and completion.usage.num_completion_tokens != completion.params.max_tokens
+    ):
+        note(f"The context of {llm.context_length} tokens is full; --ctx makes it longer.")
+    if request.stats:
+        from torchless.cli.statistics import statistics_block
+
+        lines = statistics_block(llm, completion)
+        click.echo("\n".join(["", *lines] if is_terminal(sys.stderr) else lines), err=True)
+
+
+def _answer(llm: LLM, request: Request, sampling: dict[str, Any]) -> Iterator[Chunk]:
+    if not request.prompt:
+        raise InvalidRequestError(
+            "the prompt is empty, and a chat needs a question; give one, or start from nothing with --raw"
+        )
+    system = [{"role": "system", "content": request.system}] if request.system is not None else []
+    return llm.stream_chat([*system, {"role": "user", "content": request.prompt}], **sampling)
+
+
+def _continuation(
+    llm: LLM, request: Request, sampling: dict[str, Any], output: TextOutput
+) -> Iterator[Chunk]:
+    if request.system is not None:
+        raise click.UsageError(
+            "--system needs a chat template, and this text is continued as it is (see --chat)"
+        )
+    prompt = request.prompt or ""
+    chunks = llm.stream(prompt, **sampling)
+    if request.echo:
+        output.write(prompt, dim=True)
+    return chunks
