@@ -78,8 +78,6 @@ def _sentence(error: Exception) -> tuple[str, int]:
         return "memory ran out; try a smaller context (--ctx) or a smaller model", ERROR
     if isinstance(error, ImportError):
         return f"torchless is not installed completely: {error}; install it again", ERROR
-    if isinstance(error, RuntimeError) and str(error).startswith("TORCHLESS_"):
-        return str(error), ERROR  # the C++ core refuses a setting of the environment
     name = type(error).__name__
     return (
         f"unexpected {name}: {error}. This is a fault of torchless; run the command again with "

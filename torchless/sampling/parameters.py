@@ -118,6 +118,8 @@ class SamplingParams:
                 continue
             if name == "top_k" and isinstance(value, int) and value < 0:
                 value = 0  # "keep all", as llama.cpp writes it
+            if isinstance(value, float):
+                value = float(f"{value:.7g}")  # stored as float32: 0.800000011920929 was meant as 0.8
             try:
                 found[name] = _CHECKS[name](name, value)
             except InvalidRequestError as error:

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless import quants
-from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions, Progress
+from torchless.backends.base import Batch, ExecutorOptions, Progress
 from torchless.backends.cpu.arena import Lifetime, plan_arena
+from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import LoweredPlan, lower
 from torchless.errors import UnsupportedError
 from torchless.plan import Attention, Embed, Linear, Plan, RmsNorm
@@ -42,12 +43,7 @@ class _Layout:
     """Everything about a compiled plan that is known before memory is taken."""
 
     def __init__(self, plan: Plan, source: WeightSource, options: ExecutorOptions) -> None:
-        from torchless import _core
-
-        if _core.PAGE_TOKENS != PAGE_TOKENS:
-            raise ImportError(
-                f"torchless._core has pages of {_core.PAGE_TOKENS} tokens, Python of {PAGE_TOKENS}"
-            )
+        _core = load_extension()
         self.core = _core
         self.plan = plan
         self.source = source
@@ -243,7 +239,7 @@ def _check_formats(formats: list[tuple[int, int, int, str]]) -> dict[int, str]:
     for type_id, block_elements, block_bytes, _ in formats:
         python = quants.by_id(type_id)
         if (python.block_elements, python.block_bytes) != (block_elements, block_bytes):
-            raise ImportError(
+            raise UnsupportedError(
                 f"torchless._core has {python.name} blocks of {block_elements} elements in {block_bytes} bytes, "
                 f"Python of {python.block_elements} in {python.block_bytes}: rebuild the extension"
             )
