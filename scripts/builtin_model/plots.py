@@ -4,8 +4,8 @@ In braces: H the hero, he/him/his/He/His the hero's pronouns, kind what the hero
 fkind the same for the friend; friend the friend's introduction ("a shy bear named Otto"), Friend with a
 capital; elder "the old owl" (Elder with a capital, an_elder when first met); thing "red kite", noun "kite";
 spot, home, hobby, food, and per plot the variables that its `choices` bind together. Slots are independent:
-every sentence of a slot must fit every sentence of its neighbours. One table, hence longer than other
-files.
+every sentence of a slot must fit every sentence of its neighbours. One table, hence past the
+line budget of other files.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,30 +63,6 @@ def test_help_is_quick():
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 0.25
-
-
-def test_a_verb_is_a_file(tmp_path):
-    """A toy verb dropped into a copy of the package is listed, explained and run; nothing else is touched."""
-    copy = tmp_path / "torchless"
-    shutil.copytree(
-        REPOSITORY / "torchless", copy, ignore=shutil.ignore_patterns("*.so", "__pycache__", "data")
-    )
-    (copy / "cli/verbs/greet.py").write_text(
-        "import click\n"
-        "@click.command('greet', short_help='Say hello.')\n"
-        "@click.argument('name')\n"
-        "def command(name):\n"
-        "    print('hello', name)\n"
-    )
-    env = {**environment(), "PYTHONPATH": str(tmp_path)}
-
-    def run(*arguments: str) -> str:
-        argv = [sys.executable, "-m", "torchless", *arguments]
-        return subprocess.run(argv, capture_output=True, env=env, check=True, cwd=tmp_path).stdout.decode()
-
-    assert "greet       Say hello.\n" in run("--help")
-    assert run("greet", "you") == "hello you\n"
-    assert "greet" in run("info")
 
 
 def test_backends_are_the_folders():

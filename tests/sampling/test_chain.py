@@ -1,11 +1,7 @@
 """The chain against a plain float64 reading of each step's definition, and its statistics against softmax."""
 
 import math
-import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-import torchless
 from torchless.errors import InvalidRequestError, TorchlessError
 from torchless.sampling.candidates import largest
 from torchless.sampling.chain import Sampler
@@ -273,32 +268,6 @@ def test_forbidding_every_token_is_reported(temperature):
     params = SamplingParams(seed=1, temperature=temperature, logit_bias=dict.fromkeys(range(60), -math.inf))
     with pytest.raises(InvalidRequestError, match="forbid every token"):
         Sampler(params).pick(LOGITS, np.int32([1]))
-
-
-def test_a_new_step_is_one_file(tmp_path):
-    """A toy step dropped into a copy of the package takes part, in its place, without any other edit."""
-    shutil.copytree(
-        Path(torchless.__file__).parent, tmp_path / "torchless", ignore=shutil.ignore_patterns("*.so")
-    )
-    (tmp_path / "torchless/sampling/steps/only_sevens.py").write_text(
-        "import numpy as np\n"
-        "ORDER = 35\n"
-        "def build(params, eos_ids):\n"
-        "    def keep_seven(candidates, history):\n"
-        "        candidates.keep((candidates.ids == 7).nonzero()[0])\n"
-        "    return keep_seven\n"
-    )
-    code = (
-        "import numpy as np\n"
-        "from torchless.sampling.chain import Sampler\n"
-        "from torchless.sampling.parameters import SamplingParams\n"
-        "logits = np.linspace(0, 1, 30, dtype=np.float32)\n"
-        "print(Sampler(SamplingParams(seed=1)).pick(logits, np.int32([1])))\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "7"
 
 
 def test_a_pick_from_128k_tokens_takes_less_than_a_millisecond():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
@@ -79,8 +80,9 @@ class GgufArray(Sequence[Any]):
             raise IndexError(f"index {index} of an array of {len(self)}")
         return self._element(position)
 
+    @abstractmethod
     def _element(self, index: int) -> Any:
-        raise NotImplementedError
+        """The element at `index`, which is in range."""
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, list | tuple | GgufArray):

@@ -102,8 +102,8 @@ class _Layout:
             info = self.source.tensors[name]
             if info.type not in names:
                 raise UnsupportedError(
-                    f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no kernels; "
-                    f"get the model in one of the types that it has: {', '.join(sorted(names))}"
+                    f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no "
+                    f"kernels; get the model in one of the types that it has: {', '.join(sorted(names))}"
                 )
         for name in self.vectors:
             info = self.source.tensors[name]
