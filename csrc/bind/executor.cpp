@@ -37,10 +37,14 @@ tl::ActFormat act_format(const std::string& name) {
 
 const char* act_format_name(tl::ActFormat format) {
     switch (format) {
-        case tl::ActFormat::kF32: return "f32";
-        case tl::ActFormat::kBF16: return "bf16";
-        case tl::ActFormat::kInt8x32: return "int8x32";
-        case tl::ActFormat::kInt8x256: return "int8x256";
+        case tl::ActFormat::kF32:
+            return "f32";
+        case tl::ActFormat::kBF16:
+            return "bf16";
+        case tl::ActFormat::kInt8x32:
+            return "int8x32";
+        case tl::ActFormat::kInt8x256:
+            return "int8x256";
     }
     return "";
 }
@@ -73,8 +77,8 @@ struct PyExecutor {
         if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
             throw std::invalid_argument("malformed batch: array lengths do not fit together");
         }
-        const tl::BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(),   run_starts.data(),
-                                    page_starts.data(), run_starts.size() - 1, page_ids.data(),    page_ids.size(),
+        const tl::BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(), run_starts.data(),
+                                    page_starts.data(), run_starts.size() - 1, page_ids.data(),  page_ids.size(),
                                     output_rows.data(), output_rows.size()};
         bool completed;
         {
@@ -114,7 +118,8 @@ void bind_executor(nb::module_& m) {
         "type"_a, "rows"_a, "columns"_a, "Bytes of a weight matrix once packed.");
     m.def(
         "thread_scratch_bytes",
-        [](const std::vector<std::pair<int, int>>& matrices, const std::string& kv, int kv_heads, int head_dim, int group) {
+        [](const std::vector<std::pair<int, int>>& matrices, const std::string& kv, int kv_heads, int head_dim,
+           int group) {
             const tl::Kernels& kernels = tl::active_kernels();
             size_t bytes = tl::kRowAlignment;
             if (kv_heads > 0) {
@@ -189,7 +194,8 @@ void bind_executor(nb::module_& m) {
                 self.keep_alive.push_back(raw);
                 return self.core.weights().add_table(type, rows, columns, bytes.data());
             },
-            "type"_a, "rows"_a, "columns"_a, "raw"_a, "A table read row by row straight from `raw`, which is kept alive.")
+            "type"_a, "rows"_a, "columns"_a, "raw"_a,
+            "A table read row by row straight from `raw`, which is kept alive.")
         .def(
             "add_buffer",
             [](PyExecutor& self, size_t offset, bool outputs, const std::string& format, int width) {
@@ -205,7 +211,9 @@ void bind_executor(nb::module_& m) {
             "interleaved"_a, "inv_freq"_a, "magnitude"_a, "cos"_a, "sin"_a)
         .def(
             "embed",
-            [](PyExecutor& self, int table, int out, float scale) { self.core.add_stage(tl::make_embed(table, out, scale)); },
+            [](PyExecutor& self, int table, int out, float scale) {
+                self.core.add_stage(tl::make_embed(table, out, scale));
+            },
             "table"_a, "out"_a, "scale"_a)
         .def(
             "convert", [](PyExecutor& self, int x, int out) { self.core.add_stage(tl::make_convert(x, out)); }, "x"_a,
@@ -220,7 +228,8 @@ void bind_executor(nb::module_& m) {
             "matmul",
             [](PyExecutor& self, int x, const std::vector<std::tuple<int, int, int, bool>>& parts) {
                 std::vector<tl::MatmulPart> matmuls;
-                for (const auto& [matrix, bias, out, accumulate] : parts) matmuls.push_back({matrix, bias, out, accumulate});
+                for (const auto& [matrix, bias, out, accumulate] : parts)
+                    matmuls.push_back({matrix, bias, out, accumulate});
                 if (matmuls.empty()) throw std::invalid_argument("a matmul without matrices");
                 self.core.add_stage(tl::make_matmul(x, std::move(matmuls)));
             },

@@ -40,8 +40,10 @@ struct ActLayout {
     }
     TL_SHARED_CONSTEXPR size_t row_bytes() const {
         switch (format) {
-            case ActFormat::kF32: return align_up(size_t(width) * 4, kRowAlignment);
-            case ActFormat::kBF16: return align_up(size_t(width) * 2 + 2, kRowAlignment);
+            case ActFormat::kF32:
+                return align_up(size_t(width) * 4, kRowAlignment);
+            case ActFormat::kBF16:
+                return align_up(size_t(width) * 2 + 2, kRowAlignment);
             case ActFormat::kInt8x32:
                 return sum32_offset() + align_up(size_t(width / 32) * sizeof(int32_t), kRowAlignment);
             case ActFormat::kInt8x256:

@@ -28,8 +28,10 @@ void run_pass(void* context, int thread) {
     for (int begin, end; pass.work->claim(thread, begin, end);) {
         const uint8_t* p = pass.data + size_t(begin) * kChunk;
         const size_t num_bytes = size_t(end - begin) * kChunk;
-        if (pass.write) std::memset(const_cast<uint8_t*>(p), begin & 0xff, num_bytes);
-        else sum ^= active_kernels().read_bytes(p, num_bytes);
+        if (pass.write)
+            std::memset(const_cast<uint8_t*>(p), begin & 0xff, num_bytes);
+        else
+            sum ^= active_kernels().read_bytes(p, num_bytes);
     }
     pass.sink.fetch_xor(sum, std::memory_order_relaxed);  // keeps the reads from being optimised away
 }

@@ -49,7 +49,8 @@ void Executor::finish(size_t arena_bytes, int logits, int vocab_size) {
     vocab_size_ = vocab_size;
     for (const Buffer& buffer : buffers_) {
         const size_t rows = buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens;
-        if (buffer.offset + rows * buffer.row_bytes > arena_bytes) throw std::invalid_argument("buffer outside the arena");
+        if (buffer.offset + rows * buffer.row_bytes > arena_bytes)
+            throw std::invalid_argument("buffer outside the arena");
     }
     arena_ = MappedBuffer(arena_bytes, PageSize::kSmall);
     machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, buffers_});
@@ -67,11 +68,13 @@ void Executor::accept(const BatchArrays& batch) {
         bad_batch(std::to_string(batch.num_tokens) + " tokens; a step takes 1 to " + std::to_string(sizes_.max_tokens));
     }
     if (batch.num_outputs > size_t(sizes_.max_outputs)) {
-        bad_batch(std::to_string(batch.num_outputs) + " outputs; a step takes up to " + std::to_string(sizes_.max_outputs));
+        bad_batch(std::to_string(batch.num_outputs) + " outputs; a step takes up to " +
+                  std::to_string(sizes_.max_outputs));
     }
     const int num_tokens = int(batch.num_tokens), num_runs = int(batch.num_runs);
     const auto check_starts = [&](const int32_t* starts, size_t end, const char* name) {
-        if (starts[0] != 0 || size_t(starts[num_runs]) != end) bad_batch(std::string(name) + " do not span their array");
+        if (starts[0] != 0 || size_t(starts[num_runs]) != end)
+            bad_batch(std::string(name) + " do not span their array");
         for (int r = 0; r < num_runs; r++) {
             if (starts[r + 1] <= starts[r]) bad_batch(std::string(name) + " are not ascending");
         }
@@ -94,7 +97,8 @@ void Executor::accept(const BatchArrays& batch) {
         const int64_t capacity = int64_t(batch.page_starts[r + 1] - batch.page_starts[r]) * kPageTokens;
         if (batch.positions[begin] < 0) bad_batch("negative position");
         for (int i = begin; i < end; i++) {
-            if (batch.positions[i] != batch.positions[begin] + (i - begin)) bad_batch("positions of a run are not consecutive");
+            if (batch.positions[i] != batch.positions[begin] + (i - begin))
+                bad_batch("positions of a run are not consecutive");
             row_runs_[i] = r;
         }
         if (batch.positions[end - 1] >= capacity) bad_batch("a run's pages do not cover its last position");

@@ -31,7 +31,7 @@ struct BatchArrays {
 };
 
 class Executor {
-   public:
+ public:
     explicit Executor(const ExecutorSizes& sizes);
 
     // -- building: weights, buffers, stages, then finish() ------------------------------------------
@@ -58,7 +58,7 @@ class Executor {
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
 
-   private:
+ private:
     void accept(const BatchArrays& batch);  // checks the batch and fills step_
     static void run_stages(void* context, int thread);
 

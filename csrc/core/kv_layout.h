@@ -28,9 +28,13 @@ struct KvLayout {
 
     TL_SHARED_CONSTEXPR int value_width() const { return (head_dim + 15) / 16 * 16; }
     TL_SHARED_CONSTEXPR size_t k_head_bytes() const { return size_t(kPageTokens) * head_dim * kv_element_bytes(type); }
-    TL_SHARED_CONSTEXPR size_t v_head_bytes() const { return size_t(kPageTokens) * value_width() * kv_element_bytes(type); }
+    TL_SHARED_CONSTEXPR size_t v_head_bytes() const {
+        return size_t(kPageTokens) * value_width() * kv_element_bytes(type);
+    }
     TL_SHARED_CONSTEXPR size_t k_offset(int head) const { return size_t(head) * k_head_bytes(); }
-    TL_SHARED_CONSTEXPR size_t v_offset(int head) const { return num_kv_heads * k_head_bytes() + size_t(head) * v_head_bytes(); }
+    TL_SHARED_CONSTEXPR size_t v_offset(int head) const {
+        return num_kv_heads * k_head_bytes() + size_t(head) * v_head_bytes();
+    }
     TL_SHARED_CONSTEXPR size_t layer_bytes() const {
         return align_up(num_kv_heads * (k_head_bytes() + v_head_bytes()), kRowAlignment);
     }

@@ -12,8 +12,8 @@ namespace tl {
 MappedBuffer::MappedBuffer(size_t num_bytes, PageSize page_size) : size_(num_bytes) {
     mapping_bytes_ = align_up(num_bytes, kHugePageBytes) + kHugePageBytes;
     if (num_bytes == 0 || mapping_bytes_ < num_bytes) throw std::bad_alloc();
-    void* mapping = mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE,
-                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* mapping =
+        mmap(nullptr, mapping_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (mapping == MAP_FAILED) throw std::bad_alloc();
     mapping_ = static_cast<uint8_t*>(mapping);
     data_ = reinterpret_cast<uint8_t*>(align_up(reinterpret_cast<uintptr_t>(mapping_), kHugePageBytes));

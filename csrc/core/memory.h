@@ -15,7 +15,7 @@ enum class PageSize {
 
 // Zeroed anonymous memory, aligned to 2 MB, committed on first touch. Throws std::bad_alloc.
 class MappedBuffer {
-   public:
+ public:
     MappedBuffer() = default;
     MappedBuffer(size_t num_bytes, PageSize page_size);
     ~MappedBuffer();
@@ -28,7 +28,7 @@ class MappedBuffer {
     // Gives the whole 4 KB pages inside [offset, offset + num_bytes) back; they read as zero afterwards.
     void decommit(size_t offset, size_t num_bytes);
 
-   private:
+ private:
     uint8_t* mapping_ = nullptr;
     size_t mapping_bytes_ = 0;
     uint8_t* data_ = nullptr;

@@ -7,7 +7,7 @@
 namespace tl {
 
 class PagePool {
-   public:
+ public:
     PagePool(KvLayout layout, int num_pages);
 
     const KvLayout& layout() const { return layout_; }
@@ -20,7 +20,7 @@ class PagePool {
     // Gives a page's memory back to the system.
     void release(int page);
 
-   private:
+ private:
     KvLayout layout_;
     int num_pages_;
     MappedBuffer memory_;

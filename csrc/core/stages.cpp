@@ -11,7 +11,7 @@ namespace {
 constexpr int kRowChunk = 4;
 
 class ClearPages final : public Stage {
-   public:
+ public:
     void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_new_pages, 1, m.pool.size()); }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
@@ -22,15 +22,18 @@ class ClearPages final : public Stage {
 };
 
 class Embed final : public Stage {
-   public:
+ public:
     Embed(int table, int out, float scale) : table_(table), out_(out), scale_(scale) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_tokens, kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(step.num_tokens, kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step& step, int thread) override {
         const RowTable& table = m.weights.table(table_);
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
                 float* out = m.floats(out_, i);
-                table.format->decode_row(table.data + size_t(step.token_ids[i]) * table.row_bytes, table.num_columns, out);
+                table.format->decode_row(table.data + size_t(step.token_ids[i]) * table.row_bytes, table.num_columns,
+                                         out);
                 if (scale_ != 1.0f) {
                     for (int j = 0; j < table.num_columns; j++) out[j] *= scale_;
                 }
@@ -38,15 +41,17 @@ class Embed final : public Stage {
         }
     }
 
-   private:
+ private:
     int table_, out_;
     float scale_;
 };
 
 class MakeRopeTable final : public Stage {
-   public:
+ public:
     explicit MakeRopeTable(const RopeTable& table) : table_(table) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_tokens, kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(step.num_tokens, kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
@@ -60,14 +65,16 @@ class MakeRopeTable final : public Stage {
         }
     }
 
-   private:
+ private:
     RopeTable table_;
 };
 
 class Convert final : public Stage {
-   public:
+ public:
     Convert(int x, int out) : x_(x), out_(out) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step&, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             m.kernels.convert_rows(m.floats(x_, begin), m.stride_floats(x_), end - begin, m.buffers[out_].layout,
@@ -75,14 +82,16 @@ class Convert final : public Stage {
         }
     }
 
-   private:
+ private:
     int x_, out_;
 };
 
 class RmsNorm final : public Stage {
-   public:
+ public:
     RmsNorm(int x, int weight, float eps, int out) : x_(x), weight_(weight), out_(out), eps_(eps) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step&, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             m.kernels.rms_norm_rows(m.floats(x_, begin), m.stride_floats(x_), m.weights.vector(weight_).data(), eps_,
@@ -90,14 +99,14 @@ class RmsNorm final : public Stage {
         }
     }
 
-   private:
+ private:
     int x_, weight_, out_;
     float eps_;
 };
 
 // One or several matrices that read the same activations (q, k, v; gate and up).
 class Matmul final : public Stage {
-   public:
+ public:
     Matmul(int x, std::vector<MatmulPart> parts) : x_(x), parts_(std::move(parts)) {}
 
     void prepare(const Machine& m, const Step& step) override {
@@ -140,7 +149,7 @@ class Matmul final : public Stage {
         return bytes;
     }
 
-   private:
+ private:
     void multiply(const Machine& m, const MatmulPart& part, int token, int tile_begin, int tile_end, int thread) const {
         const PackedMatrix& matrix = m.weights.matrix(part.matrix);
         MatmulArgs args{};
@@ -164,12 +173,14 @@ class Matmul final : public Stage {
 };
 
 class RopeKv final : public Stage {
-   public:
+ public:
     RopeKv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v, int layer)
         : parts_(std::move(parts)), k_(k), v_(v), layer_(layer) {
         for (const RopePart& part : parts_) tables_.push_back(ropes.at(part.rope));
     }
-    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_tokens, kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(step.num_tokens, kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
@@ -184,7 +195,7 @@ class RopeKv final : public Stage {
         }
     }
 
-   private:
+ private:
     void write(const Machine& m, const Step& step, int row) const {
         const int32_t* table = step.page_ids + step.page_starts[step.row_runs[row]];
         const int position = step.positions[row];
@@ -198,7 +209,7 @@ class RopeKv final : public Stage {
 };
 
 class Attention final : public Stage {
-   public:
+ public:
     Attention(int q, int out, int layer, int num_heads, float scale, int window)
         : q_(q), out_(out), layer_(layer), num_heads_(num_heads), window_(window), scale_(scale) {}
 
@@ -239,15 +250,18 @@ class Attention final : public Stage {
         return m.kernels.attention_scratch_bytes(layout, num_heads_ / layout.num_kv_heads);
     }
 
-   private:
+ private:
     int q_, out_, layer_, num_heads_, window_;
     float scale_;
 };
 
 class Glu final : public Stage {
-   public:
-    Glu(int gate, int up, int out, GluActivation activation) : gate_(gate), up_(up), out_(out), activation_(activation) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(gate_, step), 1, m.pool.size()); }
+ public:
+    Glu(int gate, int up, int out, GluActivation activation)
+        : gate_(gate), up_(up), out_(out), activation_(activation) {}
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(m.num_rows(gate_, step), 1, m.pool.size());
+    }
     void run(const Machine& m, const Step&, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             m.kernels.glu_rows(activation_, m.floats(gate_, begin), m.floats(up_, begin), m.stride_floats(gate_),
@@ -255,15 +269,17 @@ class Glu final : public Stage {
         }
     }
 
-   private:
+ private:
     int gate_, up_, out_;
     GluActivation activation_;
 };
 
 class Add final : public Stage {
-   public:
+ public:
     Add(int a, int b, int out) : a_(a), b_(b), out_(out) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(a_, step), kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(m.num_rows(a_, step), kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step&, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
@@ -272,14 +288,16 @@ class Add final : public Stage {
         }
     }
 
-   private:
+ private:
     int a_, b_, out_;
 };
 
 class Select final : public Stage {
-   public:
+ public:
     Select(int x, int out) : x_(x), out_(out) {}
-    void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_outputs, kRowChunk, m.pool.size()); }
+    void prepare(const Machine& m, const Step& step) override {
+        work_.reset(step.num_outputs, kRowChunk, m.pool.size());
+    }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
@@ -289,14 +307,16 @@ class Select final : public Stage {
         }
     }
 
-   private:
+ private:
     int x_, out_;
 };
 
 }  // namespace
 
 std::unique_ptr<Stage> make_clear_pages() { return std::make_unique<ClearPages>(); }
-std::unique_ptr<Stage> make_embed(int table, int out, float scale) { return std::make_unique<Embed>(table, out, scale); }
+std::unique_ptr<Stage> make_embed(int table, int out, float scale) {
+    return std::make_unique<Embed>(table, out, scale);
+}
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::make_unique<MakeRopeTable>(table); }
 std::unique_ptr<Stage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
 std::unique_ptr<Stage> make_rms_norm(int x, int weight, float eps, int out) {

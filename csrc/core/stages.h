@@ -13,8 +13,8 @@ namespace tl {
 
 // A value of the plan in the step arena: rows of one number format.
 struct Buffer {
-    size_t offset;      // in the arena
-    bool outputs;       // one row per wanted output instead of one per token
+    size_t offset;  // in the arena
+    bool outputs;   // one row per wanted output instead of one per token
     ActLayout layout;
     size_t row_bytes;
 };
@@ -67,7 +67,7 @@ struct Machine {
 };
 
 class Stage {
-   public:
+ public:
     virtual ~Stage() = default;
     // Called on one thread before a step: sets up `work_`.
     virtual void prepare(const Machine& machine, const Step& step) = 0;
@@ -76,7 +76,7 @@ class Stage {
     // Scratch memory that one thread needs.
     virtual size_t scratch_bytes(const Machine&) const { return 0; }
 
-   protected:
+ protected:
     WorkRanges work_;
 };
 

@@ -39,8 +39,7 @@ void SpinThenSleep::advance() {
     if (num_sleepers_.load() > 0) counter_.notify_all();
 }
 
-ThreadPool::ThreadPool(int num_threads)
-    : num_threads_(std::clamp(num_threads, 1, kMaxThreads)), process_(getpid()) {
+ThreadPool::ThreadPool(int num_threads) : num_threads_(std::clamp(num_threads, 1, kMaxThreads)), process_(getpid()) {
     workers_.reserve(num_threads_ - 1);
     for (int i = 1; i < num_threads_; i++) workers_.emplace_back([this, i] { work(i); });
 }

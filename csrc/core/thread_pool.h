@@ -14,18 +14,18 @@ inline constexpr int kMaxThreads = 256;
 // Waits until a counter moves on: spins for about 50 us (a barrier is usually over in one), then sleeps in the
 // kernel, so that an idle or oversubscribed machine is not burnt.
 class SpinThenSleep {
-   public:
+ public:
     uint32_t value() const { return counter_.load(std::memory_order_acquire); }
     void wait_while(uint32_t old);
     void advance();
 
-   private:
+ private:
     std::atomic<uint32_t> counter_{0};
     std::atomic<int> num_sleepers_{0};
 };
 
 class ThreadPool {
-   public:
+ public:
     explicit ThreadPool(int num_threads);
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
@@ -40,7 +40,7 @@ class ThreadPool {
     // All threads of a run meet here; what was written before is visible to all after.
     void barrier();
 
-   private:
+ private:
     void work(int thread);
 
     int num_threads_;
@@ -57,12 +57,12 @@ class ThreadPool {
 // Hands out chunks of items [0, num_items) to threads. Each thread first works through a contiguous share of its
 // own (one sequential stream of memory), then takes chunks of slower threads' shares.
 class WorkRanges {
-   public:
+ public:
     void reset(int num_items, int chunk, int num_threads);
     // Next chunk for this thread; false when nothing is left.
     bool claim(int thread, int& begin, int& end);
 
-   private:
+ private:
     struct alignas(64) Range {
         std::atomic<int> next{0};
         int end = 0;

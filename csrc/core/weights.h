@@ -36,7 +36,7 @@ struct RowTable {
 const FormatKernels* find_format(const Kernels& kernels, int gguf_type);
 
 class Weights {
-   public:
+ public:
     // capacity: sum of packed_bytes over all matrices to come.
     Weights(const Kernels& kernels, size_t capacity);
 
@@ -57,7 +57,7 @@ class Weights {
     const RowTable& table(int index) const { return tables_.at(index); }
     size_t num_bytes() const;
 
-   private:
+ private:
     const Kernels& kernels_;
     MappedBuffer memory_;
     size_t used_ = 0;

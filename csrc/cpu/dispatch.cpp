@@ -29,7 +29,8 @@ const Kernels& active_kernels() {
         const std::string level = forced && *forced ? forced : available_levels().back();
         const Kernels* kernels = kernels_of_level(level);
         if (!kernels) {
-            throw std::runtime_error("TORCHLESS_ISA=" + level + " is not available on this machine; it offers: " + names);
+            throw std::runtime_error("TORCHLESS_ISA=" + level +
+                                     " is not available on this machine; it offers: " + names);
         }
         return *kernels;
     }();

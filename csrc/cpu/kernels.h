@@ -32,10 +32,10 @@ struct MatmulArgs {
 
 // What the executor needs to know of one weight format at one level.
 struct FormatKernels {
-    int gguf_type;            // GGUF tensor type id
-    int block;                // elements of one block of a row
-    size_t block_bytes;       // bytes of one block of a row, as in the file
-    ActFormat activations;    // what `matmul` reads
+    int gguf_type;          // GGUF tensor type id
+    int block;              // elements of one block of a row
+    size_t block_bytes;     // bytes of one block of a row, as in the file
+    ActFormat activations;  // what `matmul` reads
     // Bytes of one packed tile of 16 rows and num_inputs columns, a multiple of 32.
     size_t (*tile_bytes)(int num_inputs);
     // Packs 16 rows of num_inputs elements (a null row is padding, packed so that it decodes to zero).
@@ -48,21 +48,21 @@ struct FormatKernels {
 };
 
 struct AttentionArgs {
-    const float* q;            // query rows of the run; row t is q + t * q_stride, head h at h * head_dim
-    size_t q_stride;           // floats
-    float* out;                // same shape as q
-    size_t out_stride;         // floats
-    const uint8_t* pages;      // address of page 0 at this layer
-    size_t page_bytes;         // distance of two pages
-    const int32_t* page_ids;   // the sequence's page table: position p lies in page_ids[p / kPageTokens]
-    int first_position;        // of the run's row 0; row t is at first_position + t
-    int row_begin, row_end;    // query rows to compute (at most kAttentionRows)
-    int kv_head;               // computes query heads kv_head * group .. + group - 1
-    int group;                 // query heads per key/value head
+    const float* q;           // query rows of the run; row t is q + t * q_stride, head h at h * head_dim
+    size_t q_stride;          // floats
+    float* out;               // same shape as q
+    size_t out_stride;        // floats
+    const uint8_t* pages;     // address of page 0 at this layer
+    size_t page_bytes;        // distance of two pages
+    const int32_t* page_ids;  // the sequence's page table: position p lies in page_ids[p / kPageTokens]
+    int first_position;       // of the run's row 0; row t is at first_position + t
+    int row_begin, row_end;   // query rows to compute (at most kAttentionRows)
+    int kv_head;              // computes query heads kv_head * group .. + group - 1
+    int group;                // query heads per key/value head
     const KvLayout* layout;
     float scale;
-    int window;                // keys visible, counting the token itself; 0 = all
-    uint8_t* scratch;          // attention_scratch_bytes(), 64-aligned
+    int window;        // keys visible, counting the token itself; 0 = all
+    uint8_t* scratch;  // attention_scratch_bytes(), 64-aligned
 };
 
 // Query rows of one attention call: enough to reuse each page of K and V, small enough to split work finely.
@@ -102,9 +102,15 @@ struct Kernels {
 };
 
 // Filled by each level's translation units.
-namespace scalar { const Kernels& kernels(); }
-namespace avx2 { const Kernels& kernels(); }
-namespace avx512 { const Kernels& kernels(); }
+namespace scalar {
+const Kernels& kernels();
+}
+namespace avx2 {
+const Kernels& kernels();
+}
+namespace avx512 {
+const Kernels& kernels();
+}
 
 // The level chosen at import (see dispatch.cpp). Throws std::runtime_error naming the levels for an unknown or
 // unavailable TORCHLESS_ISA.

@@ -8,7 +8,11 @@
 #include "cpu/level.h"
 #include "quants/floats.h"
 #include "quants/q4_0.h"
+#include "quants/q4_1.h"
 #include "quants/q4_k.h"
+#include "quants/q5_0.h"
+#include "quants/q5_1.h"
+#include "quants/q5_k.h"
 #include "quants/q6_k.h"
 #include "quants/q8_0.h"
 
@@ -54,9 +58,7 @@ template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
     }
 }
 
-template <class Q> size_t tile_bytes(int num_inputs) {
-    return size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes;
-}
+template <class Q> size_t tile_bytes(int num_inputs) { return size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes; }
 
 template <class Q> void pack(const uint8_t* const* rows, int num_inputs, uint8_t* tile) {
     for (int b = 0; b < num_inputs / Q::kBlock; b++) {
@@ -113,8 +115,8 @@ template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_
 }
 
 template <class Q> constexpr FormatKernels quantized() {
-    return {Q::kType,   Q::kBlock, Q::kBlockBytes,   Q::kActivations, tile_bytes<Q>,
-            pack<Q>,    matmul<Q>, scratch_bytes<Q>, decode_row<Q>};
+    return {Q::kType, Q::kBlock, Q::kBlockBytes,   Q::kActivations, tile_bytes<Q>,
+            pack<Q>,  matmul<Q>, scratch_bytes<Q>, decode_row<Q>};
 }
 
 // Plain floats need no panel: a column of the tile is one load in any case.
@@ -145,7 +147,7 @@ __attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows&
     const int steps = num_steps<N>(args.num_inputs);
     Regs<F32, T> acc;
     clear(acc);
-        TL_UNROLL(4)
+    TL_UNROLL(4)
     for (int k = 0; k < steps; k++) N::template step<T>(weights, k, rows, acc);
     write_tile<T>(args, tile, token, acc);
 }
@@ -158,12 +160,13 @@ template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int
 }
 
 template <class N> constexpr FormatKernels plain() {
-    return {N::kType,      1,          N::kBytes,    N::kActivations, float_tile_bytes<N>, float_pack<N>,
+    return {N::kType,        1,          N::kBytes,    N::kActivations, float_tile_bytes<N>, float_pack<N>,
             float_matmul<N>, no_scratch, N::decode_row};
 }
 
 constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),  plain<BFloat16>(), quantized<Q8_0>(),
-                                      quantized<Q4_0>(), quantized<Q4K>(), quantized<Q6K>()};
+                                      quantized<Q4_0>(), quantized<Q4_1>(), quantized<Q5_0>(), quantized<Q5_1>(),
+                                      quantized<Q5K>(),  quantized<Q4K>(),  quantized<Q6K>()};
 
 }  // namespace
 

@@ -63,15 +63,12 @@ TL_INLINE F32 load_first(int n, const float* p) { return {_mm512_maskz_loadu_ps(
 TL_INLINE void store_first(int n, float* p, F32 a) { _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1), a.v); }
 TL_INLINE F32 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 TL_INLINE F32 load_bf16(const uint16_t* p) {
-    return {_mm512_castsi512_ps(
-        _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
 }
 TL_INLINE void store_f16(uint16_t* p, F32 a) {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
-TL_INLINE void store_bf16(uint16_t* p, F32 a) {
-    _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(a.v));
-}
+TL_INLINE void store_bf16(uint16_t* p, F32 a) { _mm256_storeu_si256((__m256i*)p, (__m256i)_mm512_cvtneps_pbh(a.v)); }
 TL_INLINE F32 operator+(F32 a, F32 b) { return {_mm512_add_ps(a.v, b.v)}; }
 TL_INLINE F32 operator-(F32 a, F32 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 TL_INLINE F32 operator*(F32 a, F32 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -239,7 +236,8 @@ TL_INLINE F32 first_lanes(int n, F32 a, F32 b) {
     const __m256i count = _mm256_set1_epi32(n);
     const __m256i lo = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     const __m256i hi = _mm256_cmpgt_epi32(count, _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
-    return {_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(lo)), _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(hi))};
+    return {_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(lo)),
+            _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(hi))};
 }
 
 TL_INLINE I32 izero() { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
@@ -286,8 +284,12 @@ TL_INLINE void bstore(void* p, Bytes a) {
 TL_INLINE Bytes bset1(uint8_t x) { return {_mm256_set1_epi8((char)x), _mm256_set1_epi8((char)x)}; }
 TL_INLINE Bytes operator&(Bytes a, Bytes b) { return {_mm256_and_si256(a.lo, b.lo), _mm256_and_si256(a.hi, b.hi)}; }
 TL_INLINE Bytes operator|(Bytes a, Bytes b) { return {_mm256_or_si256(a.lo, b.lo), _mm256_or_si256(a.hi, b.hi)}; }
-template <int N> TL_INLINE Bytes bshift_right(Bytes a) { return {_mm256_srli_epi16(a.lo, N), _mm256_srli_epi16(a.hi, N)}; }
-template <int N> TL_INLINE Bytes bshift_left(Bytes a) { return {_mm256_slli_epi16(a.lo, N), _mm256_slli_epi16(a.hi, N)}; }
+template <int N> TL_INLINE Bytes bshift_right(Bytes a) {
+    return {_mm256_srli_epi16(a.lo, N), _mm256_srli_epi16(a.hi, N)};
+}
+template <int N> TL_INLINE Bytes bshift_left(Bytes a) {
+    return {_mm256_slli_epi16(a.lo, N), _mm256_slli_epi16(a.hi, N)};
+}
 TL_INLINE Bytes widen_u8(const uint8_t* p) {
     return {_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)),
             _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
@@ -316,7 +318,8 @@ TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
 }
 TL_INLINE void dot2_bf16(F32& acc, Bytes w, const uint16_t* a) {
     const __m256i x = broadcast4(a), upper = _mm256_set1_epi32((int)0xffff0000u);
-    const __m256 x0 = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)), x1 = _mm256_castsi256_ps(_mm256_and_si256(x, upper));
+    const __m256 x0 = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),
+                 x1 = _mm256_castsi256_ps(_mm256_and_si256(x, upper));
     acc.lo = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(w.lo, 16)), x0, acc.lo);
     acc.hi = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_slli_epi32(w.hi, 16)), x0, acc.hi);
     acc.lo = _mm256_fmadd_ps(_mm256_castsi256_ps(_mm256_and_si256(w.lo, upper)), x1, acc.lo);
@@ -334,64 +337,182 @@ struct Bytes { uint8_t v[64]; };
 
 #define TL_EACH for (int i = 0; i < kLanes; i++)
 
-TL_INLINE F32 set1(float x) { F32 r; TL_EACH r.v[i] = x; return r; }
+TL_INLINE F32 set1(float x) {
+    F32 r;
+    TL_EACH r.v[i] = x;
+    return r;
+}
 TL_INLINE F32 zero() { return set1(0.0f); }
-TL_INLINE F32 load(const float* p) { F32 r; TL_EACH r.v[i] = p[i]; return r; }
+TL_INLINE F32 load(const float* p) {
+    F32 r;
+    TL_EACH r.v[i] = p[i];
+    return r;
+}
 TL_INLINE void store(float* p, F32 a) { TL_EACH p[i] = a.v[i]; }
-TL_INLINE F32 load_first(int n, const float* p) { F32 r; TL_EACH r.v[i] = i < n ? p[i] : 0.0f; return r; }
-TL_INLINE void store_first(int n, float* p, F32 a) { for (int i = 0; i < n; i++) p[i] = a.v[i]; }
-TL_INLINE F32 load_f16(const uint16_t* p) { F32 r; TL_EACH r.v[i] = f16_to_float(p[i]); return r; }
-TL_INLINE F32 load_bf16(const uint16_t* p) { F32 r; TL_EACH r.v[i] = bf16_to_float(p[i]); return r; }
+TL_INLINE F32 load_first(int n, const float* p) {
+    F32 r;
+    TL_EACH r.v[i] = i < n ? p[i] : 0.0f;
+    return r;
+}
+TL_INLINE void store_first(int n, float* p, F32 a) {
+    for (int i = 0; i < n; i++) p[i] = a.v[i];
+}
+TL_INLINE F32 load_f16(const uint16_t* p) {
+    F32 r;
+    TL_EACH r.v[i] = f16_to_float(p[i]);
+    return r;
+}
+TL_INLINE F32 load_bf16(const uint16_t* p) {
+    F32 r;
+    TL_EACH r.v[i] = bf16_to_float(p[i]);
+    return r;
+}
 TL_INLINE void store_f16(uint16_t* p, F32 a) { TL_EACH p[i] = float_to_f16(a.v[i]); }
 TL_INLINE void store_bf16(uint16_t* p, F32 a) { TL_EACH p[i] = float_to_bf16(a.v[i]); }
-TL_INLINE F32 operator+(F32 a, F32 b) { TL_EACH a.v[i] += b.v[i]; return a; }
-TL_INLINE F32 operator-(F32 a, F32 b) { TL_EACH a.v[i] -= b.v[i]; return a; }
-TL_INLINE F32 operator*(F32 a, F32 b) { TL_EACH a.v[i] *= b.v[i]; return a; }
-TL_INLINE F32 operator/(F32 a, F32 b) { TL_EACH a.v[i] /= b.v[i]; return a; }
+TL_INLINE F32 operator+(F32 a, F32 b) {
+    TL_EACH a.v[i] += b.v[i];
+    return a;
+}
+TL_INLINE F32 operator-(F32 a, F32 b) {
+    TL_EACH a.v[i] -= b.v[i];
+    return a;
+}
+TL_INLINE F32 operator*(F32 a, F32 b) {
+    TL_EACH a.v[i] *= b.v[i];
+    return a;
+}
+TL_INLINE F32 operator/(F32 a, F32 b) {
+    TL_EACH a.v[i] /= b.v[i];
+    return a;
+}
 // Multiplies and adds with two roundings: a baseline processor has no fused instruction.
-TL_INLINE F32 fma(F32 a, F32 b, F32 c) { TL_EACH a.v[i] = a.v[i] * b.v[i] + c.v[i]; return a; }
-TL_INLINE F32 fms(F32 a, F32 b, F32 c) { TL_EACH a.v[i] = a.v[i] * b.v[i] - c.v[i]; return a; }
-TL_INLINE F32 max(F32 a, F32 b) { TL_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
-TL_INLINE F32 min(F32 a, F32 b) { TL_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
-TL_INLINE F32 abs(F32 a) { TL_EACH a.v[i] = std::fabs(a.v[i]); return a; }
-TL_INLINE F32 round(F32 a) { TL_EACH a.v[i] = std::nearbyintf(a.v[i]); return a; }
-TL_INLINE float reduce_add(F32 a) { float s = 0; TL_EACH s += a.v[i]; return s; }
-TL_INLINE float reduce_max(F32 a) { float m = a.v[0]; TL_EACH m = a.v[i] > m ? a.v[i] : m; return m; }
-TL_INLINE bool any_above(F32 a, F32 b) { bool r = false; TL_EACH r |= a.v[i] > b.v[i]; return r; }
+TL_INLINE F32 fma(F32 a, F32 b, F32 c) {
+    TL_EACH a.v[i] = a.v[i] * b.v[i] + c.v[i];
+    return a;
+}
+TL_INLINE F32 fms(F32 a, F32 b, F32 c) {
+    TL_EACH a.v[i] = a.v[i] * b.v[i] - c.v[i];
+    return a;
+}
+TL_INLINE F32 max(F32 a, F32 b) {
+    TL_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+TL_INLINE F32 min(F32 a, F32 b) {
+    TL_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i];
+    return a;
+}
+TL_INLINE F32 abs(F32 a) {
+    TL_EACH a.v[i] = std::fabs(a.v[i]);
+    return a;
+}
+TL_INLINE F32 round(F32 a) {
+    TL_EACH a.v[i] = std::nearbyintf(a.v[i]);
+    return a;
+}
+TL_INLINE float reduce_add(F32 a) {
+    float s = 0;
+    TL_EACH s += a.v[i];
+    return s;
+}
+TL_INLINE float reduce_max(F32 a) {
+    float m = a.v[0];
+    TL_EACH m = a.v[i] > m ? a.v[i] : m;
+    return m;
+}
+TL_INLINE bool any_above(F32 a, F32 b) {
+    bool r = false;
+    TL_EACH r |= a.v[i] > b.v[i];
+    return r;
+}
 TL_INLINE bool any_nan(F32 a) {
     bool r = false;
     TL_EACH r |= a.v[i] != a.v[i];
     return r;
 }
-TL_INLINE F32 scale_by_power(F32 a, F32 n) { TL_EACH a.v[i] = std::ldexp(a.v[i], int(n.v[i])); return a; }
-TL_INLINE F32 first_lanes(int n, F32 a, F32 b) { TL_EACH a.v[i] = i < n ? a.v[i] : b.v[i]; return a; }
-
-TL_INLINE I32 iset1(int32_t x) { I32 r; TL_EACH r.v[i] = x; return r; }
-TL_INLINE I32 izero() { return iset1(0); }
-TL_INLINE I32 iload(const int32_t* p) { I32 r; TL_EACH r.v[i] = p[i]; return r; }
-TL_INLINE void istore(int32_t* p, I32 a) { TL_EACH p[i] = a.v[i]; }
-TL_INLINE I32 operator+(I32 a, I32 b) { TL_EACH a.v[i] += b.v[i]; return a; }
-TL_INLINE I32 operator*(I32 a, I32 b) { TL_EACH a.v[i] *= b.v[i]; return a; }
-template <int N> TL_INLINE I32 shift_left(I32 a) { TL_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << N); return a; }
-template <int N> TL_INLINE I32 shift_right(I32 a) { TL_EACH a.v[i] >>= N; return a; }
-TL_INLINE I32 load_u8(const uint8_t* p) { I32 r; TL_EACH r.v[i] = p[i]; return r; }
-TL_INLINE I32 load_i8(const int8_t* p) { I32 r; TL_EACH r.v[i] = p[i]; return r; }
-TL_INLINE F32 to_float(I32 a) { F32 r; TL_EACH r.v[i] = float(a.v[i]); return r; }
-TL_INLINE I32 to_int(F32 a) { I32 r; TL_EACH r.v[i] = int32_t(std::nearbyintf(a.v[i])); return r; }
-TL_INLINE void store_i8(int8_t* p, I32 a) {
-    TL_EACH p[i] = int8_t(a.v[i] > 127 ? 127 : a.v[i] < -128 ? -128 : a.v[i]);
+TL_INLINE F32 scale_by_power(F32 a, F32 n) {
+    TL_EACH a.v[i] = std::ldexp(a.v[i], int(n.v[i]));
+    return a;
 }
+TL_INLINE F32 first_lanes(int n, F32 a, F32 b) {
+    TL_EACH a.v[i] = i < n ? a.v[i] : b.v[i];
+    return a;
+}
+
+TL_INLINE I32 iset1(int32_t x) {
+    I32 r;
+    TL_EACH r.v[i] = x;
+    return r;
+}
+TL_INLINE I32 izero() { return iset1(0); }
+TL_INLINE I32 iload(const int32_t* p) {
+    I32 r;
+    TL_EACH r.v[i] = p[i];
+    return r;
+}
+TL_INLINE void istore(int32_t* p, I32 a) { TL_EACH p[i] = a.v[i]; }
+TL_INLINE I32 operator+(I32 a, I32 b) {
+    TL_EACH a.v[i] += b.v[i];
+    return a;
+}
+TL_INLINE I32 operator*(I32 a, I32 b) {
+    TL_EACH a.v[i] *= b.v[i];
+    return a;
+}
+template <int N> TL_INLINE I32 shift_left(I32 a) {
+    TL_EACH a.v[i] = int32_t(uint32_t(a.v[i]) << N);
+    return a;
+}
+template <int N> TL_INLINE I32 shift_right(I32 a) {
+    TL_EACH a.v[i] >>= N;
+    return a;
+}
+TL_INLINE I32 load_u8(const uint8_t* p) {
+    I32 r;
+    TL_EACH r.v[i] = p[i];
+    return r;
+}
+TL_INLINE I32 load_i8(const int8_t* p) {
+    I32 r;
+    TL_EACH r.v[i] = p[i];
+    return r;
+}
+TL_INLINE F32 to_float(I32 a) {
+    F32 r;
+    TL_EACH r.v[i] = float(a.v[i]);
+    return r;
+}
+TL_INLINE I32 to_int(F32 a) {
+    I32 r;
+    TL_EACH r.v[i] = int32_t(std::nearbyintf(a.v[i]));
+    return r;
+}
+TL_INLINE void store_i8(int8_t* p, I32 a) { TL_EACH p[i] = int8_t(a.v[i] > 127 ? 127 : a.v[i] < -128 ? -128 : a.v[i]); }
 TL_INLINE I32 sum4(const int8_t* p) {
     I32 r;
     TL_EACH r.v[i] = p[4 * i] + p[4 * i + 1] + p[4 * i + 2] + p[4 * i + 3];
     return r;
 }
 
-TL_INLINE Bytes bload(const void* p) { Bytes r; std::memcpy(r.v, p, 64); return r; }
+TL_INLINE Bytes bload(const void* p) {
+    Bytes r;
+    std::memcpy(r.v, p, 64);
+    return r;
+}
 TL_INLINE void bstore(void* p, Bytes a) { std::memcpy(p, a.v, 64); }
-TL_INLINE Bytes bset1(uint8_t x) { Bytes r; std::memset(r.v, x, 64); return r; }
-TL_INLINE Bytes operator&(Bytes a, Bytes b) { for (int i = 0; i < 64; i++) a.v[i] &= b.v[i]; return a; }
-TL_INLINE Bytes operator|(Bytes a, Bytes b) { for (int i = 0; i < 64; i++) a.v[i] |= b.v[i]; return a; }
+TL_INLINE Bytes bset1(uint8_t x) {
+    Bytes r;
+    std::memset(r.v, x, 64);
+    return r;
+}
+TL_INLINE Bytes operator&(Bytes a, Bytes b) {
+    for (int i = 0; i < 64; i++) a.v[i] &= b.v[i];
+    return a;
+}
+TL_INLINE Bytes operator|(Bytes a, Bytes b) {
+    for (int i = 0; i < 64; i++) a.v[i] |= b.v[i];
+    return a;
+}
 template <int N> TL_INLINE Bytes bshift_right(Bytes a) {
     uint16_t w[32];
     std::memcpy(w, a.v, 64);

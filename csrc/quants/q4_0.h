@@ -54,8 +54,10 @@ struct Q4_0 {
             each(low, high, [&](int t, I32& l, I32& h) {
                 const int8_t* a = x.q(t) + 32 * b + 4 * j;
                 dot4_small(l, lo, a);
-                if constexpr (kWideDot) dot4(h, hi, a + 16);
-                else dot4_small(h, hi, a + 16);
+                if constexpr (kWideDot)
+                    dot4(h, hi, a + 16);
+                else
+                    dot4_small(h, hi, a + 16);
             });
         }
         each(low, high, [](int, I32& l, I32& h) { l = l + (kWideDot ? shift_right<4>(h) : h); });

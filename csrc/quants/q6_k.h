@@ -84,9 +84,10 @@ struct Q6K {
             });
             clear(even_top);
             clear(odd_top);
-        TL_UNROLL(4)
+            TL_UNROLL(4)
             for (int j = 0; j < 4; j++) {
-                const Bytes ql0 = bload(group + 192 * j), ql1 = bload(group + 192 * j + 64), qh = bload(group + 192 * j + 128);
+                const Bytes ql0 = bload(group + 192 * j), ql1 = bload(group + 192 * j + 64),
+                            qh = bload(group + 192 * j + 128);
                 const int column = 256 * b + 128 * n + 64 * p + 16 * h + 4 * j;
                 if constexpr (kWideDot) {
                     const Bytes nibble = bset1(p ? 0xf0 : 0x0f);
@@ -102,8 +103,8 @@ struct Q6K {
                     });
                 } else {
                     const Bytes nibble = bset1(0x0f), two = bset1(0x30);
-                    const Bytes e = p ? (bshift_right<4>(ql0) & nibble) | (qh & two)
-                                      : (ql0 & nibble) | (bshift_left<4>(qh) & two);
+                    const Bytes e =
+                        p ? (bshift_right<4>(ql0) & nibble) | (qh & two) : (ql0 & nibble) | (bshift_left<4>(qh) & two);
                     const Bytes o = p ? (bshift_right<4>(ql1) & nibble) | (bshift_right<2>(qh) & two)
                                       : (ql1 & nibble) | (bshift_left<2>(qh) & two);
                     each(even, odd, [&](int t, I32& v, I32& w) {
@@ -162,7 +163,7 @@ struct Q6K {
         for (int s = 0; s < 16; s++) {
             Regs<I32, T> part;
             each(part, [&](int t, I32& v) { v = iset1(-32 * x.sum16(t)[16 * b + s]); });
-        TL_UNROLL(4)
+            TL_UNROLL(4)
             for (int j = 0; j < 4; j++) {
                 const Bytes w = bload(p.q[4 * s + j]);
                 each(part, [&](int t, I32& v) { dot4_small(v, w, x.q(t) + 256 * b + 16 * s + 4 * j); });
