@@ -58,7 +58,8 @@ struct Q4K {
         }
     }
 
-    static void pack_block(const uint8_t* const* rows, uint8_t* tile) {
+    // The first 256 bytes of a packed block.
+    static void pack_scales(const uint8_t* const* rows, uint8_t* tile) {
         interleave2(rows, 0, tile);
         interleave2(rows, 2, tile + 32);
         uint8_t sc[8][16] = {}, m[8][16] = {};
@@ -80,6 +81,10 @@ struct Q4K {
             }
             tile[kHigh + p] = high;
         }
+    }
+
+    static void pack_block(const uint8_t* const* rows, uint8_t* tile) {
+        pack_scales(rows, tile);
         for (int j = 0; j < 32; j++) interleave4(rows, 16 + 4 * j, tile + kQ + 64 * j);
     }
 
@@ -98,6 +103,17 @@ struct Q4K {
         bstore(s.m + 64, (bshift_right<4>(low1) & nibble) | (bshift_right<2>(high) & top));
     }
 
+    // M of T tokens.
+    template <int T>
+    TL_INLINE static void dot_minima(const Scales& s, int b, const ActRows& x, Regs<I32, T>& minima) {
+        clear(minima);
+        TL_UNROLL(4)
+        for (int g = 0; g < 4; g++) {
+            const Bytes pair = widen_u8(s.m + 32 * g);
+            each(minima, [&](int t, I32& v) { dot2(v, pair, x.sum32<int16_t>(t) + 8 * b + 2 * g); });
+        }
+    }
+
     // acc += s * (d * I - dmin * M), the one place where floats are rounded.
     template <int T>
     TL_INLINE static void finish(F32 d, F32 dmin, Regs<I32, T>& sums, Regs<I32, T>& minima, const ActRows& x, int b,
@@ -114,19 +130,14 @@ struct Q4K {
         unpack_scales(tile, scales);
         Regs<I32, T> sums, minima;
         clear(sums);
-        clear(minima);
-        TL_UNROLL(4)
-        for (int g = 0; g < 4; g++) {
-            const Bytes pair = widen_u8(scales.m + 32 * g);
-            each(minima, [&](int t, I32& v) { dot2(v, pair, x.sum32<int16_t>(t) + 8 * b + 2 * g); });
-        }
+        dot_minima<T>(scales, b, x, minima);
         const Bytes low_mask = bset1(0x0f), high_mask = bset1(0xf0);
         TL_UNROLL(4)
         for (int c = 0; c < 4; c++) {
             Regs<I32, T> low, high;
             clear(low);
             clear(high);
-        TL_UNROLL(8)
+            TL_UNROLL(8)
             for (int j = 0; j < 8; j++) {
                 const Bytes v = bload(tile + kQ + 512 * c + 64 * j);
                 const Bytes lo = v & low_mask;
@@ -134,32 +145,38 @@ struct Q4K {
                 each(low, high, [&](int t, I32& l, I32& h) {
                     const int8_t* a = x.q(t) + 256 * b + 64 * c + 4 * j;
                     dot4_small(l, lo, a);
-                    if constexpr (kWideDot) dot4(h, hi, a + 32);
-                    else dot4_small(h, hi, a + 32);
+                    if constexpr (kWideDot)
+                        dot4(h, hi, a + 32);
+                    else
+                        dot4_small(h, hi, a + 32);
                 });
             }
             const I32 sc0 = load_u8(scales.sc + 32 * c), sc1 = load_u8(scales.sc + 32 * c + 16);
-            each(sums, low, high, [&](int, I32& s, I32& l, I32& h) {
-                s = s + l * sc0 + (kWideDot ? shift_right<4>(h) : h) * sc1;
-            });
+            each(sums, low, high,
+                 [&](int, I32& s, I32& l, I32& h) { s = s + l * sc0 + (kWideDot ? shift_right<4>(h) : h) * sc1; });
         }
         finish<T>(load_f16((const uint16_t*)tile), load_f16((const uint16_t*)(tile + 32)), sums, minima, x, b, acc);
     }
 
     struct alignas(64) Panel {
-        uint8_t q[64][64];      // [column group of 4][row, column]
-        int32_t sc[8][16];      // [sub-block][row]
-        uint8_t m[4][64];       // [pair of sub-blocks][row, 2] as int16
+        uint8_t q[64][64];  // [column group of 4][row, column]
+        int32_t sc[8][16];  // [sub-block][row]
+        uint8_t m[4][64];   // [pair of sub-blocks][row, 2] as int16
         float d[16], dmin[16];
     };
 
-    TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
+    // All of a panel but q.
+    TL_INLINE static void unpack_scales(const uint8_t* tile, Panel& p) {
         Scales scales;
         unpack_scales(tile, scales);
         for (int s = 0; s < 8; s++) istore(p.sc[s], load_u8(scales.sc + 16 * s));
         for (int g = 0; g < 4; g++) bstore(p.m[g], widen_u8(scales.m + 32 * g));
         store(p.d, load_f16((const uint16_t*)tile));
         store(p.dmin, load_f16((const uint16_t*)(tile + 32)));
+    }
+
+    TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
+        unpack_scales(tile, p);
         const Bytes mask = bset1(0x0f);
         for (int c = 0; c < 4; c++) {
             for (int j = 0; j < 8; j++) {
@@ -177,7 +194,7 @@ struct Q4K {
         for (int s = 0; s < 8; s++) {
             Regs<I32, T> part;
             clear(part);
-        TL_UNROLL(8)
+            TL_UNROLL(8)
             for (int j = 0; j < 8; j++) {
                 const Bytes w = bload(p.q[8 * s + j]);
                 each(part, [&](int t, I32& v) { dot4_small(v, w, x.q(t) + 256 * b + 32 * s + 4 * j); });

@@ -112,7 +112,9 @@ def test_any_alignment_that_is_a_power_of_two_is_read(tmp_path: Path, alignment:
     assert bytes(source.raw("a")) == b"abc" and bytes(source.raw("b")) == b"de"
 
 
-@pytest.mark.parametrize("name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_K", "Q6_K"])
+@pytest.mark.parametrize(
+    "name", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+)
 def test_big_endian_tensors_decode_to_the_same_weights(tmp_path: Path, name: str) -> None:
     form = by_name(name)
     little = form.encode(np.random.default_rng(1).standard_normal((3, 256)).astype(np.float32))

@@ -85,6 +85,23 @@ def _q4_0(blocks: Bytes, std: float) -> None:
     _set_half(blocks, 0, std / 4.64, signed=True)  # -8..7 has mean -0.5; the sign of the scale cancels it.
 
 
+def _q4_1(blocks: Bytes, std: float) -> None:
+    # 0..15 has mean 7.5: the minimum cancels it, and its own spread adds to that of the weights.
+    value = std / 4.88
+    _set_half(blocks, 0, value, signed=False)
+    _set_half(blocks, 2, -7.5 * value, signed=False)
+
+
+def _q5_0(blocks: Bytes, std: float) -> None:
+    _set_half(blocks, 0, std / 9.35, signed=True)  # As Q4_0, with -16..15.
+
+
+def _q5_1(blocks: Bytes, std: float) -> None:
+    value = std / 9.88
+    _set_half(blocks, 0, value, signed=False)
+    _set_half(blocks, 2, -15.5 * value, signed=False)
+
+
 def _q4_k(blocks: Bytes, std: float) -> None:
     # d, dmin, scales[12]: all 6-bit scales and minimums are 8..15 (upper two bits 00).
     scales = blocks[:, 4:12]
@@ -125,6 +142,9 @@ BLOCK_TYPES: dict[str, BlockType] = {
     "F16": BlockType(1, 2, _floats("<u2", 0x83FF, 10, 15)),
     "BF16": BlockType(1, 2, _floats("<u2", 0x807F, 7, 127)),
     "Q4_0": BlockType(32, 18, _q4_0),
+    "Q4_1": BlockType(32, 20, _q4_1),
+    "Q5_0": BlockType(32, 22, _q5_0),
+    "Q5_1": BlockType(32, 24, _q5_1),
     "Q8_0": BlockType(32, 34, _q8_0),
     "Q4_K": BlockType(256, 144, _q4_k),
     "Q5_K": BlockType(256, 176, _q5_k),

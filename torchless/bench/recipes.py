@@ -37,9 +37,14 @@ RECIPES: dict[str, Recipe] = {
     "BF16": Recipe(32, "BF16", "BF16"),
     "Q8_0": Recipe(7, "Q8_0", "Q8_0"),
     "Q4_0": Recipe(2, "Q4_0", "Q6_K"),
+    "Q4_1": Recipe(3, "Q4_1", "Q6_K"),
+    "Q5_0": Recipe(8, "Q5_0", "Q6_K"),
+    "Q5_1": Recipe(9, "Q5_1", "Q6_K"),
     "Q6_K": Recipe(18, "Q6_K", "Q6_K"),
     "Q4_K_S": Recipe(14, "Q4_K", "Q6_K", "first_layers"),
     "Q4_K_M": Recipe(15, "Q4_K", "Q6_K", "more_bits"),
+    "Q5_K_S": Recipe(16, "Q5_K", "Q6_K"),
+    "Q5_K_M": Recipe(17, "Q5_K", "Q6_K", "more_bits"),
 }
 
 

@@ -24,51 +24,61 @@ import numpy as np
 from torchless.quants import Bytes, Floats, Format, ratio
 
 _TRIAL_SHIFTS = np.linspace(-1.0, 1.0, 21, dtype=np.float32)
-"""Added to 15, the steps from the lowest to the highest weight."""
+"""Added to 15 (Q5_K: 31), the steps from the lowest to the highest weight."""
 
 
 def _decode(blocks: Bytes) -> Floats:
-    d = blocks[:, 0:2].copy().view("<f2").astype(np.float32)
-    dmin = blocks[:, 2:4].copy().view("<f2").astype(np.float32)
-    scales, minimums = _unpack_six_bits(blocks[:, 4:16])
     packed = blocks[:, 16:].reshape(-1, 4, 1, 32)
     q = np.concatenate([packed & np.uint8(15), packed >> np.uint8(4)], axis=2).reshape(-1, 8, 32)
-    step = (d * scales.astype(np.float32))[:, :, None]
+    return scale_sub_blocks(blocks[:, :16], q)
+
+
+def _encode(values: Floats) -> Bytes:
+    scales, q = quantise_sub_blocks(values, 15)
+    pairs = q.reshape(-1, 4, 2, 32)
+    blocks = np.empty((len(values), 144), np.uint8)
+    blocks[:, :16] = scales
+    blocks[:, 16:] = (pairs[:, :, 0] | (pairs[:, :, 1] << np.uint8(4))).reshape(-1, 128)
+    return blocks
+
+
+def scale_sub_blocks(scales: Bytes, q: Bytes) -> Floats:
+    """Weights (n, 256) from the first 16 bytes of blocks (n, 16) and q (n, 8, 32). Q5_K has the same."""
+    d = scales[:, 0:2].copy().view("<f2").astype(np.float32)
+    dmin = scales[:, 2:4].copy().view("<f2").astype(np.float32)
+    factors, minimums = _unpack_six_bits(scales[:, 4:])
+    step = (d * factors.astype(np.float32))[:, :, None]
     offset = (dmin * minimums.astype(np.float32))[:, :, None]
     values: Floats = (step * q.astype(np.float32) - offset).reshape(-1, 256)
     return values
 
 
-def _encode(values: Floats) -> Bytes:
+def quantise_sub_blocks(values: Floats, top: int) -> tuple[Bytes, Bytes]:
+    """The first 16 bytes of blocks and q (n, 8, 32) in 0..top for weights (n, 256)."""
     x = values.reshape(-1, 8, 32)
-    steps, offsets = _fit(x)
+    steps, offsets = _fit(x, np.float32(top))
     d = (steps.max(axis=1, keepdims=True) / np.float32(63)).astype("<f2")
     dmin = (offsets.max(axis=1, keepdims=True) / np.float32(63)).astype("<f2")
     scales, minimums = _six_bits(steps, d), _six_bits(offsets, dmin)
     step = (d.astype(np.float32) * scales.astype(np.float32))[:, :, None]
     offset = (dmin.astype(np.float32) * minimums.astype(np.float32))[:, :, None]
-    q = np.rint(ratio(x + offset, step)).clip(0, 15).astype(np.uint8).reshape(-1, 4, 2, 32)
-    blocks = np.empty((len(values), 144), np.uint8)
-    blocks[:, 0:2] = d.view(np.uint8)
-    blocks[:, 2:4] = dmin.view(np.uint8)
-    blocks[:, 4:16] = _pack_six_bits(scales, minimums)
-    blocks[:, 16:] = (q[:, :, 0] | (q[:, :, 1] << np.uint8(4))).reshape(-1, 128)
-    return blocks
+    q = np.rint(ratio(x + offset, step)).clip(0, top).astype(np.uint8)
+    header = [d.view(np.uint8), dmin.view(np.uint8), _pack_six_bits(scales, minimums)]
+    return np.concatenate(header, axis=1), q
 
 
-def _fit(x: Floats) -> tuple[Floats, Floats]:
+def _fit(x: Floats, top: np.float32) -> tuple[Floats, Floats]:
     """Scale and (positive) minimum of each sub-block (..., 32) that minimise the weighted squared error."""
     weight = np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + np.abs(x)
     high = x.max(axis=-1)
     best_low = np.minimum(x.min(axis=-1), np.float32(0))
-    best_scale = (high - best_low) / np.float32(15)
+    best_scale = (high - best_low) / top
     best_error = np.full(best_low.shape, np.inf, np.float32)
     sum_w, sum_x = weight.sum(axis=-1), (weight * x).sum(axis=-1)
     for shift in _TRIAL_SHIFTS:
-        inverse = ratio(
-            np.float32(15) + shift, high - best_low
-        )  # Each trial starts from the best minimum so far.
-        q = np.rint((x - best_low[..., None]) * inverse[..., None]).clip(0, 15)
+        # Each trial starts from the best minimum so far.
+        inverse = ratio(top + shift, high - best_low)
+        q = np.rint((x - best_low[..., None]) * inverse[..., None]).clip(0, top)
         wq = weight * q
         sum_q, sum_qq, sum_xq = wq.sum(axis=-1), (wq * q).sum(axis=-1), (wq * x).sum(axis=-1)
         determinant = sum_w * sum_qq - sum_q * sum_q
