@@ -15,6 +15,7 @@ def summarize(tests: list[str], rounds: list[Any], disturbed: float) -> dict[str
     speeds: dict[str, dict[str, Any]] = {}
     for test in tests:
         names = [name for name_of, name in kept[0].tokens_per_second if name_of == test]
+        names.sort(key=lambda name: (name != OURS, name))  # Ours first; rounds start with anybody.
         speeds[test] = {name: _spread([r.tokens_per_second[test, name] for r in kept]) for name in names}
     bandwidth = [r.read_bytes_per_second for r in kept if r.read_bytes_per_second is not None]
     return {

@@ -103,7 +103,8 @@ class Worker:
     def close(self) -> None:
         """Ends the process and waits for it."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # What a dead process did not read.
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:

@@ -40,7 +40,7 @@ def thread_scratch_bytes(
     matrices: Sequence[tuple[int, int]], kv_type: str, num_kv_heads: int, head_dim: int, group: int
 ) -> int:
     """
-    Scratch bytes of one thread for matrices (type, columns) and an attention; num_kv_heads 0 = none.
+    Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = none.
     """
 
 def buffer_row_bytes(format: str, width: int) -> int:
@@ -96,6 +96,11 @@ class Executor:
 
     def attention(self, q: int, out: int, layer: int, num_heads: int, scale: float, window: int) -> None: ...
     def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
+    def gated_matmul(
+        self, x: int, gate: tuple[int, int], up: tuple[int, int], out: int, activation: str
+    ) -> None:
+        """gate, up: (matrix, bias vector or -1), with a multiple of 256 rows"""
+
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...
     def finish(self, arena_bytes: int, logits: int, vocab_size: int) -> None: ...

@@ -56,6 +56,13 @@ tl::KvType kv_type(const std::string& name) {
     throw std::invalid_argument("unknown KV type " + name);
 }
 
+tl::GluActivation glu_activation(const std::string& name) {
+    if (name == "silu") return tl::GluActivation::kSilu;
+    if (name == "gelu_tanh") return tl::GluActivation::kGeluTanh;
+    if (name == "gelu") return tl::GluActivation::kGelu;
+    throw std::invalid_argument("unknown activation " + name);
+}
+
 // The file's bytes of a matrix must hold all its rows.
 void check_raw(const Bytes& raw, int type, int rows, int columns) {
     const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type);
@@ -129,10 +136,11 @@ void bind_executor(nb::module_& m) {
                 const tl::FormatKernels* format = tl::find_format(kernels, type);
                 if (format) bytes = std::max(bytes, format->matmul_scratch_bytes(columns));
             }
-            return tl::align_up(bytes, 4096);
+            return tl::align_up(bytes + tl::gated_matmul_scratch_bytes(), 4096);
         },
         "matrices"_a, "kv_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a,
-        "Scratch bytes of one thread for matrices (type, columns) and an attention; num_kv_heads 0 = none.");
+        "Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = "
+        "none.");
     m.def(
         "buffer_row_bytes",
         [](const std::string& format, int width) { return tl::ActLayout{act_format(format), width}.row_bytes(); },
@@ -253,12 +261,18 @@ void bind_executor(nb::module_& m) {
         .def(
             "glu",
             [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {
-                const auto kind = activation == "silu"        ? tl::GluActivation::kSilu
-                                  : activation == "gelu_tanh" ? tl::GluActivation::kGeluTanh
-                                                              : tl::GluActivation::kGelu;
-                self.core.add_stage(tl::make_glu(gate, up, out, kind));
+                self.core.add_stage(tl::make_glu(gate, up, out, glu_activation(activation)));
             },
             "gate"_a, "up"_a, "out"_a, "activation"_a)
+        .def(
+            "gated_matmul",
+            [](PyExecutor& self, int x, std::pair<int, int> gate, std::pair<int, int> up, int out,
+               const std::string& activation) {
+                self.core.add_stage(tl::make_gated_matmul(
+                    {x, gate.first, gate.second, up.first, up.second, out, glu_activation(activation)}));
+            },
+            "x"_a, "gate"_a, "up"_a, "out"_a, "activation"_a,
+            "gate, up: (matrix, bias vector or -1), with a multiple of 256 rows")
         .def(
             "add", [](PyExecutor& self, int a, int b, int out) { self.core.add_stage(tl::make_add(a, b, out)); }, "a"_a,
             "b"_a, "out"_a)

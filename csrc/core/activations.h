@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 #include "core/inline.h"
 
@@ -52,5 +53,26 @@ struct ActLayout {
         return 0;
     }
 };
+
+// Columns of one group: every activation format has whole blocks in it.
+inline constexpr int kGroupColumns = 256;
+
+// Puts a row of kGroupColumns columns in its place in a row of `layout`, from first_column on.
+inline void place_group(const ActLayout& layout, int first_column, const uint8_t* group, uint8_t* row) {
+    const ActLayout part{layout.format, kGroupColumns};
+    const auto copy = [&](size_t from, size_t to, size_t element, int per) {
+        std::memcpy(row + to + size_t(first_column / per) * element, group + from, kGroupColumns / per * element);
+    };
+    if (layout.format == ActFormat::kF32) return copy(0, 0, 4, 1);
+    if (layout.format == ActFormat::kBF16) return copy(0, 0, 2, 1);
+    copy(0, 0, 1, 1);
+    copy(part.scale_offset(), layout.scale_offset(), sizeof(float), layout.block());
+    if (layout.format == ActFormat::kInt8x32) {
+        copy(part.sum32_offset(), layout.sum32_offset(), sizeof(int32_t), 32);
+    } else {
+        copy(part.sum32_offset(), layout.sum32_offset(), sizeof(int16_t), 32);
+        copy(part.sum16_offset(), layout.sum16_offset(), sizeof(int16_t), 16);
+    }
+}
 
 }  // namespace tl

@@ -1,5 +1,9 @@
 #include "core/executor.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 #include <algorithm>
 #include <chrono>
 #include <stdexcept>
@@ -21,6 +25,9 @@ Executor::Executor(const ExecutorSizes& sizes)
       row_runs_(sizes.max_tokens),
       row_blocks_(sizes.max_tokens),
       new_pages_(sizes.max_tokens) {
+#if defined(__GLIBC__)
+    malloc_trim(0);  // what was opened before left holes on the heap (a large tokenizer's tens of megabytes)
+#endif
     if (sizes.max_tokens < 1 || sizes.max_outputs < 1) throw std::invalid_argument("a step needs at least one row");
 }
 

@@ -104,74 +104,6 @@ class RmsNorm final : public Stage {
     float eps_;
 };
 
-// One or several matrices that read the same activations (q, k, v; gate and up).
-class Matmul final : public Stage {
- public:
-    Matmul(int x, std::vector<MatmulPart> parts) : x_(x), parts_(std::move(parts)) {}
-
-    void prepare(const Machine& m, const Step& step) override {
-        num_tokens_ = m.num_rows(x_, step);
-        num_tiles_ = 0;
-        for (const MatmulPart& part : parts_) num_tiles_ += m.weights.matrix(part.matrix).num_tiles();
-        const PackedMatrix& first = m.weights.matrix(parts_[0].matrix);
-        // Tokens per pass over the weights: their activations should stay in the L2 cache beside a panel.
-        constexpr int kActivationBytes = 640 << 10;
-        block_tokens_ = std::clamp(int(kActivationBytes / m.buffers[x_].row_bytes) & ~15, 64, 1024);
-        block_tokens_ = std::min(block_tokens_, std::max(num_tokens_, 1));
-        // Items: tiles of all parts for the first block of tokens, then for the second, ...
-        const int num_blocks = (num_tokens_ + block_tokens_ - 1) / block_tokens_;
-        constexpr size_t kChunkBytes = 64 << 10;
-        const int chunk = num_tokens_ > 8 ? 4 : int(std::max<size_t>(1, kChunkBytes / first.tile_bytes));
-        work_.reset(num_tiles_ * num_blocks, chunk, m.pool.size());
-    }
-
-    void run(const Machine& m, const Step&, int thread) override {
-        for (int begin, end; work_.claim(thread, begin, end);) {
-            while (begin < end) {
-                const int block = begin / num_tiles_;
-                int tile = begin % num_tiles_, part = 0;
-                while (tile >= m.weights.matrix(parts_[part].matrix).num_tiles()) {
-                    tile -= m.weights.matrix(parts_[part++].matrix).num_tiles();
-                }
-                const int count = std::min(end - begin, m.weights.matrix(parts_[part].matrix).num_tiles() - tile);
-                multiply(m, parts_[part], block * block_tokens_, tile, tile + count, thread);
-                begin += count;
-            }
-        }
-    }
-
-    size_t scratch_bytes(const Machine& m) const override {
-        size_t bytes = 0;
-        for (const MatmulPart& part : parts_) {
-            const PackedMatrix& matrix = m.weights.matrix(part.matrix);
-            bytes = std::max(bytes, matrix.format->matmul_scratch_bytes(matrix.num_columns));
-        }
-        return bytes;
-    }
-
- private:
-    void multiply(const Machine& m, const MatmulPart& part, int token, int tile_begin, int tile_end, int thread) const {
-        const PackedMatrix& matrix = m.weights.matrix(part.matrix);
-        MatmulArgs args{};
-        args.weights = matrix.data;
-        args.tile_bytes = matrix.tile_bytes;
-        args.num_inputs = matrix.num_columns;
-        args.num_rows = matrix.num_rows;
-        args.x = m.row(x_, token);
-        args.x_stride = m.buffers[x_].row_bytes;
-        args.num_tokens = std::min(block_tokens_, num_tokens_ - token);
-        args.out = m.floats(part.out, token);
-        args.out_stride = m.stride_floats(part.out);
-        args.bias = part.bias >= 0 ? m.weights.vector(part.bias).data() : nullptr;
-        args.accumulate = part.accumulate;
-        matrix.format->matmul(args, tile_begin, tile_end, m.thread_scratch(thread));
-    }
-
-    int x_;
-    std::vector<MatmulPart> parts_;
-    int num_tokens_ = 0, num_tiles_ = 0, block_tokens_ = 1;
-};
-
 class RopeKv final : public Stage {
  public:
     RopeKv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v, int layer)
@@ -321,9 +253,6 @@ std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::mak
 std::unique_ptr<Stage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
 std::unique_ptr<Stage> make_rms_norm(int x, int weight, float eps, int out) {
     return std::make_unique<RmsNorm>(x, weight, eps, out);
-}
-std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts) {
-    return std::make_unique<Matmul>(x, std::move(parts));
 }
 std::unique_ptr<Stage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v,
                                     int layer) {

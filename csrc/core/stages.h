@@ -114,6 +114,18 @@ std::unique_ptr<Stage> make_rope_kv(std::vector<RopePart> parts, const std::vect
                                     int layer);
 std::unique_ptr<Stage> make_attention(int q, int out, int layer, int num_heads, float scale, int window);
 std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation);
+// activation(gate(x)) * up(x), a group of columns at a time: neither product is ever held as a whole.
+// The width is a multiple of kGroupColumns.
+struct GatedMatmul {
+    int x;
+    int gate, gate_bias;  // matrix, vector index or -1
+    int up, up_bias;
+    int out;
+    GluActivation activation;
+};
+std::unique_ptr<Stage> make_gated_matmul(const GatedMatmul& parts);
+// Scratch of one thread for it, beside that of the matrix kernels.
+size_t gated_matmul_scratch_bytes();
 std::unique_ptr<Stage> make_add(int a, int b, int out);
 std::unique_ptr<Stage> make_select(int x, int out);
 

@@ -24,10 +24,11 @@ struct MatmulArgs {
     const uint8_t* x;        // activation rows in the format's ActFormat
     size_t x_stride;         // bytes
     int num_tokens;          // M
-    float* out;              // out[token * out_stride + row]
+    float* out;              // out[token * out_stride + row - out_row]
     size_t out_stride;       // floats
     const float* bias;       // per row, or null
     bool accumulate;         // out += result (a residual) instead of out = result
+    int out_row = 0;         // the output row that out[0] stands for
 };
 
 // What the executor needs to know of one weight format at one level.

@@ -27,7 +27,7 @@ template <int T>
 TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32, T>& acc) {
     const int row = tile * kTileRows;
     const int num_valid = args.num_rows - row < kTileRows ? args.num_rows - row : kTileRows;
-    float* out = args.out + size_t(token) * args.out_stride + row;
+    float* out = args.out + size_t(token) * args.out_stride + row - args.out_row;
     float bias[kTileRows] = {};
     if (args.bias) {
         std::memcpy(bias, args.bias + row, size_t(num_valid) * sizeof(float));

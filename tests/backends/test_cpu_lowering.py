@@ -42,6 +42,25 @@ def one_layer() -> Plan:
     return plan
 
 
+def wide_mlp() -> Plan:
+    plan = Plan({**SHAPES, "gate": (512, 64), "up": (512, 64), "down": (64, 512)})
+    x = plan.embed("embd")
+    hidden = plan.glu(plan.linear(x, "gate"), plan.linear(x, "up"), activation="silu")
+    plan.set_output(plan.linear(plan.linear(hidden, "down"), "head"))
+    return plan
+
+
+def test_gate_up_and_glu_become_one_stage_when_the_width_has_whole_groups() -> None:
+    stages = kinds(lower(wide_mlp(), lambda name: "int8x32"))
+    assert stages == ["embed", "convert", "gated_matmul", "matmul", "convert", "matmul"]
+    assert "gated_matmul" not in kinds(lower(one_layer(), lambda name: "int8x32"))  # 128 wide
+
+
+def test_gated_product_needs_one_number_format() -> None:
+    """gate and up may read different formats, or the GLU be read in two: then nothing is fused."""
+    assert "glu" in kinds(lower(wide_mlp(), lambda name: "f32" if name == "up" else "int8x32"))
+
+
 def kinds(lowered: LoweredPlan) -> list[str]:
     return [stage.kind for stage in lowered.stages]
 

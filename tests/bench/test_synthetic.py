@@ -19,7 +19,8 @@ from torchless.bench.shapes import SHAPES, find_shape, tensor_shapes
 from torchless.bench.synthetic import main, synthetic_tensors, write_synthetic
 from torchless.errors import InvalidRequestError
 
-HALF_OFFSETS = {"Q4_0": [0], "Q8_0": [0], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+HALF_OFFSETS = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0]}
+HALF_OFFSETS |= {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 
 
 def _blocks(name: str, num_weights: int, std: float, seed: int = 0) -> np.ndarray:
@@ -71,7 +72,10 @@ def test_the_same_seed_gives_the_same_bytes_everywhere() -> None:
         ("llama-3.1-8b", "Q4_K_M", {"F32": 66, "Q4_K": 193, "Q6_K": 33}),
         ("mistral-7b", "Q4_K_M", {"F32": 65, "Q4_K": 193, "Q6_K": 33}),
         ("mistral-7b", "Q4_K_S", {"F32": 65, "Q4_K": 217, "Q5_K": 8, "Q6_K": 1}),
+        ("mistral-7b", "Q5_K_S", {"F32": 65, "Q5_K": 225, "Q6_K": 1}),
+        ("mistral-7b", "Q5_K_M", {"F32": 65, "Q5_K": 193, "Q6_K": 33}),
         ("mistral-7b", "Q4_0", {"F32": 65, "Q4_0": 225, "Q6_K": 1}),
+        ("mistral-7b", "Q5_1", {"F32": 65, "Q5_1": 225, "Q6_K": 1}),
         ("llama-3.2-1b", "Q8_0", {"F32": 34, "Q8_0": 113}),
     ],
 )
@@ -140,7 +144,7 @@ def test_memory_stays_small_while_a_large_file_is_written(tmp_path: Path) -> Non
     assert peak < 50e6
 
 
-@pytest.mark.parametrize("recipe", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q6_K", "Q4_K_M"])
+@pytest.mark.parametrize("recipe", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q6_K", "Q4_K_M", "Q5_K_M"])
 def test_torchless_runs_it_with_logits_of_ordinary_size(recipe: str, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "model.gguf", "test", recipe)
     with torchless.load(tmp_path / "model.gguf", ctx=64, threads=1, backend="reference") as model:

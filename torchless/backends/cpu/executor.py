@@ -19,7 +19,7 @@ from torchless.weights.source import WeightSource
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
 
 _VECTOR_TYPES = ("F32", "F16", "BF16")
-_SLICE_BYTES = 16 << 20
+_SLICE_BYTES = 4 << 20
 
 
 def compile(
@@ -231,6 +231,10 @@ class CpuExecutor:
                     )
                     for weight, bias, out, accumulate in args["parts"]
                 ]
+            for key in ("gate", "up"):
+                if stage.kind == "gated_matmul":
+                    weight, bias = args[key]
+                    args[key] = (handles["matrix"][weight], -1 if bias is None else handles["vector"][bias])
             getattr(core, stage.kind)(**args)
 
 

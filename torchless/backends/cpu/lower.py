@@ -3,7 +3,8 @@
 A stage runs on all threads and ends with a barrier, so fewer stages are faster. Rewrites made here:
 
 - a norm or a GLU writes its result directly in the number format that the next product reads;
-- products of the same input (q, k and v; gate and up) become one stage;
+- products of the same input (q, k and v) become one stage;
+- gate, up and the GLU become one stage, a group of 256 columns at a time;
 - ``add(x, linear(y))`` accumulates into x when x is not needed afterwards;
 - rotary embedding happens in place, in one stage with storing keys and values.
 
@@ -35,6 +36,8 @@ from torchless.plan import (
 __all__ = ["Buffer", "LoweredPlan", "Stage", "lower"]
 
 F32 = "f32"
+GROUP_COLUMNS = 256
+"""Columns that a gated product makes at a time: whole blocks in every number format."""
 
 
 @dataclass(slots=True)
@@ -147,6 +150,8 @@ class _Lowering:
     def _emit_linear(self, index: int, op: Linear) -> None:
         """This product together with all later products of the same input and number format."""
         number_format = self.activation_format(op.weight)
+        if self._emit_gated(op, number_format):
+            return
         group = [
             (i, other)
             for i, other in enumerate(self.plan.ops)
@@ -175,6 +180,30 @@ class _Lowering:
         for i, linear in group:
             residual = self._residual_of(i, linear) if len(group) == 1 else None
             self._convert_for_consumers(linear.out if residual is None else residual[1].out)
+
+    def _emit_gated(self, gate: Linear, number_format: str) -> bool:
+        """glu(gate(x), up(x)) as one stage, when only the GLU reads the two products; False when it is not one."""
+        uses = self.uses[gate.out.id]
+        glu = self.plan.ops[uses[0]] if len(uses) == 1 else None
+        if not isinstance(glu, Glu) or glu.gate != gate.out or gate.out.width % GROUP_COLUMNS:
+            return False
+        up_index, up = next((i, op) for i, op in enumerate(self.plan.ops) if op.out == glu.up)
+        if not isinstance(up, Linear) or up.x != gate.x or self.uses[up.out.id] != uses:
+            return False
+        out_format, others = self._formats_of(glu.out)
+        if others or self.activation_format(up.weight) != number_format:
+            return False
+        x = self._read(gate.x, number_format)
+        self._stage(
+            "gated_matmul",
+            x=x,
+            gate=(gate.weight, gate.bias),
+            up=(up.weight, up.bias),
+            out=self._define(glu.out, out_format),
+            activation=glu.activation,
+        )
+        self.done.update((uses[0], up_index))
+        return True
 
     def _residual_of(self, index: int, op: Linear) -> tuple[int, Add, Value] | None:
         """The `add(other, op.out)` that can be done in place: nothing else reads op.out, or other later."""
