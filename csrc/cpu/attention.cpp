@@ -157,7 +157,7 @@ constexpr int vectors_for(int pairs) { return min_int(kBlockVectors / pairs, kRe
 // ---- One page --------------------------------------------------------------------------------------------------------
 
 // A page's keys and values of one head, as stored or widened.
-template <KvType type> struct PageView { const KvElement<type>*keys, *values, *next_keys; };
+template <KvType type> struct PageView { const KvElement<type>*keys, *values, *next_keys, *next_values; };
 
 struct Call {
     const AttentionArgs& args;
@@ -182,7 +182,7 @@ template <KvType type, int P>
 TL_KERNEL void score_block(const Call& call, PageView<type> view, int pair) {
     ScatteredRows<P> queries;
     for (int i = 0; i < P; i++) queries.rows[i] = call.query(pair + i);
-    const Matrix<type> matrix{view.keys, size_t(kLanes), size_t(call.head_dim) * kLanes, view.values};
+    const Matrix<type> matrix{view.keys, size_t(kLanes), size_t(call.head_dim) * kLanes, view.next_keys};
     multiply_wide<type, P, min_int(vectors_for(P), kPageVectors)>(queries, matrix, kPageVectors, call.head_dim, false,
                                                                   call.scores(0), kPageTokens);
 }
@@ -248,7 +248,7 @@ TL_KERNEL void add_values(const Call& call, PageView<type> view, int pair, int f
     if (range.begin >= range.end) return;
     const AdjacentRows<kPageTokens> weights{call.scores(first) + range.begin};
     const Matrix<type> matrix{view.values + size_t(range.begin) * call.value_width, size_t(call.value_width),
-                              size_t(kLanes), view.next_keys};
+                              size_t(kLanes), view.next_values};
     multiply_wide<type, P, vectors_for(P)>(weights, matrix, call.value_width / kLanes, range.end - range.begin, true,
                                            call.values(pair), size_t(call.value_width));
 }
@@ -293,9 +293,9 @@ template <KvType type> PageView<type> page_view(const AttentionArgs& a, int page
     const auto part = [&](int index, size_t offset) {
         return reinterpret_cast<const KvElement<type>*>(a.pages + size_t(a.page_ids[index]) * a.page_bytes + offset);
     };
-    const int last = (a.first_position + a.row_end - 1) / kPageTokens;
-    const size_t k_offset = a.layout->k_offset(a.kv_head);
-    return {part(page, k_offset), part(page, a.layout->v_offset(a.kv_head)), part(min_int(page + 1, last), k_offset)};
+    const int next = min_int(page + 1, (a.first_position + a.row_end - 1) / kPageTokens);
+    const size_t k_offset = a.layout->k_offset(a.kv_head), v_offset = a.layout->v_offset(a.kv_head);
+    return {part(page, k_offset), part(page, v_offset), part(next, k_offset), part(next, v_offset)};
 }
 
 // For more pairs than this a page is widened once for all blocks of pairs. Widening is exact, so it changes no bit.
@@ -316,7 +316,7 @@ template <KvType type> void attend_page(const Call& call, int page) {
     widen<type>(stored.keys, size_t(kPageTokens) * call.head_dim, call.scratch.wide_keys);
     widen<type>(stored.values, size_t(kPageTokens) * call.value_width, call.scratch.wide_values);
     const float* keys = call.scratch.wide_keys;
-    const PageView<KvType::kF32> wide{keys, call.scratch.wide_values, keys};
+    const PageView<KvType::kF32> wide{keys, call.scratch.wide_values, keys, keys};
     attend_pairs<KvType::kF32, kBlockPairs>(call, wide, page, first_pair, end_pair);
 }
 
