@@ -4,6 +4,8 @@ A model file calls the methods of `Plan` in the order of the paper. Nothing is c
 `compile` reads `plan.ops` and builds an executor; every capability of the engine is either a rewrite of
 this list or a choice of batch. A value is a matrix `(rows, width)` of real numbers; `rows` is symbolic:
 ``"tokens"`` (all tokens of the step) or ``"outputs"`` (those whose logits are wanted).
+
+Over the line budget: the whole language of plans in one place.
 """
 
 from __future__ import annotations
