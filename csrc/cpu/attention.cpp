@@ -107,7 +107,7 @@ const float* widen_scales(KvType type, const uint8_t* head, size_t data_bytes, i
 PageView view_page(const Call& call, int page) {
     const AttentionArgs& a = call.args;
     const KvLayout& layout = *a.layout;
-    const int next = min_int(page + 1, (a.first_position + a.row_end - 1) / kPageTokens);
+    const int next = min_int(page + 2, (a.first_position + a.row_end - 1) / kPageTokens);
     const uint8_t* here = a.pages + size_t(a.page_ids[page]) * a.page_bytes;
     const uint8_t* ahead = a.pages + size_t(a.page_ids[next]) * a.page_bytes;
     const size_t k = layout.k_offset(a.kv_head), v = layout.v_offset(a.kv_head);
