@@ -25,6 +25,12 @@ def measure_read_bandwidth(num_threads: int, num_bytes: int) -> float:
     Bytes per second that num_threads read from num_bytes of memory, best of several passes.
     """
 
+def measure_dot_peak(kind: str, num_threads: int) -> float:
+    """
+    Operations per second of num_threads that multiply and add 'int8', 'bf16' or 'f32' in registers, two per
+    multiply-add, best of several passes.
+    """
+
 def allocation_count() -> int:
     """Heap allocations made by this module's C++ code since it was loaded."""
 
@@ -126,6 +132,16 @@ class Executor:
         ],
     ) -> None:
         """Runs one step with the GIL released; the logits are then in `logits`."""
+
+    def time_stages(self, on: bool) -> None:
+        """
+        Measures, while on, how long every stage takes. Turning it on starts from zero.
+        """
+
+    def stage_ns(self) -> list[int]:
+        """
+        Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the others as they were added. Empty while stages are not timed.
+        """
 
     def release_pages(
         self,

@@ -287,6 +287,13 @@ void bind_executor(nb::module_& m) {
             "arena_bytes"_a, "logits"_a, "vocab_size"_a)
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
              "output_rows"_a, "Runs one step with the GIL released; the logits are then in `logits`.")
+        .def(
+            "time_stages", [](PyExecutor& self, bool on) { self.core.time_stages(on); }, "on"_a,
+            "Measures, while on, how long every stage takes. Turning it on starts from zero.")
+        .def(
+            "stage_ns", [](PyExecutor& self) { return self.core.stage_ns(); },
+            "Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the "
+            "others as they were added. Empty while stages are not timed.")
         .def("release_pages", &PyExecutor::release_pages, "pages"_a)
         .def_prop_ro(
             "logits",

@@ -148,7 +148,9 @@ bool Executor::step(const BatchArrays& batch, bool (*poll)()) {
 
 void Executor::run_stages(void* context, int thread) {
     Executor& self = *static_cast<Executor*>(context);
-    auto last_poll = std::chrono::steady_clock::now();
+    uint64_t* const stage_ns = thread == 0 && !self.stage_ns_.empty() ? self.stage_ns_.data() : nullptr;
+    auto last_poll = std::chrono::steady_clock::now(), stage_start = last_poll;
+    size_t index = 0;
     for (const auto& stage : self.stages_) {
         stage->run(*self.machine_, self.step_, thread);
         if (thread == 0 && self.poll_) {
@@ -159,9 +161,16 @@ void Executor::run_stages(void* context, int thread) {
             }
         }
         self.pool_.barrier();
+        if (stage_ns) {
+            const auto now = std::chrono::steady_clock::now();
+            stage_ns[index++] += uint64_t(std::chrono::nanoseconds(now - stage_start).count());
+            stage_start = now;
+        }
         if (self.aborted_) return;
     }
 }
+
+void Executor::time_stages(bool on) { stage_ns_.assign(on ? stages_.size() : 0, 0); }
 
 void Executor::release_page(int page) {
     if (!pages_ || page < 0 || page >= pages_->num_pages()) throw std::invalid_argument("page id out of range");

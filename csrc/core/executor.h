@@ -58,6 +58,11 @@ class Executor {
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
 
+    // Measures, while on, how long every stage takes from barrier to barrier. Turning it on starts from zero.
+    void time_stages(bool on);
+    // Nanoseconds by stage, in the order of execution; empty while off.
+    const std::vector<uint64_t>& stage_ns() const { return stage_ns_; }
+
  private:
     void accept(const BatchArrays& batch);  // checks the batch and fills step_
     static void run_stages(void* context, int thread);
@@ -81,7 +86,8 @@ class Executor {
     std::vector<int32_t> new_pages_;
 
     bool (*poll_)() = nullptr;
-    bool aborted_ = false;  // written by thread 0 before a barrier, read by all after it
+    std::vector<uint64_t> stage_ns_;  // written by thread 0 in a step; empty while stages are not timed
+    bool aborted_ = false;            // written by thread 0 before a barrier, read by all after it
 };
 
 }  // namespace tl

@@ -70,6 +70,8 @@ struct AttentionArgs {
 inline constexpr int kAttentionRows = 16;
 
 enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu };
+// What a matrix product multiplies: bytes, bfloat16 pairs or floats.
+enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
@@ -100,6 +102,8 @@ struct Kernels {
     size_t (*attention_scratch_bytes)(const KvLayout& layout, int group);
     // Reads num_bytes (a multiple of 256) and returns something that depends on all of them.
     uint64_t (*read_bytes)(const uint8_t* p, size_t num_bytes);
+    // Computes dot products in registers for some rounds; returns the operations (two per multiply-add) that it made.
+    double (*run_dots)(DotKind kind, int num_rounds);
 };
 
 // Filled by each level's translation units.

@@ -18,6 +18,7 @@ void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, 
 void attention(const AttentionArgs& args);
 size_t attention_scratch_bytes(const KvLayout& layout, int group);
 uint64_t read_bytes(const uint8_t* p, size_t num_bytes);
+double run_dots(DotKind kind, int num_rounds);
 const FormatKernels* formats(int& count);
 
 }  // namespace tl::TL_LEVEL

@@ -11,7 +11,7 @@ from torchless import quants
 from torchless.backends.base import Batch, ExecutorOptions, Progress
 from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
-from torchless.backends.cpu.lower import LoweredPlan, lower
+from torchless.backends.cpu.lower import LoweredPlan, Stage, lower
 from torchless.errors import UnsupportedError
 from torchless.plan import Attention, Embed, Linear, Plan, RmsNorm
 from torchless.weights.source import WeightSource
@@ -174,6 +174,17 @@ class CpuExecutor:
             "kv_used": int(self._pages_used.sum()) * self._core.page_bytes,
             "kv_page": self._core.page_bytes,
         }
+
+    def time_stages(self, on: bool) -> None:
+        """Measures, while on, how long every stage takes; turning it on starts from zero."""
+        self._core.time_stages(on)
+
+    def stage_times(self) -> list[tuple[Stage | None, float]]:
+        """Each stage with its seconds so far, in order; None stands for the preparation before the first."""
+        seconds = [nanoseconds / 1e9 for nanoseconds in self._core.stage_ns()]
+        stages = self.lowered.stages
+        first = len(seconds) - len(stages)
+        return [(None, sum(seconds[:first])), *zip(stages, seconds[first:], strict=True)]
 
     def close(self) -> None:
         """Frees everything once no view of the logits is left."""
