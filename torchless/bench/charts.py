@@ -63,7 +63,7 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, is_categ
     most = max(y for line in series for _, y in line.points)
     ticks = _ticks(most)
     x = _Scale(0, max(len(xs) - 1, 1), _LEFT + 16, WIDTH - _RIGHT - 16, is_log=False)
-    y = _Scale(0, ticks[-1], HEIGHT - _BOTTOM, _TOP, is_log=False)
+    y = _Scale(0, ticks[-1], HEIGHT - _BOTTOM, _TOP + 12, is_log=False)
     place = {value: x(i) for i, value in enumerate(xs)}
     parts = [_y_axis(ticks, y, _number)]
     parts += [_text(place[value], HEIGHT - _BOTTOM + 18, _number(value), "tick middle") for value in xs]
@@ -74,8 +74,11 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, is_categ
         for px, py in line.points:
             title = f"{line.name}: {_number(py)} {y_label} at {_number(px)} {x_label}"
             parts.append(_dot(place[px], y(py), color, title))
-        last_x, last_y = line.points[-1]
-        parts.append(_text(place[last_x], y(last_y) - 10, _number(last_y), "value end"))
+        if len(series) == 1:
+            parts += [_text(place[px], y(py) - 10, _number(py), "value middle") for px, py in line.points]
+    if len(series) > 1:
+        ends = [(place[line.points[-1][0]], y(line.points[-1][1]), line.points[-1][1]) for line in series]
+        parts += _end_labels(ends)
     parts.append(_axis_labels(x_label, y_label))
     return _svg(HEIGHT, parts, y_label) + _legend([line.name for line in series])
 
@@ -95,6 +98,9 @@ def bar_chart(bars: Sequence[Bar], name: str) -> str:
             bar.label if len(bar.label) * _CHARACTER < left else bar.label[: int(left / _CHARACTER) - 3] + "…"
         )
         parts.append(_text(left - 8, top + 19, shown, "label end", bar.label))
+        if bar.ceiling is not None:
+            track = max(1.5, x(bar.ceiling) - left)
+            parts.append(f'<path class="track" d="{_bar_path(left, top + 5, track, _ROW - 10)}"/>')
         parts.append(
             f'<path class="bar" d="{_bar_path(left, top + 5, width, _ROW - 10)}">'
             f"<title>{escape(bar.label)}: {escape(bar.text)}</title></path>"
@@ -150,6 +156,16 @@ def roofline_chart(
 
 
 # -- parts --------------------------------------------------------------------------------------------
+
+
+def _end_labels(ends: Sequence[tuple[float, float, float]]) -> list[str]:
+    """Values above the last points (x, y, value) of several lines, moved up where they would overlap."""
+    labels = []
+    lowest = math.inf
+    for x, y, value in sorted(ends, key=lambda end: -end[1]):
+        lowest = min(y - 10, lowest - 14)
+        labels.append(_text(x + 6, lowest, _number(value), "value end"))
+    return labels
 
 
 def _svg(height: int, parts: Sequence[str], name: str) -> str:

@@ -110,6 +110,8 @@ def _tests(rows: Sequence[Row]) -> list[str]:
 
 
 def _roofline(rows: Sequence[Row]) -> str:
+    first = rows[0]
+    rows = [row for row in rows if not (row["kind"] == "batch" and row["n_sequences"] == 1)]
     groups = list(dict.fromkeys(_phase(row) for row in rows))
     points = [
         Point(
@@ -121,7 +123,6 @@ def _roofline(rows: Sequence[Row]) -> str:
         for row in rows
         if row["gop_per_second"] > 0
     ]
-    first = rows[0]
     peaks = [(kind, first[f"roof_{kind}_gop_per_second"]) for kind in ("int8", "bf16", "f32")]
     chart = roofline_chart(points, first["roof_read_gb_per_second"], peaks, groups)
     return _figure("Roofline", "under the slope memory limits, under the flat lines arithmetic", chart)
