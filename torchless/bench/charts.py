@@ -57,12 +57,13 @@ class _Scale:
         return round(self._start + share * (self._end - self._start), 1)
 
 
-def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, is_category: bool = True) -> str:
+def line_chart(series: Sequence[Series], x_label: str, y_label: str) -> str:
     """Lines over numbers that are placed at equal distances (depths, batches), from zero upwards."""
     xs = sorted({x for line in series for x, _ in line.points})
     most = max(y for line in series for _, y in line.points)
     ticks = _ticks(most)
-    x = _Scale(0, max(len(xs) - 1, 1), _LEFT + 16, WIDTH - _RIGHT - 16, is_log=False)
+    room = 16 if len(series) == 1 else 28  # for values beside the last points
+    x = _Scale(0, max(len(xs) - 1, 1), _LEFT + 16, WIDTH - _RIGHT - room, is_log=False)
     y = _Scale(0, ticks[-1], HEIGHT - _BOTTOM, _TOP + 12, is_log=False)
     place = {value: x(i) for i, value in enumerate(xs)}
     parts = [_y_axis(ticks, y, _number)]
@@ -159,12 +160,12 @@ def roofline_chart(
 
 
 def _end_labels(ends: Sequence[tuple[float, float, float]]) -> list[str]:
-    """Values above the last points (x, y, value) of several lines, moved up where they would overlap."""
+    """Values beside the last points (x, y, value) of several lines, moved down where they would overlap."""
     labels = []
-    lowest = math.inf
-    for x, y, value in sorted(ends, key=lambda end: -end[1]):
-        lowest = min(y - 10, lowest - 14)
-        labels.append(_text(x + 6, lowest, _number(value), "value end"))
+    lowest = -math.inf
+    for x, y, value in sorted(ends, key=lambda end: end[1]):
+        lowest = max(y + 4, lowest + 14)
+        labels.append(_text(x + 9, lowest, _number(value), "value"))
     return labels
 
 

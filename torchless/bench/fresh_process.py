@@ -111,7 +111,10 @@ def _answer_often(llm: LLM, job: Job) -> dict[str, Any]:
         next_token_s += [stamps[i] - stamps[i - 1] for i in range(2, len(stamps))]
         answers_s.append(stamps[-1] - stamps[0])
         decode_s.append(stamps[-1] - stamps[1])
-    cpu, num_tokens = time.process_time() - cpu, job.repetitions * job.new_tokens
+    cpu, num_tokens = (
+        time.process_time() - cpu,
+        job.repetitions * (max(job.prompt_tokens, 1) + job.new_tokens),
+    )
     faults, allocations = _page_faults() - faults, core.allocation_count() - allocations
     hashed = llm.generate(prompt, max_tokens=job.new_tokens, temperature=0, ignore_eos=True, logits_hash=True)
     return {

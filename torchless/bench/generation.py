@@ -38,6 +38,7 @@ def measure(
     cases: Sequence[Case],
     repetitions: int,
     progress: Callable[[str], None] = lambda text: None,
+    roofs_of: Callable[[int], Roofs] = measure_roofs,
 ) -> tuple[list[Measurement], Roofs]:
     """Runs every case `repetitions` times, in turn, after a short warm-up.
 
@@ -48,12 +49,12 @@ def measure(
         progress(f"warming up {case.name}")
         _run(model, case, Measurement(case), _WARM_UP_TOKENS)
     num_threads = model.executor.options.num_threads
-    roofs = measure_roofs(num_threads)
+    roofs = roofs_of(num_threads)
     for repetition in range(repetitions):
         for measurement in measurements:
             progress(f"round {repetition + 1} of {repetitions}: {measurement.case.name}")
             _run(model, measurement.case, measurement)
-        roofs = roofs.better(measure_roofs(num_threads))
+        roofs = roofs.better(roofs_of(num_threads))
     return measurements, roofs
 
 

@@ -180,11 +180,15 @@ class CpuExecutor:
         self._core.time_stages(on)
 
     def stage_times(self) -> list[tuple[Stage | None, float]]:
-        """Each stage with its seconds so far, in order; None stands for the preparation before the first."""
+        """Each stage with its seconds so far, in order; None stands for the preparation before the first.
+
+        Empty while stages are not timed.
+        """
         seconds = [nanoseconds / 1e9 for nanoseconds in self._core.stage_ns()]
-        stages = self.lowered.stages
+        stages = self.lowered.stages if seconds else []
         first = len(seconds) - len(stages)
-        return [(None, sum(seconds[:first])), *zip(stages, seconds[first:], strict=True)]
+        preparation: list[tuple[Stage | None, float]] = [(None, sum(seconds[:first]))] if seconds else []
+        return [*preparation, *zip(stages, seconds[first:], strict=True)]
 
     def close(self) -> None:
         """Frees everything once no view of the logits is left."""
