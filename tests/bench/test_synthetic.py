@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,7 @@ import torchless
 from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
 from torchless.bench.recipes import RECIPES, find_recipe, tensor_type
 from torchless.bench.shapes import SHAPES, find_shape, tensor_shapes
-from torchless.bench.synthetic import main, synthetic_tensors, write_synthetic
+from torchless.bench.synthetic import main, synthetic_metadata, synthetic_tensors, write_synthetic
 from torchless.errors import InvalidRequestError
 
 HALF_OFFSETS = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0]}
@@ -97,6 +98,10 @@ def test_recipes_give_the_types_of_published_files(shape: str, recipe: str, expe
         ("llama-3.2-3b", 3_212_749_824),
         ("llama-3.1-8b", 8_030_261_248),
         ("mistral-7b", 7_241_732_096),
+        ("qwen2.5-0.5b", 494_032_768),
+        ("qwen3-0.6b", 596_049_920),
+        ("phi-3-mini", 3_821_079_552),
+        ("gemma-2-2b", 2_614_341_888),
     ],
 )
 def test_shapes_have_the_published_number_of_parameters(shape: str, parameters: int) -> None:
@@ -181,3 +186,29 @@ def test_command_line_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["test:Q9", str(tmp_path / "y.gguf")]) == 1
     assert main(["test"]) == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_rows_that_are_no_whole_blocks_get_smaller_blocks() -> None:
+    types = {
+        name: block_type
+        for name, _, block_type, _ in synthetic_tensors(
+            find_shape("qwen2.5-0.5b"), find_recipe("Q4_K_M"), seed=0
+        )
+    }
+    assert types["blk.5.ffn_up.weight"] == "Q5_0"  # rows of 896 weights
+    assert types["blk.5.ffn_down.weight"] in ("Q4_K", "Q6_K")  # 4864 = 19 * 256
+    assert types["token_embd.weight"] == "Q8_0"
+
+
+@pytest.mark.parametrize("shape", ["qwen2.5-0.5b", "qwen3-0.6b", "phi-3-mini", "gemma-2-2b"])
+def test_other_families_have_their_tensors(shape: str, tmp_path: Path) -> None:
+    """Against the gguf package's list of each architecture's tensors."""
+    model = find_shape(shape)
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == model.architecture)
+    known = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[arch]}
+    for name in tensor_shapes(model):
+        stem = name.rpartition(".")[0]
+        assert re.sub(r"blk\.\d+", "blk.{bid}", stem) in known, name
+    metadata = synthetic_metadata(model, find_recipe("Q4_0"), "x")
+    assert metadata["general.architecture"] == model.architecture
+    assert metadata[f"{model.architecture}.block_count"] == model.num_layers

@@ -256,8 +256,11 @@ def _models(
 
 def _write(folder: str, shape: str, recipe: str, seed: int) -> str:
     """Writes a synthetic model; returns its path."""
+    from torchless.bench.shapes import find_shape
     from torchless.bench.synthetic import write_synthetic
+    from torchless.models import find_family
 
+    find_family(find_shape(shape).architecture)  # refused before gigabytes are written
     path = Path(folder) / f"{shape}-{recipe}.gguf"
     write_synthetic(path, shape, recipe, seed=seed)
     return str(path)
