@@ -129,7 +129,7 @@ def test_more_sequences_than_outputs_are_refused(model_path: str) -> None:
 def test_stages_are_timed_only_when_asked(model_path: str) -> None:
     with BenchModel(model_path, LOAD, [Case(40, 4)]) as model:
         assert model.executor.stage_times() == []
-        profiles = profile_stages(model, "m", 40, 4)
+        profiles = profile_stages(model, "m", Case(40, 4))
         assert model.executor.stage_times() == []
     assert [profile.phase for profile in profiles] == ["prefill", "decode"]
     for profile in profiles:

@@ -66,7 +66,7 @@ def test_a_full_bench_has_all_charts_and_needs_nothing_else() -> None:
     rows += [_row("batch", 0, 32, 512, n, is_shared=True) for n in (4, 16)]
     stages = (StageTime("ffn_up Q4_K", 1e-3, 0.8, 1000, 500.0), StageTime("attention", 1e-4, 0.2))
     page = report_page(
-        SuiteResult(rows, [StageProfile("m", phase, 2, stages) for phase in ("prefill", "decode")])
+        SuiteResult(rows, [StageProfile("m", phase, 0, 2, stages) for phase in ("prefill", "decode")])
     )
     titles = re.findall(r"<figcaption><h2>(.*?)</h2>", page)
     assert titles == [

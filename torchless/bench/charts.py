@@ -13,7 +13,7 @@ WIDTH, HEIGHT = 640, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 18, 48
 _ROW = 30  # of a bar chart
 _NUM_COLORS = 6
-_CHARACTER = 6.6  # width of a digit or letter at the size of labels, for what must not overlap
+_CHARACTER = 7.3  # width of a digit or letter at the size of labels, for what must not overlap
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,20 +40,25 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class StageProfile:
-    """One phase of one model: ``prefill`` or ``decode``, the slowest stages first."""
+    """One phase of one model: ``prefill`` or ``decode``, the slowest stages first.
+
+    Attributes:
+        depth: tokens of context before it.
+    """
 
     model: str
     phase: str
+    depth: int
     num_threads: int
     stages: tuple[StageTime, ...]
 
 
-def profile_stages(model: BenchModel, name: str, prompt_tokens: int, new_tokens: int) -> list[StageProfile]:
-    """Times the stages of a prompt and of decoding after it; the fastest of some repetitions counts.
+def profile_stages(model: BenchModel, name: str, case: Case) -> list[StageProfile]:
+    """Times the stages of a case's prompt and of decoding after it; the fastest of some repetitions counts.
 
-    The model must have been made with room for ``Case(prompt_tokens, new_tokens)``.
+    The model must have been made with room for the case.
     """
-    case = Case(prompt_tokens, new_tokens)
+    prompt_tokens, new_tokens = case.prompt_tokens, case.new_tokens
     best: dict[str, list[tuple[Stage | None, float]]] = {}
     for _ in range(_REPETITIONS):
         runs = model.open_runs(case)
@@ -69,7 +74,7 @@ def profile_stages(model: BenchModel, name: str, prompt_tokens: int, new_tokens:
     num_threads = model.executor.options.num_threads
     counts = {"prefill": prompt_tokens, "decode": new_tokens}
     return [
-        StageProfile(name, phase, num_threads, _by_label(times, counts[phase], model, phase))
+        StageProfile(name, phase, case.depth, num_threads, _by_label(times, counts[phase], model, phase))
         for phase, times in best.items()
     ]
 

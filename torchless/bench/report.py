@@ -187,7 +187,9 @@ def _stages(result: SuiteResult) -> list[str]:
         if rest:
             share = sum(stage.share for stage in rest)
             bars.append(Bar("others", share, f"{share:.1%}"))
-        title = f"Time by kernel, {profile.phase}"
+        title = f"Time by kernel, {profile.phase}" + (
+            f" after {profile.depth} tokens" if profile.depth else ""
+        )
         several = len({(p.model, p.num_threads) for p in result.profiles}) > 1
         name = f"{profile.model}, {profile.num_threads} threads: " if several else ""
         figures.append(_figure(title, f"{name}all layers together", bar_chart(bars, title)))

@@ -96,8 +96,9 @@ def _run_one(
     if not timed and not answers:
         raise InvalidRequestError("there is nothing to measure: -p, -n and -pg are all 0")
     cases = [case for _, case in timed] or [answers[0].case]
+    profiled = [Case(_PROFILED_PROMPT, _PROFILED_NEW, depth) for depth in sorted({0, max(suite.depths)})]
     if suite.with_profile:
-        cases.append(Case(_PROFILED_PROMPT, _PROFILED_NEW))
+        cases += profiled
     progress(f"loading {Path(path).name}")
     with BenchModel(path, load, cases, seed=suite.seed) as model:
         common = common_fields(model.loaded, name)
@@ -108,8 +109,9 @@ def _run_one(
         ]
         rows += [answer.row(kind, model, common, roofs) for kind in answer_kinds for answer in answers]
         if suite.with_profile:
-            progress("profiling")
-            profiles += profile_stages(model, name, _PROFILED_PROMPT, _PROFILED_NEW)
+            for case in profiled:
+                progress(f"timing the stages of {case.name}")
+                profiles += profile_stages(model, name, case)
     return rows
 
 

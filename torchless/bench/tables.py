@@ -103,7 +103,8 @@ def profile_table(profile: StageProfile) -> str:
         for stage in profile.stages
         if stage.seconds > 0
     ]
-    title = f"**{profile.model}**, {profile.phase}, {profile.num_threads} threads"
+    at = f" @ d{profile.depth}" if profile.depth else ""
+    title = f"**{profile.model}**, {profile.phase}{at}, {profile.num_threads} threads"
     header = ["stage (all layers)", "us/token", "share", "GB/s", "GOP/s"]
     return f"{title}\n\n{markdown_table(header, cells)}"
 
