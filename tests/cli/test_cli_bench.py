@@ -87,6 +87,7 @@ def test_save_compare_report_and_profile(cli, tmp_path):
         (["-p", "12,x"], "'12,x' is not a list of whole numbers from 0 on"),
         (["-pg", "12"], "-pg takes two numbers"),
         (["-p", "0", "-n", "0"], "there is nothing to measure"),
+        (["--profile", "-o", "json"], "--compare and --profile print tables, which -o json has no place for"),
         (["--compare", "missing.json"], "missing.json cannot be read"),
     ],
 )

@@ -162,6 +162,8 @@ def command(
 
     output, save, compare, report = (values.pop(name) for name in ("output", "save", "compare", "report"))
     print_profile = values.pop("profile")
+    if output != "md" and (compare is not None or print_profile):
+        raise click.UsageError(f"--compare and --profile print tables, which -o {output} has no place for")
     before = None if compare is None else load_rows(compare)
     suite = _suite(values, with_profile=print_profile or report is not None)
     status = StatusLine()
