@@ -20,7 +20,7 @@ namespace tl::TL_LEVEL {
 namespace {
 
 // Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves.
-constexpr int kMaxDirectTokens = 4;
+constexpr int kMaxDirectTokens = 8;
 
 // Writes one tile's results of T tokens: bias, residual, and the partly filled last tile.
 template <int T>
@@ -48,13 +48,19 @@ TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32,
     }
 }
 
-// Calls f<T>(first token) for all tokens, in groups of at most Max (a power of two).
-template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
-    int token = 0;
-    for (; num_tokens - token >= Max; token += Max) f.template operator()<Max>(token);
+// Calls f<T>(), T = n, for 0 < n <= Max.
+template <int Max, class F> TL_INLINE void with_count(int n, F f) {
     if constexpr (Max > 1) {
-        const int rest = num_tokens - token;
-        if (rest > 0) in_groups<Max / 2>(rest, [&]<int T>(int t) { f.template operator()<T>(token + t); });
+        if (n < Max) return with_count<Max - 1>(n, f);
+    }
+    f.template operator()<Max>();
+}
+
+// Calls f<T>(first token) for all tokens, in groups of Max and a last one of those that are left.
+template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
+    for (int token = 0; token < num_tokens; token += Max) {
+        const int count = num_tokens - token < Max ? num_tokens - token : Max;
+        with_count<Max>(count, [&]<int T>() { f.template operator()<T>(token); });
     }
 }
 
@@ -77,9 +83,8 @@ template <class Q> size_t scratch_bytes(int num_inputs) {
 }
 
 template <class Q, int T>
-__attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows& x, int tile, int token) {
+__attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
     const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
-    const ActRows rows = x.from(token);
     const int num_blocks = args.num_inputs / Q::kBlock;
     Regs<F32, T> acc;
     clear(acc);
@@ -88,9 +93,8 @@ __attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows
 }
 
 template <class Q, int T>
-__attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename Q::Panel* panel, const ActRows& x,
+__attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename Q::Panel* panel, const ActRows& rows,
                                           int tile, int token) {
-    const ActRows rows = x.from(token);
     const int num_blocks = args.num_inputs / Q::kBlock;
     Regs<F32, T> acc;
     clear(acc);
@@ -99,10 +103,13 @@ __attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename
 }
 
 template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
-    const ActRows x(args.x, args.x_stride, {Q::kActivations, args.num_inputs});
+    ActRows x({Q::kActivations, args.num_inputs});
     if (args.num_tokens <= kMaxDirectTokens) {
         for (int tile = tile_begin; tile < tile_end; tile++) {
-            in_groups<kMaxDirectTokens>(args.num_tokens, [&]<int T>(int t) { direct_tile<Q, T>(args, x, tile, t); });
+            in_groups<kDirectTokens>(args.num_tokens, [&]<int T>(int t) {
+                x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+                direct_tile<Q, T>(args, x, tile, t);
+            });
         }
         return;
     }
@@ -110,7 +117,10 @@ template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_
     for (int tile = tile_begin; tile < tile_end; tile++) {
         const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
         for (int b = 0; b < args.num_inputs / Q::kBlock; b++) Q::unpack(weights + b * Q::kTileBlockBytes, panel[b]);
-        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) { panel_tile<Q, T>(args, panel, x, tile, t); });
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+            panel_tile<Q, T>(args, panel, x, tile, t);
+        });
     }
 }
 
@@ -141,9 +151,8 @@ template <class N> void float_pack(const uint8_t* const* rows, int num_inputs, u
 size_t no_scratch(int) { return 0; }
 
 template <class N, int T>
-__attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows& x, int tile, int token) {
+__attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
     const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
-    const ActRows rows = x.from(token);
     const int steps = num_steps<N>(args.num_inputs);
     Regs<F32, T> acc;
     clear(acc);
@@ -153,9 +162,12 @@ __attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows&
 }
 
 template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t*) {
-    const ActRows x(args.x, args.x_stride, {N::kActivations, args.num_inputs});
+    ActRows x({N::kActivations, args.num_inputs});
     for (int tile = tile_begin; tile < tile_end; tile++) {
-        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) { float_tile<N, T>(args, x, tile, t); });
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+            float_tile<N, T>(args, x, tile, t);
+        });
     }
 }
 

@@ -85,6 +85,17 @@ TL_INLINE F32 exp2(F32 x) {
 // Asks for the cache line at p; any address is allowed.
 TL_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
+// f.operator()<0>(), <1>, ... <N - 1>: an unrolled loop whose index is a constant.
+template <int N, class F> TL_INLINE void for_constants(F f) {
+    if constexpr (N > 0) {
+        for_constants<N - 1>(f);
+        f.template operator()<N - 1>();
+    }
+}
+
+// The same, into the L2 cache only.
+TL_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
+
 // A fixed number of accumulators as a recursive struct: GCC keeps its members in registers, where it spills an
 // array once the loop around it is unrolled.
 template <class T, int N> struct Regs {

@@ -7,6 +7,7 @@ namespace tl::TL_LEVEL {
 
 inline constexpr int kRegisters = 8;
 inline constexpr int kMicroTokens = 2;
+inline constexpr int kDirectTokens = 2;
 
 struct F32 { __m256 lo, hi; };
 struct I32 { __m256i lo, hi; };
@@ -159,10 +160,30 @@ template <int N> TL_INLINE Bytes bshift_right(Bytes a) {
 template <int N> TL_INLINE Bytes bshift_left(Bytes a) {
     return {_mm256_slli_epi16(a.lo, N), _mm256_slli_epi16(a.hi, N)};
 }
+template <int N> TL_INLINE Bytes lane_shift_right(Bytes a) {
+    return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
+}
+template <int N> TL_INLINE I32 lane_byte(Bytes a) {
+    const Bytes v = lane_shift_right<8 * N>(a);
+    const __m256i mask = _mm256_set1_epi32(0xff);
+    return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
+}
+TL_INLINE Bytes even_bytes(Bytes a) {
+    const __m256i mask = _mm256_set1_epi16(0xff);
+    return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+}
+TL_INLINE Bytes odd_bytes(Bytes a) { return bshift_right<8>(a); }
 TL_INLINE Bytes widen_u8(const uint8_t* p) {
     return {_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)),
             _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
 }
+
+TL_INLINE Bytes widen_i8(const int8_t* p) {
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)),
+            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+}
+TL_INLINE I32 high_halves(Bytes a) { return {_mm256_srai_epi32(a.lo, 16), _mm256_srai_epi32(a.hi, 16)}; }
+TL_INLINE I32 low_halves(Bytes a) { return high_halves({_mm256_slli_epi32(a.lo, 16), _mm256_slli_epi32(a.hi, 16)}); }
 
 TL_INLINE __m256i broadcast4(const void* a) {
     int32_t bits;
