@@ -18,6 +18,9 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from torchless.llm import LLM, load
+    from torchless.quality.comparison import compare
+    from torchless.quality.perplexity import perplexity
+    from torchless.quality.verification import verify
     from torchless.results import Chunk, Completion, Timings, Usage
     from torchless.sampling.parameters import SamplingParams
 
@@ -27,6 +30,9 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "LLM": "torchless.llm",
     "load": "torchless.llm",
+    "compare": "torchless.quality.comparison",
+    "perplexity": "torchless.quality.perplexity",
+    "verify": "torchless.quality.verification",
     "Chunk": "torchless.results",
     "Completion": "torchless.results",
     "Timings": "torchless.results",
@@ -60,7 +66,10 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "__version__",
+    "compare",
     "load",
+    "perplexity",
+    "verify",
 ]
 
 

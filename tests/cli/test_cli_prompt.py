@@ -37,6 +37,7 @@ def test_words_are_split(tmp_path):
     assert split_words([name, "Once", "upon"], None, text_given=False) == (name, "Once upon")
     assert split_words([name], None, text_given=False) == (name, None)
     assert split_words(["Hi there"], None, text_given=False) == (None, "Hi there")
+    assert split_words([""], None, text_given=False) == (None, "")
     assert split_words(["missing.gguf"], None, text_given=False) == ("missing.gguf", None)
     assert split_words(["missing", "Hi"], None, text_given=False) == ("missing", "Hi")
     assert split_words(["missing"], None, text_given=True) == ("missing", None)

@@ -52,7 +52,7 @@ def split_words(words: Sequence[str], model: str | None, *, text_given: bool) ->
     """
     if model is None and words:
         alone = len(words) == 1 and not text_given
-        if not alone or looks_like_path(words[0]) or Path(words[0]).expanduser().exists():
+        if not alone or looks_like_path(words[0]) or (words[0] and Path(words[0]).expanduser().exists()):
             model, words = words[0], words[1:]
     text = " ".join(words) if words else None
     if text is not None and text_given:

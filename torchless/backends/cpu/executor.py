@@ -20,6 +20,8 @@ __all__ = ["CpuExecutor", "compile", "required_bytes"]
 
 _VECTOR_TYPES = ("F32", "F16", "BF16")
 _SLICE_BYTES = 4 << 20
+_TABLE_ROWS = 64
+"""Rows read from an embedding table before its file pages are let go: the system maps 64 kB around each."""
 
 
 def compile(
@@ -131,6 +133,7 @@ class CpuExecutor:
             layers = len({op.layer for op in layout.plan.attention_ops})
             self._core.set_kv_cache(options.kv_type, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
         handles = self._load_weights(layout, progress)
+        self._source, self._tables, self._rows_read = layout.source, layout.tables, 0
         self._add_stages(layout, handles)
         self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size)
         self._logits: npt.NDArray[np.float32] = self._core.logits
@@ -148,6 +151,11 @@ class CpuExecutor:
             batch.output_rows,
         )
         self._pages_used[batch.page_ids] = True
+        self._rows_read += len(batch.token_ids)
+        if self._rows_read >= _TABLE_ROWS:
+            self._rows_read = 0
+            for name in self._tables:
+                self._source.drop_pages(name)
         return self._logits[: len(batch.output_rows)]
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
