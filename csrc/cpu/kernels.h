@@ -73,7 +73,7 @@ enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
-    const char* level;  // "scalar", "avx2", "avx512"
+    const char* level;  // "scalar", "avx2", "avxvnni", "avx512"
     const FormatKernels* formats;
     int num_formats;
 
@@ -107,6 +107,9 @@ namespace scalar {
 const Kernels& kernels();
 }
 namespace avx2 {
+const Kernels& kernels();
+}
+namespace avxvnni {
 const Kernels& kernels();
 }
 namespace avx512 {

@@ -1,4 +1,5 @@
-// The AVX2 level (with FMA and F16C): 16 lanes in two registers. Included by simd.h only.
+// The AVX2 level (with FMA and F16C): 16 lanes in two registers; and AVX-VNNI, which is AVX2 with the dot products of
+// bytes of AVX-512. Included by simd.h only.
 #pragma once
 
 #include <immintrin.h>
@@ -190,6 +191,19 @@ TL_INLINE __m256i broadcast4(const void* a) {
     std::memcpy(&bits, a, 4);
     return _mm256_set1_epi32(bits);
 }
+#if defined(TL_LEVEL_AVXVNNI)
+TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
+    const __m256i x = broadcast4(a);
+    acc.lo = _mm256_dpbusd_avx_epi32(acc.lo, w.lo, x);
+    acc.hi = _mm256_dpbusd_avx_epi32(acc.hi, w.hi, x);
+}
+TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
+TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
+    const __m256i x = broadcast4(a);
+    acc.lo = _mm256_dpwssd_avx_epi32(acc.lo, w.lo, x);
+    acc.hi = _mm256_dpwssd_avx_epi32(acc.hi, w.hi, x);
+}
+#else
 // vpmaddubsw saturates at int16, so the weights must stay below 128: 2 * 127 * 127 = 32258 fits.
 TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) {
     const __m256i x = broadcast4(a), ones = _mm256_set1_epi16(1);
@@ -206,6 +220,7 @@ TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
     acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(w.lo, x));
     acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(w.hi, x));
 }
+#endif
 TL_INLINE void dot2_bf16(F32& acc, Bytes w, const uint16_t* a) {
     const __m256i x = broadcast4(a), upper = _mm256_set1_epi32((int)0xffff0000u);
     const __m256 x0 = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),

@@ -126,6 +126,17 @@ def test_levels_agree(kernels: ModuleType, rng: np.random.Generator) -> None:
             np.testing.assert_allclose(other, results[0], rtol=0, atol=3e-6 * np.abs(results[0]).max())
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_avxvnni_gives_the_bits_of_avx2(kernels: ModuleType, rng: np.random.Generator, name: str) -> None:
+    """The level differs from AVX2 in exact integer instructions only."""
+    if "avxvnni" not in kernels.levels():
+        pytest.skip("this machine has no avxvnni")
+    x = rng.standard_normal((9, NUM_COLUMNS)).astype(np.float32)
+    narrow, wide = (Product(kernels, level, name) for level in ("avx2", "avxvnni"))
+    rows = narrow.rows(x)
+    np.testing.assert_array_equal(narrow(rows).view(np.uint32), wide(rows).view(np.uint32))
+
+
 def test_extreme_activations_do_not_overflow(kernels: ModuleType, level: str) -> None:
     """All activations at +-127 and weights at the ends of their range stay inside 32 bits."""
     for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"):
