@@ -28,10 +28,9 @@ TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32,
     const int row = tile * kTileRows;
     const int num_valid = args.num_rows - row < kTileRows ? args.num_rows - row : kTileRows;
     float* out = args.out + size_t(token) * args.out_stride + row - args.out_row;
-    float bias[kTileRows] = {};
     if (args.bias) {
-        std::memcpy(bias, args.bias + row, size_t(num_valid) * sizeof(float));
-        each(acc, [&](int, F32& f) TL_LAMBDA { f = f + load(bias); });
+        const F32 bias = load_first(num_valid, args.bias + row);
+        each(acc, [&](int, F32& f) TL_LAMBDA { f = f + bias; });
     }
     if (num_valid == kTileRows) {
         if (args.accumulate) {
@@ -40,12 +39,10 @@ TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32,
         each(acc, [&](int t, F32& f) TL_LAMBDA { store(out + size_t(t) * args.out_stride, f); });
         return;
     }
-    float lanes[T][kTileRows];
-    each(acc, [&](int t, F32& f) TL_LAMBDA { store(lanes[t], f); });
-    for (int t = 0; t < T; t++) {
+    each(acc, [&](int t, F32& f) TL_LAMBDA {
         float* to = out + size_t(t) * args.out_stride;
-        for (int i = 0; i < num_valid; i++) to[i] = args.accumulate ? to[i] + lanes[t][i] : lanes[t][i];
-    }
+        store_first(num_valid, to, args.accumulate ? load_first(num_valid, to) + f : f);
+    });
 }
 
 // Calls f<T>(), T = n, for 0 < n <= Max.
