@@ -154,13 +154,45 @@ __attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows&
     Regs<F32, T> acc;
     clear(acc);
     TL_UNROLL(4)
-    for (int k = 0; k < steps; k++) N::template step<T>(weights, k, rows, acc);
+    for (int k = 0; k < steps; k++) {
+        const typename N::Weights w = N::weights(weights, k);
+        each(acc, [&](int t, F32& f) TL_LAMBDA { N::multiply(f, w, N::activation(rows, t, k)); });
+    }
     write_tile<T>(args, tile, token, acc);
+}
+
+// Two tiles at once: each activation is read once for both.
+template <class N, int T>
+__attribute__((noinline)) void float_tile_pair(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
+    const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+    const int steps = num_steps<N>(args.num_inputs);
+    Regs<F32, T> first, second;
+    clear(first);
+    clear(second);
+    TL_UNROLL(1)
+    for (int k = 0; k < steps; k++) {
+        const typename N::Weights w0 = N::weights(weights, k), w1 = N::weights(weights + args.tile_bytes, k);
+        each(first, second, [&](int t, F32& f, F32& g) TL_LAMBDA {
+            const auto x = N::activation(rows, t, k);
+            N::multiply(f, w0, x);
+            N::multiply(g, w1, x);
+        });
+    }
+    write_tile<T>(args, tile, token, first);
+    write_tile<T>(args, tile + 1, token, second);
 }
 
 template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t*) {
     ActRows x({N::kActivations, args.num_inputs});
-    for (int tile = tile_begin; tile < tile_end; tile++) {
+    int tile = tile_begin;
+    // Few tokens: one stream of weights, as fast as memory delivers it.
+    for (; N::kPairs && args.num_tokens > kMaxDirectTokens && tile + 1 < tile_end; tile += 2) {
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+            float_tile_pair<N, T>(args, x, tile, t);
+        });
+    }
+    for (; tile < tile_end; tile++) {
         in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
             x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
             float_tile<N, T>(args, x, tile, t);
