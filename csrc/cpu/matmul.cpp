@@ -5,6 +5,7 @@
 // Sixteen output rows (a tile) lie in the lanes, tokens in registers. Few tokens: the packed bytes are multiplied as
 // they stream in (decode is bound by memory). Many tokens: a tile is unpacked once into a panel that stays in the L2
 // cache, and every group of tokens runs over it. Both add up the same numbers in the same order.
+#include "cpu/bf16_widened.h"
 #include "cpu/level.h"
 #include "quants/floats.h"
 #include "quants/q4_0.h"
@@ -200,14 +201,52 @@ template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int
     }
 }
 
+#if defined(TL_LEVEL_AVX512)
+template <int T>
+__attribute__((noinline)) void float_tile_pair_widened(const MatmulArgs& args, const float* x, int tile, int token) {
+    const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+    Regs<F32, T> first, second;
+    widened_dot<T>(weights, weights + args.tile_bytes, num_steps<BFloat16>(args.num_inputs), x,
+                   widened_stride(args.num_inputs), first, second);
+    write_tile<T>(args, tile, token, first);
+    write_tile<T>(args, tile + 1, token, second);
+}
+
+size_t bf16_scratch_bytes(int num_inputs) {
+    return kWidenBf16 ? kMicroTokens * widened_stride(num_inputs) * sizeof(float) : 0;
+}
+
+void bf16_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
+    int end = tile_begin;  // of what is done here
+    if (kWidenBf16 && args.num_tokens > kMaxDirectTokens) {
+        end += (tile_end - tile_begin) / 2 * 2;
+        float* x = (float*)scratch;
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            widen_rows(args, t, T, x);
+            for (int tile = tile_begin; tile < end; tile += 2) float_tile_pair_widened<T>(args, x, tile, t);
+        });
+    }
+    float_matmul<BFloat16>(args, end, tile_end, nullptr);
+}
+#endif
+
 template <class N> constexpr FormatKernels plain() {
     return {N::kType,        1,          N::kBytes,    N::kActivations, float_tile_bytes<N>, float_pack<N>,
             float_matmul<N>, no_scratch, N::decode_row};
 }
 
-constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),  plain<BFloat16>(), quantized<Q8_0>(),
-                                      quantized<Q4_0>(), quantized<Q4_1>(), quantized<Q5_0>(), quantized<Q5_1>(),
-                                      quantized<Q5K>(),  quantized<Q4K>(),  quantized<Q6K>()};
+constexpr FormatKernels bf16() {
+    FormatKernels kernels = plain<BFloat16>();
+#if defined(TL_LEVEL_AVX512)
+    kernels.matmul = bf16_matmul;
+    kernels.matmul_scratch_bytes = bf16_scratch_bytes;
+#endif
+    return kernels;
+}
+
+constexpr FormatKernels kFormats[] = {
+    plain<Float32>(),  plain<Float16>(),  bf16(),           quantized<Q8_0>(), quantized<Q4_0>(), quantized<Q4_1>(),
+    quantized<Q5_0>(), quantized<Q5_1>(), quantized<Q5K>(), quantized<Q4K>(),  quantized<Q6K>()};
 
 }  // namespace
 
