@@ -75,7 +75,7 @@ enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
-    const char* level;  // "scalar", "avx2", "avx512"
+    const char* level;  // "scalar", "avx2", "avxvnni", "avx512"
     const FormatKernels* formats;
     int num_formats;
 
@@ -111,6 +111,9 @@ namespace scalar {
 const Kernels& kernels();
 }
 namespace avx2 {
+const Kernels& kernels();
+}
+namespace avxvnni {
 const Kernels& kernels();
 }
 namespace avx512 {

@@ -10,6 +10,8 @@ namespace tl::TL_LEVEL {
 inline constexpr int kRegisters = 32;
 // Token rows that one pass of a matrix micro-kernel holds in registers.
 inline constexpr int kMicroTokens = 8;
+// Tokens that one pass over packed weights multiplies.
+inline constexpr int kDirectTokens = 8;
 
 struct F32 { __m512 v; };
 struct I32 { __m512i v; };
@@ -55,6 +57,7 @@ TL_INLINE I32 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 TL_INLINE I32 iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 TL_INLINE void istore(int32_t* p, I32 a) { _mm512_storeu_si512(p, a.v); }
 TL_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+TL_INLINE I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 TL_INLINE I32 operator*(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 template <int N> TL_INLINE I32 shift_left(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N> TL_INLINE I32 shift_right(I32 a) { return {_mm512_srai_epi32(a.v, N)}; }
@@ -76,8 +79,28 @@ TL_INLINE Bytes operator|(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}
 // Shifts whole 16-bit units: mask the result to the bits of one byte.
 template <int N> TL_INLINE Bytes bshift_right(Bytes a) { return {_mm512_srli_epi16(a.v, N)}; }
 template <int N> TL_INLINE Bytes bshift_left(Bytes a) { return {_mm512_slli_epi16(a.v, N)}; }
+// Byte N of each dword lane, unsigned.
+template <int N> TL_INLINE I32 lane_byte(Bytes a) {
+    return {_mm512_and_si512(_mm512_srli_epi32(a.v, 8 * N), _mm512_set1_epi32(0xff))};
+}
+// Shifts whole dword lanes.
+template <int N> TL_INLINE Bytes lane_shift_right(Bytes a) { return {_mm512_srli_epi32(a.v, N)}; }
+// Bytes 0, 2, 4 ... (1, 3, 5 ...) as uint16.
+TL_INLINE Bytes even_bytes(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi16(0xff))}; }
+TL_INLINE Bytes odd_bytes(Bytes a) { return {_mm512_srli_epi16(a.v, 8)}; }
 // 32 unsigned bytes widened to 32 uint16.
 TL_INLINE Bytes widen_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p))}; }
+TL_INLINE Bytes widen_i8(const int8_t* p) { return {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p))}; }
+// The low (high) int16 of each dword lane.
+TL_INLINE I32 low_halves(Bytes a) { return {_mm512_srai_epi32(_mm512_slli_epi32(a.v, 16), 16)}; }
+TL_INLINE I32 high_halves(Bytes a) { return {_mm512_srai_epi32(a.v, 16)}; }
+
+// The value is computed before the next such point: a compiler that puts additions off until all their operands are there
+// runs out of registers.
+TL_INLINE void settle(I32& a) { asm volatile("" : "+v"(a.v)); }
+TL_INLINE void settle(F32& a) { asm volatile("" : "+v"(a.v)); }
+// The value waits in memory from here to its next use: leaves a register to the loop in between.
+TL_INLINE void park(F32& a) { asm volatile("" : "+m"(a.v)); }
 
 // acc[lane] += sum of w[4 lane + i] * a[i], i = 0..3; w unsigned, a signed. The four activations are read by the
 // instruction's own broadcast, which costs no extra port.

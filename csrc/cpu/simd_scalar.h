@@ -5,6 +5,7 @@ namespace tl::TL_LEVEL {
 
 inline constexpr int kRegisters = 4;  // of the smallest vectors a processor may have
 inline constexpr int kMicroTokens = 2;
+inline constexpr int kDirectTokens = 4;
 
 struct F32 { float v[kLanes]; };
 struct I32 { int32_t v[kLanes]; };
@@ -130,6 +131,10 @@ TL_INLINE I32 operator+(I32 a, I32 b) {
     TL_EACH a.v[i] += b.v[i];
     return a;
 }
+TL_INLINE I32 operator-(I32 a, I32 b) {
+    TL_EACH a.v[i] -= b.v[i];
+    return a;
+}
 TL_INLINE I32 operator*(I32 a, I32 b) {
     TL_EACH a.v[i] *= b.v[i];
     return a;
@@ -202,11 +207,42 @@ template <int N> TL_INLINE Bytes bshift_left(Bytes a) {
     std::memcpy(a.v, w, 64);
     return a;
 }
+template <int N> TL_INLINE I32 lane_byte(Bytes a) {
+    I32 r;
+    TL_EACH r.v[i] = a.v[4 * i + N];
+    return r;
+}
+template <int N> TL_INLINE Bytes lane_shift_right(Bytes a) {
+    uint32_t lanes[16];
+    std::memcpy(lanes, a.v, 64);
+    for (uint32_t& x : lanes) x >>= N;
+    std::memcpy(a.v, lanes, 64);
+    return a;
+}
+TL_INLINE Bytes odd_bytes(Bytes a) { return bshift_right<8>(a); }
+TL_INLINE Bytes even_bytes(Bytes a) { return odd_bytes(bshift_left<8>(a)); }
 TL_INLINE Bytes widen_u8(const uint8_t* p) {
     uint16_t w[32];
     for (int i = 0; i < 32; i++) w[i] = p[i];
     return bload(w);
 }
+TL_INLINE Bytes widen_i8(const int8_t* p) {
+    int16_t w[32];
+    for (int i = 0; i < 32; i++) w[i] = p[i];
+    return bload(w);
+}
+TL_INLINE I32 half_lanes(Bytes a, int half) {
+    int16_t w[32];
+    std::memcpy(w, a.v, 64);
+    I32 r;
+    TL_EACH r.v[i] = w[2 * i + half];
+    return r;
+}
+TL_INLINE I32 low_halves(Bytes a) { return half_lanes(a, 0); }
+TL_INLINE I32 high_halves(Bytes a) { return half_lanes(a, 1); }
+TL_INLINE void settle(I32&) {}
+TL_INLINE void settle(F32&) {}
+TL_INLINE void park(F32&) {}
 TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
     TL_EACH for (int j = 0; j < 4; j++) acc.v[i] += int32_t(w.v[4 * i + j]) * a[j];
 }

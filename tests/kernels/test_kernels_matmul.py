@@ -92,6 +92,19 @@ def test_bits_do_not_depend_on_the_tokens_computed_together(
         np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
 
 
+@pytest.mark.parametrize("name", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("num_columns", [64, 77])
+def test_subnormal_numbers_do_not_tell_tokens_apart(
+    kernels: ModuleType, level: str, rng: np.random.Generator, name: str, num_columns: int
+) -> None:
+    """Products and sums at the edge of what floats hold: one token and many treat them alike."""
+    product = Product(kernels, level, name, num_columns=num_columns)
+    scale = np.exp2(rng.integers(-134, -116, (33, 1))).astype(np.float32)
+    rows = product.rows(rng.standard_normal((33, num_columns)).astype(np.float32) * scale)
+    alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
+    np.testing.assert_array_equal(product(rows).view(np.uint32), alone.view(np.uint32))
+
+
 @pytest.mark.parametrize("num_tokens", [1, 9])
 def test_bits_do_not_depend_on_how_tiles_are_split(
     product: Product, rng: np.random.Generator, num_tokens: int
@@ -124,6 +137,17 @@ def test_levels_agree(kernels: ModuleType, rng: np.random.Generator) -> None:
         results = [product(product.rows(x)) for product in products]
         for other in results[1:]:
             np.testing.assert_allclose(other, results[0], rtol=0, atol=3e-6 * np.abs(results[0]).max())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_avxvnni_gives_the_bits_of_avx2(kernels: ModuleType, rng: np.random.Generator, name: str) -> None:
+    """The level differs from AVX2 in exact integer instructions only."""
+    if "avxvnni" not in kernels.levels():
+        pytest.skip("this machine has no avxvnni")
+    x = rng.standard_normal((9, NUM_COLUMNS)).astype(np.float32)
+    narrow, wide = (Product(kernels, level, name) for level in ("avx2", "avxvnni"))
+    rows = narrow.rows(x)
+    np.testing.assert_array_equal(narrow(rows).view(np.uint32), wide(rows).view(np.uint32))
 
 
 def test_extreme_activations_do_not_overflow(kernels: ModuleType, level: str) -> None:
