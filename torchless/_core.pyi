@@ -43,7 +43,12 @@ def packed_bytes(type: int, rows: int, columns: int) -> int:
     """Bytes of a weight matrix once packed."""
 
 def thread_scratch_bytes(
-    matrices: Sequence[tuple[int, int]], kv_type: str, num_kv_heads: int, head_dim: int, group: int
+    matrices: Sequence[tuple[int, int]],
+    k_type: str,
+    v_type: str,
+    num_kv_heads: int,
+    head_dim: int,
+    group: int,
 ) -> int:
     """
     Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = none.
@@ -52,8 +57,11 @@ def thread_scratch_bytes(
 def buffer_row_bytes(format: str, width: int) -> int:
     """Bytes of one row of activations in a format."""
 
-def kv_page_bytes(type: str, num_layers: int, num_kv_heads: int, head_dim: int) -> int:
+def kv_page_bytes(k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int) -> int:
     """Bytes of one KV page."""
+
+def attention_shared_bytes(num_heads: int, num_kv_heads: int, head_dim: int, num_pages: int) -> int:
+    """Bytes that all threads share for the partial results of attention."""
 
 class Executor:
     """
@@ -62,7 +70,7 @@ class Executor:
 
     def __init__(self, num_threads: int, max_tokens: int, max_outputs: int, weight_bytes: int) -> None: ...
     def set_kv_cache(
-        self, type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
+        self, k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
     ) -> None: ...
     def add_matrix(self, type: int, rows: int, columns: int) -> int:
         """Makes room for a weight matrix; its rows follow by pack_rows."""
@@ -100,7 +108,22 @@ class Executor:
     def rope_kv(self, parts: Sequence[tuple[int, int, int, int]], k: int, v: int, layer: int) -> None:
         """parts: (buffer, num_heads, head_dim, rope)"""
 
-    def attention(self, q: int, out: int, layer: int, num_heads: int, scale: float, window: int) -> None: ...
+    def attention(
+        self,
+        q: int,
+        out: int,
+        layer: int,
+        num_heads: int,
+        scale: float,
+        window: int,
+        softcap: float,
+        slopes: Sequence[float],
+        sinks: int,
+    ) -> None:
+        """
+        window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1
+        """
+
     def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
     def gated_matmul(
         self, x: int, gate: tuple[int, int], up: tuple[int, int], out: int, activation: str

@@ -53,6 +53,8 @@ tl::KvType kv_type(const std::string& name) {
     if (name == "f32") return tl::KvType::kF32;
     if (name == "f16") return tl::KvType::kF16;
     if (name == "bf16") return tl::KvType::kBF16;
+    if (name == "q8_0") return tl::KvType::kQ8_0;
+    if (name == "q4_0") return tl::KvType::kQ4_0;
     throw std::invalid_argument("unknown KV type " + name);
 }
 
@@ -125,12 +127,13 @@ void bind_executor(nb::module_& m) {
         "type"_a, "rows"_a, "columns"_a, "Bytes of a weight matrix once packed.");
     m.def(
         "thread_scratch_bytes",
-        [](const std::vector<std::pair<int, int>>& matrices, const std::string& kv, int kv_heads, int head_dim,
-           int group) {
+        [](const std::vector<std::pair<int, int>>& matrices, const std::string& k_type, const std::string& v_type,
+           int kv_heads, int head_dim, int group) {
             const tl::Kernels& kernels = tl::active_kernels();
             size_t bytes = tl::kRowAlignment;
             if (kv_heads > 0) {
-                bytes = kernels.attention_scratch_bytes(tl::KvLayout{kv_type(kv), 1, kv_heads, head_dim}, group);
+                bytes = kernels.attention_scratch_bytes(
+                    tl::KvLayout{kv_type(k_type), kv_type(v_type), 1, kv_heads, head_dim}, group);
             }
             for (const auto& [type, columns] : matrices) {
                 const tl::FormatKernels* format = tl::find_format(kernels, type);
@@ -138,7 +141,7 @@ void bind_executor(nb::module_& m) {
             }
             return tl::align_up(bytes + tl::gated_matmul_scratch_bytes(), 4096);
         },
-        "matrices"_a, "kv_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a,
+        "matrices"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a,
         "Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = "
         "none.");
     m.def(
@@ -147,10 +150,18 @@ void bind_executor(nb::module_& m) {
         "format"_a, "width"_a, "Bytes of one row of activations in a format.");
     m.def(
         "kv_page_bytes",
-        [](const std::string& type, int layers, int kv_heads, int head_dim) {
-            return tl::KvLayout{kv_type(type), layers, kv_heads, head_dim}.page_bytes();
+        [](const std::string& k_type, const std::string& v_type, int layers, int kv_heads, int head_dim) {
+            return tl::KvLayout{kv_type(k_type), kv_type(v_type), layers, kv_heads, head_dim}.page_bytes();
         },
-        "type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "Bytes of one KV page.");
+        "k_type"_a, "v_type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "Bytes of one KV page.");
+    m.def(
+        "attention_shared_bytes",
+        [](int num_heads, int kv_heads, int head_dim, int num_pages) {
+            const tl::KvLayout layout{tl::KvType::kF32, tl::KvType::kF32, 1, kv_heads, head_dim};
+            return tl::attention_shared_bytes(layout, num_heads, num_pages);
+        },
+        "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a,
+        "Bytes that all threads share for the partial results of attention.");
 
     nb::class_<PyExecutor>(m, "Executor",
                            "A plan in the making, then ready to run: add weights, buffers and stages, call finish(), "
@@ -163,13 +174,14 @@ void bind_executor(nb::module_& m) {
             "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a)
         .def(
             "set_kv_cache",
-            [](PyExecutor& self, const std::string& type, int layers, int kv_heads, int head_dim, int num_pages) {
+            [](PyExecutor& self, const std::string& k_type, const std::string& v_type, int layers, int kv_heads,
+               int head_dim, int num_pages) {
                 if (layers < 1 || kv_heads < 1 || head_dim < 1 || num_pages < 1) {
                     throw std::invalid_argument("a KV cache needs layers, heads and pages");
                 }
-                self.core.set_kv_cache({kv_type(type), layers, kv_heads, head_dim}, num_pages);
+                self.core.set_kv_cache({kv_type(k_type), kv_type(v_type), layers, kv_heads, head_dim}, num_pages);
             },
-            "type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a)
+            "k_type"_a, "v_type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a)
         .def(
             "add_matrix",
             [](PyExecutor& self, int type, int rows, int columns) {
@@ -254,10 +266,19 @@ void bind_executor(nb::module_& m) {
             "parts"_a, "k"_a, "v"_a, "layer"_a, "parts: (buffer, num_heads, head_dim, rope)")
         .def(
             "attention",
-            [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window) {
-                self.core.add_stage(tl::make_attention(q, out, layer, num_heads, scale, window));
+            [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window, float softcap,
+               std::vector<float> slopes, int sinks) {
+                if (!slopes.empty() && slopes.size() != size_t(num_heads)) {
+                    throw std::invalid_argument("attention needs one slope for each query head");
+                }
+                if (sinks >= 0 && self.core.weights().vector(sinks).size() != size_t(num_heads)) {
+                    throw std::invalid_argument("attention needs one sink for each query head");
+                }
+                self.core.add_stage(
+                    tl::make_attention(q, out, layer, {num_heads, scale, window, softcap, std::move(slopes), sinks}));
             },
-            "q"_a, "out"_a, "layer"_a, "num_heads"_a, "scale"_a, "window"_a)
+            "q"_a, "out"_a, "layer"_a, "num_heads"_a, "scale"_a, "window"_a, "softcap"_a, "slopes"_a, "sinks"_a,
+            "window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1")
         .def(
             "glu",
             [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {

@@ -60,13 +60,20 @@ void Executor::finish(size_t arena_bytes, int logits, int vocab_size) {
             throw std::invalid_argument("buffer outside the arena");
     }
     arena_ = MappedBuffer(arena_bytes, PageSize::kSmall);
-    machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, buffers_});
-    size_t scratch = kRowAlignment;
-    for (const auto& stage : stages_) scratch = std::max(scratch, stage->scratch_bytes(*machine_));
+    machine_.reset(
+        new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, nullptr, 0, buffers_});
+    size_t scratch = kRowAlignment, shared = 0;
+    for (const auto& stage : stages_) {
+        scratch = std::max(scratch, stage->scratch_bytes(*machine_));
+        shared = std::max(shared, stage->shared_bytes(*machine_));
+    }
     scratch = align_up(scratch, 4096);
     thread_scratch_ = MappedBuffer(scratch * pool_.size(), PageSize::kSmall);
     machine_->scratch = thread_scratch_.data();
     machine_->scratch_bytes = scratch;
+    if (shared) shared_ = MappedBuffer(shared, PageSize::kSmall);
+    machine_->shared = shared_.data();
+    machine_->shared_bytes = shared;
 }
 
 void Executor::accept(const BatchArrays& batch) {

@@ -54,7 +54,7 @@ class Executor {
     size_t logits_stride() const { return machine_->stride_floats(logits_); }
     int vocab_size() const { return vocab_size_; }
     int max_outputs() const { return sizes_.max_outputs; }
-    size_t scratch_bytes() const { return arena_.size() + thread_scratch_.size(); }
+    size_t scratch_bytes() const { return arena_.size() + thread_scratch_.size() + shared_.size(); }
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
 
@@ -75,7 +75,7 @@ class Executor {
     std::vector<Buffer> buffers_;
     std::vector<RopeTable> ropes_;
     std::vector<std::unique_ptr<Stage>> stages_;
-    MappedBuffer arena_, thread_scratch_;
+    MappedBuffer arena_, thread_scratch_, shared_;
     std::unique_ptr<Machine> machine_;
     int logits_ = -1, vocab_size_ = 0;
 

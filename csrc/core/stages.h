@@ -53,6 +53,8 @@ struct Machine {
     uint8_t* arena;
     uint8_t* scratch;  // scratch_bytes per thread
     size_t scratch_bytes;
+    uint8_t* shared;  // of the stage that runs, for all its threads
+    size_t shared_bytes;
     std::vector<Buffer> buffers;
 
     uint8_t* row(int buffer, int row) const {
@@ -75,6 +77,8 @@ class Stage {
     virtual void run(const Machine& machine, const Step& step, int thread) = 0;
     // Scratch memory that one thread needs.
     virtual size_t scratch_bytes(const Machine&) const { return 0; }
+    // Memory that its threads share; what it holds is lost when the next stage runs.
+    virtual size_t shared_bytes(const Machine&) const { return 0; }
 
  protected:
     WorkRanges work_;
@@ -112,7 +116,17 @@ std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts);
 // Rotates in place, then stores keys and values of this step in the layer's pages.
 std::unique_ptr<Stage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v,
                                     int layer);
-std::unique_ptr<Stage> make_attention(int q, int out, int layer, int num_heads, float scale, int window);
+struct AttentionShape {
+    int num_heads;
+    float scale;
+    int window;                 // 0 = all keys
+    float softcap;              // 0 = none
+    std::vector<float> slopes;  // ALiBi, one per query head; empty = none
+    int sinks;                  // a vector with one score per query head, or -1
+};
+std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape);
+// Memory that its threads share, for a cache of num_pages.
+size_t attention_shared_bytes(const KvLayout& layout, int num_heads, int num_pages);
 std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation);
 // activation(gate(x)) * up(x), a group of columns at a time: neither product is ever held as a whole.
 // The width is a multiple of kGroupColumns.

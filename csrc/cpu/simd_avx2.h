@@ -135,6 +135,16 @@ TL_INLINE I32 load_i8(const int8_t* p) {
 }
 TL_INLINE F32 to_float(I32 a) { return {_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
 TL_INLINE I32 to_int(F32 a) { return {_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi)}; }
+// Sixteen bytes' low or high halves, 0 .. 15, minus 8.
+TL_INLINE F32 load_low_nibbles(const uint8_t* p) {
+    const I32 a = load_u8(p);
+    const __m256i low = _mm256_set1_epi32(15);
+    return to_float({_mm256_and_si256(a.lo, low), _mm256_and_si256(a.hi, low)}) - set1(8.0f);
+}
+TL_INLINE F32 load_high_nibbles(const uint8_t* p) {
+    const I32 a = load_u8(p);
+    return to_float({_mm256_srli_epi32(a.lo, 4), _mm256_srli_epi32(a.hi, 4)}) - set1(8.0f);
+}
 TL_INLINE void store_i8(int8_t* p, I32 a) {
     const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(a.lo, a.hi), 0xd8);
     const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));

@@ -63,6 +63,12 @@ template <int N> TL_INLINE I32 shift_left(I32 a) { return {_mm512_slli_epi32(a.v
 template <int N> TL_INLINE I32 shift_right(I32 a) { return {_mm512_srai_epi32(a.v, N)}; }
 TL_INLINE I32 load_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
 TL_INLINE I32 load_i8(const int8_t* p) { return {_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p))}; }
+// Sixteen bytes' low or high halves, 0 .. 15, minus 8. A permutation looks at an index's low four bits only.
+TL_INLINE __m512 nibble_values(__m512i a) {
+    return _mm512_permutexvar_ps(a, _mm512_setr_ps(-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7));
+}
+TL_INLINE F32 load_low_nibbles(const uint8_t* p) { return {nibble_values(load_u8(p).v)}; }
+TL_INLINE F32 load_high_nibbles(const uint8_t* p) { return {nibble_values(_mm512_srli_epi32(load_u8(p).v, 4))}; }
 TL_INLINE F32 to_float(I32 a) { return {_mm512_cvtepi32_ps(a.v)}; }
 TL_INLINE I32 to_int(F32 a) { return {_mm512_cvtps_epi32(a.v)}; }  // rounds to nearest even
 TL_INLINE void store_i8(int8_t* p, I32 a) { _mm_storeu_si128((__m128i*)p, _mm512_cvtsepi32_epi8(a.v)); }

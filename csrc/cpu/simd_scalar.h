@@ -167,6 +167,17 @@ TL_INLINE I32 to_int(F32 a) {
     TL_EACH r.v[i] = int32_t(std::nearbyintf(a.v[i]));
     return r;
 }
+// Sixteen bytes' low or high halves, 0 .. 15, minus 8.
+TL_INLINE F32 load_low_nibbles(const uint8_t* p) {
+    F32 r;
+    TL_EACH r.v[i] = float((p[i] & 15) - 8);
+    return r;
+}
+TL_INLINE F32 load_high_nibbles(const uint8_t* p) {
+    F32 r;
+    TL_EACH r.v[i] = float((p[i] >> 4) - 8);
+    return r;
+}
 TL_INLINE void store_i8(int8_t* p, I32 a) { TL_EACH p[i] = int8_t(a.v[i] > 127 ? 127 : a.v[i] < -128 ? -128 : a.v[i]); }
 TL_INLINE I32 sum4(const int8_t* p) {
     I32 r;

@@ -13,6 +13,7 @@ from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import LoweredPlan, Stage, lower
 from torchless.errors import UnsupportedError
+from torchless.kv_types import split_kv_type
 from torchless.plan import Attention, Embed, Linear, Plan, RmsNorm
 from torchless.weights.source import WeightSource
 
@@ -36,7 +37,7 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
     layout = _Layout(plan, source, options)
     return {
         "weights": layout.weight_bytes,
-        "scratch": layout.arena_bytes + layout.thread_scratch_bytes * options.num_threads,
+        "scratch": layout.scratch_bytes,
         "kv": layout.page_bytes * options.num_pages,
     }
 
@@ -57,10 +58,12 @@ class _Layout:
             dict.fromkeys(
                 [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
                 + [op.bias for op in plan.ops if isinstance(op, Linear) and op.bias is not None]
+                + [op.sinks for op in plan.attention_ops if op.sinks is not None]
             )
         )
         self._check_types()
         self.attention = _common_attention(plan)
+        self.kv_types = split_kv_type(options.kv_type)
         self.lowered: LoweredPlan = lower(plan, self._activation_format)
         self.offsets, self.arena_bytes = plan_arena(
             [
@@ -74,15 +77,21 @@ class _Layout:
         group = 1
         if kv is not None:
             layers = len({op.layer for op in plan.attention_ops})
-            self.page_bytes = _core.kv_page_bytes(options.kv_type, layers, kv.num_kv_heads, kv.head_dim)
+            self.page_bytes = _core.kv_page_bytes(*self.kv_types, layers, kv.num_kv_heads, kv.head_dim)
             group = max(op.num_heads // op.num_kv_heads for op in plan.attention_ops)
         self.thread_scratch_bytes: int = _core.thread_scratch_bytes(
             [(self._matrix(name)[0], self._matrix(name)[2]) for name in self.matrices],
-            options.kv_type,
+            *self.kv_types,
             kv.num_kv_heads if kv else 0,
             kv.head_dim if kv else 0,
             group,
         )
+
+        shared = 0
+        if kv is not None:
+            heads = max(op.num_heads for op in plan.attention_ops)
+            shared = _core.attention_shared_bytes(heads, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        self.scratch_bytes: int = self.arena_bytes + self.thread_scratch_bytes * options.num_threads + shared
 
     def _matrix(self, name: str) -> tuple[int, int, int]:
         """(GGUF type id, rows, columns) of a weight."""
@@ -131,7 +140,7 @@ class CpuExecutor:
         kv = layout.attention
         if kv is not None:
             layers = len({op.layer for op in layout.plan.attention_ops})
-            self._core.set_kv_cache(options.kv_type, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
+            self._core.set_kv_cache(*layout.kv_types, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
         handles = self._load_weights(layout, progress)
         self._source, self._tables, self._rows_read = layout.source, layout.tables, 0
         self._add_stages(layout, handles)
@@ -244,6 +253,8 @@ class CpuExecutor:
                 args["weight"] = handles["vector"][args["weight"]]
             if "layer" in args:
                 args["layer"] = layers[args["layer"]]
+            if stage.kind == "attention":
+                args["sinks"] = -1 if args["sinks"] is None else handles["vector"][args["sinks"]]
             if stage.kind == "matmul":
                 args["parts"] = [
                     (

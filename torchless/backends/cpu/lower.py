@@ -250,6 +250,9 @@ class _Lowering:
             num_heads=op.num_heads,
             scale=op.scale,
             window=op.window or 0,
+            softcap=op.softcap or 0.0,
+            slopes=list(op.slopes or ()),
+            sinks=op.sinks,
         )
         self._convert_for_consumers(op.out)
 
