@@ -111,8 +111,8 @@ def test_other_families_are_refused_by_name(family: str, shared_data: Find, tmp_
         record_plan(open_source(tmp_path))
 
 
-WIDE = ["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
-NARROW = ["Q4_1", "Q5_0", "Q5_1"]
+WIDE = ["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "IQ4_NL", "IQ4_XS"]
+NARROW = ["Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
 QUANTISED = [f"stories260K-wide256/s260k-wide-{name}.gguf" for name in WIDE]
 QUANTISED += [f"stories260K/stories260K-{name}.gguf" for name in NARROW]
 
@@ -135,6 +135,8 @@ LLAMA_CPP = {
     "Q5_K_M": 4.7112,
     "Q4_K_M": 4.9241,
     "Q4_0": 5.1383,
+    "IQ4_NL": 5.0092,
+    "IQ4_XS": 4.9951,
 }
 
 

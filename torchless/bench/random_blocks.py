@@ -137,6 +137,27 @@ def _q6_k(blocks: Bytes, std: float) -> None:
     _set_half(blocks, 208, std / (18.5 * 4.64), signed=False)
 
 
+def _iq4_nl(blocks: Bytes, std: float) -> None:
+    _set_half(blocks, 0, std / 68.0, signed=True)  # The sign of the scale cancels the table's mean.
+
+
+def _iq4_xs(blocks: Bytes, std: float) -> None:
+    # high, low[4] at 2: scales of 31 (three in four) and 30, which stand for -1 and -2.
+    blocks[:, 2:4] = 0x55
+    low = blocks[:, 4:8]
+    low |= low >> 1
+    low |= 0xEE
+    _set_half(blocks, 0, std / (68.0 * 1.323), signed=True)
+
+
+def _mxfp4(blocks: Bytes, std: float) -> None:
+    # Two neighbouring powers of two, in the share that gives the wanted mean square.
+    exponent = math.log2(std / 5.85)
+    low = math.floor(exponent)
+    share = (4.0 ** (exponent - low) - 1) / 3
+    blocks[:, 0] = 128 + low + (blocks[:, 0] < round(256 * share))
+
+
 BLOCK_TYPES: dict[str, BlockType] = {
     "F32": BlockType(1, 4, _floats("<u4", 0x807FFFFF, 23, 127)),
     "F16": BlockType(1, 2, _floats("<u2", 0x83FF, 10, 15)),
@@ -149,5 +170,8 @@ BLOCK_TYPES: dict[str, BlockType] = {
     "Q4_K": BlockType(256, 144, _q4_k),
     "Q5_K": BlockType(256, 176, _q5_k),
     "Q6_K": BlockType(256, 210, _q6_k),
+    "IQ4_NL": BlockType(32, 18, _iq4_nl),
+    "IQ4_XS": BlockType(256, 136, _iq4_xs),
+    "MXFP4": BlockType(32, 17, _mxfp4),
 }
 """By GGUF name. The layouts are those of the format's own description."""
