@@ -10,6 +10,8 @@
 #include "quants/iq4_nl.h"
 #include "quants/iq4_xs.h"
 #include "quants/mxfp4.h"
+#include "quants/q2_k.h"
+#include "quants/q3_k.h"
 #include "quants/q4_0.h"
 #include "quants/q4_1.h"
 #include "quants/q4_k.h"
@@ -181,10 +183,10 @@ template <class N> constexpr FormatKernels plain() {
             float_matmul<N>, no_scratch, N::decode_row};
 }
 
-constexpr FormatKernels kFormats[] = {plain<Float32>(),   plain<Float16>(),  plain<BFloat16>(), quantized<Q8_0>(),
-                                      quantized<Q4_0>(),  quantized<Q4_1>(), quantized<Q5_0>(), quantized<Q5_1>(),
-                                      quantized<Q5K>(),   quantized<Q4K>(),  quantized<Q6K>(),  quantized<IQ4NL>(),
-                                      quantized<IQ4XS>(), quantized<MXFP4>()};
+constexpr FormatKernels kFormats[] = {plain<Float32>(),   plain<Float16>(),   plain<BFloat16>(), quantized<Q8_0>(),
+                                      quantized<Q4_0>(),  quantized<Q4_1>(),  quantized<Q5_0>(), quantized<Q5_1>(),
+                                      quantized<Q5K>(),   quantized<Q4K>(),   quantized<Q6K>(),  quantized<IQ4NL>(),
+                                      quantized<IQ4XS>(), quantized<MXFP4>(), quantized<Q3K>(),  quantized<Q2K>()};
 
 }  // namespace
 

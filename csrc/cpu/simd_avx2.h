@@ -200,9 +200,9 @@ TL_INLINE Bytes widen_i8(const int8_t* p) {
 }
 TL_INLINE I32 high_halves(Bytes a) { return {_mm256_srai_epi32(a.lo, 16), _mm256_srai_epi32(a.hi, 16)}; }
 TL_INLINE I32 low_halves(Bytes a) { return high_halves({_mm256_slli_epi32(a.lo, 16), _mm256_slli_epi32(a.hi, 16)}); }
-TL_INLINE Bytes join_halves(I32 low, I32 high) {
-    return {_mm256_blend_epi16(low.lo, _mm256_slli_epi32(high.lo, 16), 0xaa),
-            _mm256_blend_epi16(low.hi, _mm256_slli_epi32(high.hi, 16), 0xaa)};
+template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
+    return {_mm256_blend_epi16(_mm256_srli_epi32(low.lo, L), _mm256_slli_epi32(high.lo, 16 - H), 0xaa),
+            _mm256_blend_epi16(_mm256_srli_epi32(low.hi, L), _mm256_slli_epi32(high.hi, 16 - H), 0xaa)};
 }
 
 #if defined(TL_LEVEL_AVXVNNI)

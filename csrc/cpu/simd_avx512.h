@@ -104,9 +104,11 @@ TL_INLINE Bytes widen_i8(const int8_t* p) { return {_mm512_cvtepi8_epi16(_mm256_
 // The low (high) int16 of each dword lane.
 TL_INLINE I32 low_halves(Bytes a) { return {_mm512_srai_epi32(_mm512_slli_epi32(a.v, 16), 16)}; }
 TL_INLINE I32 high_halves(Bytes a) { return {_mm512_srai_epi32(a.v, 16)}; }
-// For each dword lane: the low 16 bits of `low` in its low half, those of `high` in its high half.
-TL_INLINE Bytes join_halves(I32 low, I32 high) {
-    return {_mm512_mask_blend_epi16(0xaaaaaaaau, low.v, _mm512_slli_epi32(high.v, 16))};
+// For each dword lane: low >> L in the low half, high >> H in the high half. The results must fit in 16 bits, and the bits
+// that shifting takes off must be zero.
+template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
+    const __m512i down = L ? _mm512_srli_epi32(low.v, L) : low.v;
+    return {_mm512_mask_blend_epi16(0xaaaaaaaau, down, _mm512_slli_epi32(high.v, 16 - H))};
 }
 
 // Signed weights: a byte holds value + kSignedOffset, in the form that dot4_signed takes.

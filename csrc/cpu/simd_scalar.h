@@ -260,9 +260,9 @@ TL_INLINE I32 half_lanes(Bytes a, int half) {
 }
 TL_INLINE I32 low_halves(Bytes a) { return half_lanes(a, 0); }
 TL_INLINE I32 high_halves(Bytes a) { return half_lanes(a, 1); }
-TL_INLINE Bytes join_halves(I32 low, I32 high) {
+template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
     uint32_t lanes[kLanes];
-    TL_EACH lanes[i] = (uint32_t(low.v[i]) & 0xffff) | uint32_t(high.v[i]) << 16;
+    TL_EACH lanes[i] = (uint32_t(low.v[i] >> L) & 0xffff) | uint32_t(high.v[i] >> H) << 16;
     return bload(lanes);
 }
 

@@ -147,7 +147,7 @@ def test_simple_encoders_give_the_bytes_of_ggml(shared_data: Callable[[str], Pat
     np.testing.assert_array_equal(form.encode(x), expected)
 
 
-@pytest.mark.parametrize("name", ["q4_k_512", "q5_k_512", "q6_k_512", "iq4_nl_64"])
+@pytest.mark.parametrize("name", ["q2_k_512", "q3_k_512", "q4_k_512", "q5_k_512", "q6_k_512", "iq4_nl_64"])
 def test_fitting_encoders_are_as_good_as_ggml(shared_data: Callable[[str], Path], name: str) -> None:
     folder = shared_data("quant-blocks")
     form = by_name(name.rpartition("_")[0].upper())

@@ -102,6 +102,21 @@ def _q5_1(blocks: Bytes, std: float) -> None:
     _set_half(blocks, 2, -15.5 * value, signed=False)
 
 
+def _q2_k(blocks: Bytes, std: float) -> None:
+    # scales[16] at 0: all 4-bit scales and minimums are 8..15; d and dmin at 80.
+    blocks[:, :16] |= 0x88
+    value = std / 14.56
+    _set_half(blocks, 80, value, signed=False)
+    _set_half(blocks, 82, 1.5 * value, signed=False)
+
+
+def _q3_k(blocks: Bytes, std: float) -> None:
+    # b[12] at 96: 6-bit scales of 40..47, which stand for 8..15; the sign of d at 108 cancels the mean.
+    blocks[:, 96:104] |= 0x88
+    blocks[:, 104:108] = 0xAA
+    _set_half(blocks, 108, std / 27.7, signed=True)
+
+
 def _q4_k(blocks: Bytes, std: float) -> None:
     # d, dmin, scales[12]: all 6-bit scales and minimums are 8..15 (upper two bits 00).
     scales = blocks[:, 4:12]
@@ -167,6 +182,8 @@ BLOCK_TYPES: dict[str, BlockType] = {
     "Q5_0": BlockType(32, 22, _q5_0),
     "Q5_1": BlockType(32, 24, _q5_1),
     "Q8_0": BlockType(32, 34, _q8_0),
+    "Q2_K": BlockType(256, 84, _q2_k),
+    "Q3_K": BlockType(256, 110, _q3_k),
     "Q4_K": BlockType(256, 144, _q4_k),
     "Q5_K": BlockType(256, 176, _q5_k),
     "Q6_K": BlockType(256, 210, _q6_k),

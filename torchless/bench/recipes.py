@@ -59,10 +59,25 @@ def _where_more_bits(name: str) -> Rule:
     return lambda place: name if place.gets_more_bits else None
 
 
+def _always(name: str) -> Rule:
+    return lambda place: name
+
+
 def _first_eighth(name: str) -> Rule:
     return lambda place: name if place.in_first_eighth else None
 
 
+_Q2_K: dict[str, Rule] = {
+    "attn_v": lambda place: "Q4_K" if place.queries_per_kv >= 4 else "Q3_K",
+    "ffn_down": _always("Q3_K"),
+    "attn_output": _always("Q3_K"),
+}
+_Q3_K_M: dict[str, Rule] = {
+    "attn_v": lambda place: "Q5_K" if place.layer < 2 else "Q4_K",
+    "ffn_down": lambda place: "Q5_K" if place.layer < place.num_layers // 16 else "Q4_K",
+    "attn_output": _always("Q4_K"),
+}
+_Q3_K_L: dict[str, Rule] = dict.fromkeys(("attn_v", "ffn_down", "attn_output"), _always("Q5_K"))
 _M: dict[str, Rule] = dict.fromkeys(("attn_v", "ffn_down"), _where_more_bits("Q6_K"))
 _Q4_K_S: dict[str, Rule] = {
     "attn_v": lambda place: "Q5_K" if place.layer < 4 else None,
@@ -83,6 +98,10 @@ RECIPES: dict[str, Recipe] = {
     "Q5_0": Recipe(8, "Q5_0", "Q6_K"),
     "Q5_1": Recipe(9, "Q5_1", "Q6_K"),
     "Q6_K": Recipe(18, "Q6_K", "Q6_K"),
+    "Q2_K": Recipe(10, "Q2_K", "Q6_K", _Q2_K),
+    "Q3_K_S": Recipe(11, "Q3_K", "Q6_K"),
+    "Q3_K_M": Recipe(12, "Q3_K", "Q6_K", _Q3_K_M),
+    "Q3_K_L": Recipe(13, "Q3_K", "Q6_K", _Q3_K_L),
     "Q4_K_S": Recipe(14, "Q4_K", "Q6_K", _Q4_K_S),
     "Q4_K_M": Recipe(15, "Q4_K", "Q6_K", _M),
     "Q5_K_S": Recipe(16, "Q5_K", "Q6_K"),

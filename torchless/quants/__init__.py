@@ -178,8 +178,6 @@ def _by_chunks(
 
 _OTHER_TYPES = (
     StoredType("Q8_1", 9, 32, 36),
-    StoredType("Q2_K", 10, 256, 84),
-    StoredType("Q3_K", 11, 256, 110),
     StoredType("Q8_K", 15, 256, 292),
     StoredType("IQ2_XXS", 16, 256, 66),
     StoredType("IQ2_XS", 17, 256, 74),
