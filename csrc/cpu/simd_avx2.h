@@ -131,6 +131,7 @@ TL_INLINE void istore(int32_t* p, I32 a) {
     _mm256_storeu_si256((__m256i*)(p + 8), a.hi);
 }
 TL_INLINE I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+TL_INLINE I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
 TL_INLINE I32 operator*(I32 a, I32 b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
 template <int N> TL_INLINE I32 shift_left(I32 a) { return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)}; }
 template <int N> TL_INLINE I32 shift_right(I32 a) { return {_mm256_srai_epi32(a.lo, N), _mm256_srai_epi32(a.hi, N)}; }
@@ -223,6 +224,10 @@ TL_INLINE Bytes lookup(Table table, Bytes codes) {
     return {_mm256_shuffle_epi8(table.v, codes.lo), _mm256_shuffle_epi8(table.v, codes.hi)};
 }
 
+TL_INLINE void settle(I32& a) { asm volatile("" : "+x"(a.lo), "+x"(a.hi)); }
+TL_INLINE void settle(F32& a) { asm volatile("" : "+x"(a.lo), "+x"(a.hi)); }
+TL_INLINE void park(F32& a) { asm volatile("" : "+m"(a.lo), "+m"(a.hi)); }
+
 TL_INLINE __m256i broadcast4(const void* a) {
     int32_t bits;
     std::memcpy(&bits, a, 4);
@@ -251,11 +256,13 @@ TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) {
     const __m256i x = broadcast4(a), ones = _mm256_set1_epi16(1);
     acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(_mm256_maddubs_epi16(w.lo, x), ones));
     acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(_mm256_maddubs_epi16(w.hi, x), ones));
+    settle(acc);
 }
 // Full-range bytes: the top bit (worth 128; 2 * 128 * 127 = 32512 fits too) is multiplied on its own.
 TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
     dot4_small(acc, w & bset1(0x7f), a);
-    dot4_small(acc, w & bset1(0x80), a);
+    const __m256i small = _mm256_set1_epi8(0x7f);
+    dot4_small(acc, {_mm256_andnot_si256(small, w.lo), _mm256_andnot_si256(small, w.hi)}, a);
 }
 // The sign of a weight moves to the activation; 2 * 128 * 127 fits as above.
 TL_INLINE void dot4_signed(I32& acc, Bytes w, const int8_t* a) {

@@ -64,6 +64,7 @@ TL_INLINE I32 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 TL_INLINE I32 iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 TL_INLINE void istore(int32_t* p, I32 a) { _mm512_storeu_si512(p, a.v); }
 TL_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+TL_INLINE I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 TL_INLINE I32 operator*(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 template <int N> TL_INLINE I32 shift_left(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N> TL_INLINE I32 shift_right(I32 a) { return {_mm512_srai_epi32(a.v, N)}; }
@@ -123,6 +124,13 @@ TL_INLINE Table load_table(const int8_t* p) {
 }
 // For each byte, 0 .. 15, the value in that place as a signed weight.
 TL_INLINE Bytes lookup(Table table, Bytes codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
+
+// The value is computed before the next such point: a compiler that puts additions off until all their operands are there
+// runs out of registers.
+TL_INLINE void settle(I32& a) { asm volatile("" : "+v"(a.v)); }
+TL_INLINE void settle(F32& a) { asm volatile("" : "+v"(a.v)); }
+// The value waits in memory from here to its next use: leaves a register to the loop in between.
+TL_INLINE void park(F32& a) { asm volatile("" : "+m"(a.v)); }
 
 // acc[lane] += sum of w[4 lane + i] * a[i], i = 0..3; w unsigned, a signed. The four activations are read by the
 // instruction's own broadcast, which costs no extra port.

@@ -136,6 +136,10 @@ TL_INLINE I32 operator+(I32 a, I32 b) {
     TL_EACH a.v[i] += b.v[i];
     return a;
 }
+TL_INLINE I32 operator-(I32 a, I32 b) {
+    TL_EACH a.v[i] -= b.v[i];
+    return a;
+}
 TL_INLINE I32 operator*(I32 a, I32 b) {
     TL_EACH a.v[i] *= b.v[i];
     return a;
@@ -279,6 +283,9 @@ TL_INLINE Bytes lookup(Table table, Bytes codes) {
     return codes;
 }
 
+TL_INLINE void settle(I32&) {}
+TL_INLINE void settle(F32&) {}
+TL_INLINE void park(F32&) {}
 TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
     TL_EACH for (int j = 0; j < 4; j++) acc.v[i] += int32_t(w.v[4 * i + j]) * a[j];
 }

@@ -4,8 +4,8 @@
 // Packed, the codes of 32 columns of 16 rows are four planes of 64 bytes: dword lane r of plane j is bytes 4j .. 4j + 3
 // of row r.
 //
-// A shuffle looks up 64 codes at once. Unsigned levels hold the values 128 too high (kSignedOffset); the accumulator
-// starts at the negative of what that adds.
+// A shuffle looks up 64 codes at once. Where the dot product wants unsigned weights the values are 128 too high
+// (kSignedOffset), and 128 sum(a) is taken off.
 // Per plane: 1 load, 1 shift, 2 ANDs, 2 lookups, 2 T dot products.
 #pragma once
 
@@ -39,22 +39,21 @@ template <bool kStream, class F> TL_INLINE void for_codes(const uint8_t* planes,
 
 // Blocks of 32 with one scale d:   I = w . a (exact int32);   acc += (d * s) * I
 struct CodedBlock {
-    template <int T> TL_INLINE static void start(int b, const ActRows& x, Regs<I32, T>& sums) {
-        each(sums, [&](int t, I32& v)
-                       TL_LAMBDA { v = kSignedOffset ? iset1(-kSignedOffset * x.sum32<int32_t>(t)[b]) : izero(); });
-    }
-
     template <int T>
     TL_INLINE static void finish(F32 d, Regs<I32, T>& sums, int b, const ActRows& x, Regs<F32, T>& acc) {
-        each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
+        each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA {
+            if constexpr (kSignedOffset != 0) i = i - shift_left<7>(iset1(x.sum32<int32_t>(t)[b]));
+            f = fma(d * set1(x.scale(t)[b]), to_float(i), f);
+        });
     }
+    static_assert(kSignedOffset == 0 || kSignedOffset == 1 << 7);
 
     template <int T>
     TL_INLINE static void dot(F32 d, const uint8_t* planes, const int8_t* values, int b, const ActRows& x,
                               Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
-        start<T>(b, x, sums);
+        clear(sums);
         for_codes<true>(planes, load_table(values), [&](int g, Bytes w) TL_LAMBDA {
             each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_signed(v, w, row + 4 * g); });
         });
@@ -75,7 +74,7 @@ struct CodedBlock {
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
-        start<T>(b, x, sums);
+        clear(sums);
         TL_UNROLL(8)
         for (int g = 0; g < 8; g++) {
             const Bytes w = bload(p.q[g]);

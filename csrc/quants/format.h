@@ -114,9 +114,9 @@ template <int T> TL_INLINE void clear(Regs<F32, T>& a) {
     each(a, [](int, F32& v) { v = zero(); });
 }
 
-// Levels whose dot4 takes any unsigned byte at full speed use high nibbles in place (value * 16, divided out once per
-// sub-block); the others shift first.
-#if defined(TL_LEVEL_AVX2)
+// Levels with many registers and a dot4 for any unsigned byte use high nibbles in place (value * 16, divided out once
+// per sub-block, in sums of their own); the others shift first.
+#if defined(TL_LEVEL_AVX2) || defined(TL_LEVEL_AVXVNNI)
 inline constexpr bool kWideDot = false;
 #else
 inline constexpr bool kWideDot = true;
@@ -131,6 +131,12 @@ TL_INLINE void dot4_nibbles(I32& acc, Bytes w, const int8_t* a) {
         dot4(acc, w, a);
     else
         dot4_small(acc, w, a);
+}
+
+// The same number, of which the compiler knows nothing: keeps a loop of few rounds a loop.
+TL_INLINE int opaque(int n) {
+    asm("" : "+r"(n));
+    return n;
 }
 
 // Takes byte 0 of each dword lane and moves the next one down.

@@ -126,7 +126,10 @@ struct Q4K {
     // group += sc * part. A float multiply-add costs a third of an integer one, and is exact while the sum of a group of
     // sub-blocks stays below 2^24: four sub-blocks here (128 * 15 * 63 * 127 = 1.5e7), two in Q5_K.
     template <int T> TL_INLINE static void add_scaled(Regs<I32, T>& part, F32 sc, Regs<F32, T>& group) {
-        each(part, group, [&](int, I32& v, F32& g) TL_LAMBDA { g = fma(to_float(v), sc, g); });
+        each(part, group, [&](int, I32& v, F32& g) TL_LAMBDA {
+            g = fma(to_float(v), sc, g);
+            settle(g);
+        });
     }
     // sums += group.
     template <int T> TL_INLINE static void add_group(Regs<F32, T>& group, Regs<I32, T>& sums) {
@@ -169,27 +172,34 @@ struct Q4K {
         });
     }
 
+    // Four sub-blocks; moves `a` on.
+    template <int T, int H>
+    TL_INLINE static void dot_half(const uint8_t* tile, Regs<const int8_t*, T>& a, Regs<I32, T>& sums) {
+        Bytes sc = scales<H>(tile);
+        Regs<F32, T> group;
+        clear(group);
+        const int end = opaque(2 * H + 2);
+        int c = 2 * H;
+        do {
+            if constexpr (6 * T <= kRegisters - 4)
+                dot_chunk<T>(tile + kQ + 512 * c, a, sc, group);
+            else
+                dot_chunk_twice<T>(tile + kQ + 512 * c, a, sc, group);
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 64; });
+        } while (++c < end);
+        add_group<T>(group, sums);
+    }
+
     // Per chunk of 64 columns: 8 loads, 16 ANDs, 16 T dot products; per sub-block T conversions and T FMAs.
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums, minima;
         clear(sums);
+        if constexpr (4 * T > kRegisters - 5) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
         for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
-        for_constants<2>([&]<int H>() TL_LAMBDA {
-            Bytes sc = scales<H>(tile);
-            Regs<F32, T> group;
-            clear(group);
-            TL_UNROLL(1)
-            for (int c = 2 * H; c < 2 * H + 2; c++) {
-                if constexpr (6 * T <= kRegisters)
-                    dot_chunk<T>(tile + kQ + 512 * c, a, sc, group);
-                else
-                    dot_chunk_twice<T>(tile + kQ + 512 * c, a, sc, group);
-                each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 64; });
-            }
-            add_group<T>(group, sums);
-        });
+        dot_half<T, 0>(tile, a, sums);
+        dot_half<T, 1>(tile, a, sums);
         dot_minima<T>(tile, b, x, minima);
         finish<T>(load_f16((const uint16_t*)tile), load_f16((const uint16_t*)(tile + 32)), sums, minima, x, b, acc);
     }

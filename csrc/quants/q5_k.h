@@ -64,8 +64,9 @@ struct Q5K {
                                     Regs<I32, T>& sums) {
         Regs<F32, T> group;
         clear(group);
-        TL_UNROLL(1)
-        for (int i = 0; i < kGroup; i++) {
+        const int count = opaque(kGroup);
+        int i = 0;
+        do {
             Regs<I32, T> part;
             clear(part);
             for_five_bits(tile + kQ + kFiveBitBytes * (s + i), [&](int g, Bytes w) TL_LAMBDA {
@@ -73,7 +74,7 @@ struct Q5K {
             });
             Q4K::add_scaled<T>(part, to_float(take_byte(sc)), group);
             each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 32; });
-        }
+        } while (++i < count);
         Q4K::add_group<T>(group, sums);
     }
 
@@ -83,6 +84,7 @@ struct Q5K {
         Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums, minima;
         clear(sums);
+        if constexpr (4 * T > kRegisters - 5) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
         for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
         for_constants<2>([&]<int H>() TL_LAMBDA {
             Bytes sc = Q4K::scales<H>(tile);

@@ -114,7 +114,10 @@ struct Q6K {
                         });
                     }
                     const I32 sc = Half ? high_halves(scales) : low_halves(scales);
-                    each(sums, part, [&](int, I32& s, I32& v) TL_LAMBDA { s = s + v * sc; });
+                    each(sums, part, [&](int, I32& s, I32& v) TL_LAMBDA {
+                        s = s + v * sc;
+                        settle(s);
+                    });
                 });
             });
             each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 128; });
@@ -159,7 +162,10 @@ struct Q6K {
                 each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * j); });
             }
             const I32 sc = iload(p.sc[s]);
-            each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA { i = i + v * sc; });
+            each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA {
+                i = i + v * sc;
+                settle(i);
+            });
             each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 16; });
         }
         finish<T>(load(p.d), sums, x, b, acc);

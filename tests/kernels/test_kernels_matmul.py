@@ -92,6 +92,19 @@ def test_bits_do_not_depend_on_the_tokens_computed_together(
         np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
 
 
+@pytest.mark.parametrize("name", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("num_columns", [64, 77])
+def test_subnormal_numbers_do_not_tell_tokens_apart(
+    kernels: ModuleType, level: str, rng: np.random.Generator, name: str, num_columns: int
+) -> None:
+    """Products and sums at the edge of what floats hold: one token and many treat them alike."""
+    product = Product(kernels, level, name, num_columns=num_columns)
+    scale = np.exp2(rng.integers(-134, -116, (33, 1))).astype(np.float32)
+    rows = product.rows(rng.standard_normal((33, num_columns)).astype(np.float32) * scale)
+    alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
+    np.testing.assert_array_equal(product(rows).view(np.uint32), alone.view(np.uint32))
+
+
 @pytest.mark.parametrize("num_tokens", [1, 9])
 def test_bits_do_not_depend_on_how_tiles_are_split(
     product: Product, rng: np.random.Generator, num_tokens: int
