@@ -17,6 +17,7 @@ core = pytest.importorskip("torchless._core")
 
 REAL = ["stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-BF16.gguf", "stories260K-Q8_0.gguf"]
 SYNTHETIC = ["Q4_K_M", "Q5_K_M", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16", "F32"]
+SYNTHETIC += ["IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K_M"]
 
 
 def check(model: Path, level: str, kv: str, length: int = 150) -> str:

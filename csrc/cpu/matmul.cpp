@@ -8,6 +8,11 @@
 #include "cpu/bf16_widened.h"
 #include "cpu/level.h"
 #include "quants/floats.h"
+#include "quants/iq4_nl.h"
+#include "quants/iq4_xs.h"
+#include "quants/mxfp4.h"
+#include "quants/q2_k.h"
+#include "quants/q3_k.h"
 #include "quants/q4_0.h"
 #include "quants/q4_1.h"
 #include "quants/q4_k.h"
@@ -62,7 +67,9 @@ template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
     }
 }
 
-template <class Q> size_t tile_bytes(int num_inputs) { return size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes; }
+template <class Q> size_t tile_bytes(int num_inputs) {
+    return align_up(size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes, 32);
+}
 
 template <class Q> void pack(const uint8_t* const* rows, int num_inputs, uint8_t* tile) {
     for (int b = 0; b < num_inputs / Q::kBlock; b++) {
@@ -244,9 +251,12 @@ constexpr FormatKernels bf16() {
     return kernels;
 }
 
-constexpr FormatKernels kFormats[] = {
-    plain<Float32>(),  plain<Float16>(),  bf16(),           quantized<Q8_0>(), quantized<Q4_0>(), quantized<Q4_1>(),
-    quantized<Q5_0>(), quantized<Q5_1>(), quantized<Q5K>(), quantized<Q4K>(),  quantized<Q6K>()};
+constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),   bf16(),
+                                      quantized<Q8_0>(), quantized<Q4_0>(),  quantized<Q4_1>(),
+                                      quantized<Q5_0>(), quantized<Q5_1>(),  quantized<Q5K>(),
+                                      quantized<Q4K>(),  quantized<Q6K>(),   quantized<Q2K>(),
+                                      quantized<Q3K>(),  quantized<IQ4NL>(), quantized<IQ4XS>(),
+                                      quantized<MXFP4>()};
 
 }  // namespace
 

@@ -21,6 +21,7 @@ from torchless.bench.synthetic import main, synthetic_metadata, synthetic_tensor
 from torchless.errors import InvalidRequestError
 
 HALF_OFFSETS = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0]}
+HALF_OFFSETS |= {"IQ4_NL": [0], "IQ4_XS": [0], "Q2_K": [80, 82], "Q3_K": [108]}
 HALF_OFFSETS |= {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 
 
@@ -78,12 +79,26 @@ def test_the_same_seed_gives_the_same_bytes_everywhere() -> None:
         ("mistral-7b", "Q4_0", {"F32": 65, "Q4_0": 225, "Q6_K": 1}),
         ("mistral-7b", "Q5_1", {"F32": 65, "Q5_1": 225, "Q6_K": 1}),
         ("llama-3.2-1b", "Q8_0", {"F32": 34, "Q8_0": 113}),
+        ("mistral-7b", "Q3_K_L", {"F32": 65, "Q3_K": 129, "Q5_K": 96, "Q6_K": 1}),
+        ("mistral-7b", "Q3_K_M", {"F32": 65, "Q3_K": 129, "Q4_K": 92, "Q5_K": 4, "Q6_K": 1}),
+        ("mistral-7b", "Q3_K_S", {"F32": 65, "Q3_K": 225, "Q6_K": 1}),
+        ("mistral-7b", "Q2_K", {"F32": 65, "Q2_K": 129, "Q3_K": 64, "Q4_K": 32, "Q6_K": 1}),
+        # By the rules of llama.cpp's quantiser.
+        ("mistral-7b", "IQ4_XS", {"F32": 65, "IQ4_XS": 189, "Q5_K": 36, "Q6_K": 1}),
+        ("llama-3.2-3b", "IQ4_NL", {"F32": 58, "IQ4_NL": 193, "Q5_K": 3, "Q6_K": 1}),
     ],
 )
 def test_recipes_give_the_types_of_published_files(shape: str, recipe: str, expected: dict[str, int]) -> None:
     model, chosen = find_shape(shape), find_recipe(recipe)
     types = Counter(
-        tensor_type(chosen, name, len(dims), num_layers=model.num_layers, tied=model.tied)
+        tensor_type(
+            chosen,
+            name,
+            len(dims),
+            num_layers=model.num_layers,
+            tied=model.tied,
+            queries_per_kv=model.num_heads // model.num_kv_heads,
+        )
         for name, dims in tensor_shapes(model).items()
     )
     assert types == expected
@@ -149,7 +164,11 @@ def test_memory_stays_small_while_a_large_file_is_written(tmp_path: Path) -> Non
     assert peak < 50e6
 
 
-@pytest.mark.parametrize("recipe", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q6_K", "Q4_K_M", "Q5_K_M"])
+RUN = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q6_K", "Q4_K_M", "Q5_K_M", "IQ4_NL", "IQ4_XS", "MXFP4"]
+RUN += ["Q2_K", "Q3_K_M"]
+
+
+@pytest.mark.parametrize("recipe", RUN)
 def test_torchless_runs_it_with_logits_of_ordinary_size(recipe: str, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "model.gguf", "test", recipe)
     with torchless.load(tmp_path / "model.gguf", ctx=64, threads=1, backend="reference") as model:

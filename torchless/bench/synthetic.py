@@ -67,7 +67,14 @@ def synthetic_tensors(
 ) -> Iterator[tuple[str, tuple[int, ...], str, Iterator[npt.NDArray[np.uint8]]]]:
     """Yields (name, shape with rows first, type, chunks of stored bytes) of each tensor in file order."""
     for name, dims in tensor_shapes(shape).items():
-        block_type = tensor_type(recipe, name, len(dims), num_layers=shape.num_layers, tied=shape.tied)
+        block_type = tensor_type(
+            recipe,
+            name,
+            len(dims),
+            num_layers=shape.num_layers,
+            tied=shape.tied,
+            queries_per_kv=shape.num_heads // shape.num_kv_heads,
+        )
         if name == "rope_freqs.weight":
             assert shape.rope_scaling is not None
             chunks = iter([_frequency_factors(shape, shape.rope_scaling).view(np.uint8)])
