@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from torchless.llm import LLM, load
+    from torchless.quantization.quantize import quantize
     from torchless.results import Chunk, Completion, Timings, Usage
     from torchless.sampling.parameters import SamplingParams
 
@@ -32,6 +33,7 @@ _EXPORTS = {
     "Timings": "torchless.results",
     "Usage": "torchless.results",
     "SamplingParams": "torchless.sampling.parameters",
+    "quantize": "torchless.quantization.quantize",
     "ContextLengthError": "torchless.errors",
     "FormatError": "torchless.errors",
     "InvalidRequestError": "torchless.errors",
@@ -61,6 +63,7 @@ __all__ = [
     "Usage",
     "__version__",
     "load",
+    "quantize",
 ]
 
 

@@ -41,8 +41,8 @@ class LoadProgress:
     Pass it as `progress` to `torchless.load`.
     """
 
-    def __init__(self, model: str | None) -> None:
-        self._title = "Loading " + (Path(model).name if model is not None else "the built-in model")
+    def __init__(self, model: str | None, title: str = "Loading") -> None:
+        self._title = f"{title} " + (Path(model).name if model is not None else "the built-in model")
         self._lock = threading.Lock()  # between the loading thread and the timer's
         self._timer: threading.Timer | None = None
         self._bar: Progress | None = None
