@@ -18,6 +18,10 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from torchless.llm import LLM, load
+    from torchless.quality.comparison import compare
+    from torchless.quality.perplexity import perplexity
+    from torchless.quality.verification import verify
+    from torchless.quantization.importance_run import imatrix
     from torchless.quantization.quantize import quantize
     from torchless.results import Chunk, Completion, Timings, Usage
     from torchless.sampling.parameters import SamplingParams
@@ -28,11 +32,15 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "LLM": "torchless.llm",
     "load": "torchless.llm",
+    "compare": "torchless.quality.comparison",
+    "perplexity": "torchless.quality.perplexity",
+    "verify": "torchless.quality.verification",
     "Chunk": "torchless.results",
     "Completion": "torchless.results",
     "Timings": "torchless.results",
     "Usage": "torchless.results",
     "SamplingParams": "torchless.sampling.parameters",
+    "imatrix": "torchless.quantization.importance_run",
     "quantize": "torchless.quantization.quantize",
     "ContextLengthError": "torchless.errors",
     "FormatError": "torchless.errors",
@@ -62,8 +70,12 @@ __all__ = [
     "UnsupportedError",
     "Usage",
     "__version__",
+    "compare",
     "load",
+    "imatrix",
+    "perplexity",
     "quantize",
+    "verify",
 ]
 
 

@@ -25,7 +25,7 @@ from torchless.text.tokenizer import Tokenizer
 from torchless.weights.open import open_source
 from torchless.weights.source import WeightSource
 
-__all__ = ["LoadSettings", "LoadedModel", "load_model", "load_settings"]
+__all__ = ["LoadSettings", "LoadedModel", "load_model", "load_settings", "tokenizer_of"]
 
 _log = logging.getLogger("torchless")
 
@@ -161,7 +161,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
     source = open_source(settings.model)
     try:
         plan, config = record_plan(source)
-        tokenizer = _tokenizer(source)
+        tokenizer = tokenizer_of(source)
         defaults = SamplingParams.from_metadata(source.metadata)
         backend = cast(Backend, import_module(f"{backends.__name__}.{settings.backend}"))
         fitted = fit(
@@ -224,7 +224,8 @@ def _useful_threads(source: WeightSource) -> int:
     return min(usable_cores(), 1 + num_bytes // _BYTES_PER_THREAD)
 
 
-def _tokenizer(source: WeightSource) -> Tokenizer:
+def tokenizer_of(source: WeightSource) -> Tokenizer:
+    """The tokenizer that comes with a model file or folder. Raises TokenizerError."""
     if source.format == "safetensors":
         return Tokenizer.from_folder(source.path if source.path.is_dir() else source.path.parent)
     return Tokenizer.from_metadata(source.metadata)

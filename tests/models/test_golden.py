@@ -13,9 +13,9 @@ from executors import Run, logits_of, make_batch, open_executor
 
 from torchless import quants
 from torchless.backends.base import Executor
-from torchless.bench.perplexity import perplexity
 from torchless.errors import UnsupportedError
 from torchless.models import record_plan
+from torchless.quality.perplexity import score as perplexity
 from torchless.text.tokenizer import Tokenizer
 from torchless.weights.open import open_source
 

@@ -155,7 +155,7 @@ def _read_legacy(path: Path) -> ImportanceMatrix:
             raise FormatError(
                 f"{path}: entry {name!r}: {calls} calls and {size} values; expected at least one"
             )
-        means[name] = (np.frombuffer(take(4 * size), "<f4") / np.float32(calls)).reshape(1, size)
+        means[name] = np.frombuffer(take(4 * size), "<f4").reshape(1, size) / np.float32(calls)
         counts[name] = np.array([calls], np.float32)
     if not means:
         raise FormatError(f"{path}: not an importance matrix: it has no entries")
