@@ -120,7 +120,7 @@ def _read_gguf(path: Path) -> ImportanceMatrix:
             sums = source.raw(name).view("<f4").astype(np.float32).reshape(-1, info.shape[-1])
             if len(seen) != len(sums):
                 raise FormatError(f"{path}: {name!r} has {len(sums)} parts but {len(seen)} counts")
-            means[matrix] = sums / np.maximum(seen, 1)[:, None]
+            means[matrix] = (sums / np.maximum(seen, 1)[:, None]).astype(np.float32)
             counts[matrix] = seen
         metadata = source.metadata
         if not means:

@@ -116,7 +116,9 @@ def _whole(ids: Sequence[int], num_pages: int) -> Batch:
         return np.array(values, np.int32)
 
     n = len(ids)
-    return Batch(ints(ids), ints(range(n)), ints([0, n]), ints(range(num_pages)), ints([0, num_pages]), ints([n - 1]))
+    return Batch(
+        ints(ids), ints(range(n)), ints([0, n]), ints(range(num_pages)), ints([0, num_pages]), ints([n - 1])
+    )
 
 
 def _tokenizer(source: WeightSource) -> Tokenizer:

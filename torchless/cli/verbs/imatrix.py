@@ -31,8 +31,12 @@ _OPTIONS = (
 
 
 @click.command("imatrix", cls=Verb, help=_HELP, short_help="Measure which columns of a model matter.")
-@with_options([click.Argument(["model"], metavar="MODEL"), click.Argument(["text"], metavar="TEXT")], _OPTIONS)
-def command(model: str, text: str, output: str, context: int, chunks: int | None, process_output: bool) -> None:
+@with_options(
+    [click.Argument(["model"], metavar="MODEL"), click.Argument(["text"], metavar="TEXT")], _OPTIONS
+)
+def command(
+    model: str, text: str, output: str, context: int, chunks: int | None, process_output: bool
+) -> None:
     from torchless.quantization.importance import write_importance
     from torchless.quantization.importance_run import imatrix
 
@@ -46,4 +50,6 @@ def command(model: str, text: str, output: str, context: int, chunks: int | None
     finally:
         status.clear()
     write_importance(output, matrix)
-    note(f"Wrote {output}: {len(matrix.means)} matrices, {matrix.chunks} chunks of {matrix.chunk_tokens} tokens.")
+    note(
+        f"Wrote {output}: {len(matrix.means)} matrices, {matrix.chunks} chunks of {matrix.chunk_tokens} tokens."
+    )
