@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchless.conversion.convert import convert
     from torchless.errors import (
         ContextLengthError,
         FormatError,
@@ -32,6 +33,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "LLM": "torchless.llm",
     "load": "torchless.llm",
+    "convert": "torchless.conversion.convert",
     "compare": "torchless.quality.comparison",
     "perplexity": "torchless.quality.perplexity",
     "verify": "torchless.quality.verification",
@@ -71,6 +73,7 @@ __all__ = [
     "Usage",
     "__version__",
     "compare",
+    "convert",
     "imatrix",
     "load",
     "perplexity",
