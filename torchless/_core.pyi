@@ -182,3 +182,24 @@ class Executor:
     def scratch_bytes(self) -> int: ...
     @property
     def page_bytes(self) -> int: ...
+
+def quantise_rows(
+    rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    type: str,
+    gguf_type: int,
+    importance: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ]
+    | None = None,
+    num_threads: int = 1,
+    level: str = "",
+) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order="C")]:
+    """
+    Rows of F32, F16 or BF16 bytes (rows, row bytes) -> blocks of a GGUF type (rows, blocks' bytes).
+
+    importance holds a weight per column. Raises ValueError for a type without quantiser, rows that are not
+    whole blocks, and weights that are not finite.
+    """
+
+def has_quantiser(gguf_type: int) -> bool:
+    """Whether quantise_rows can write this GGUF type."""

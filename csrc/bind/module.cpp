@@ -15,6 +15,7 @@ namespace nb = nanobind;
 namespace tl {
 void bind_executor(nb::module_& m);
 void bind_kernels(nb::module_& m);
+void bind_quantize(nb::module_& m);
 }  // namespace tl
 
 NB_MODULE(_core, m) {
@@ -46,4 +47,5 @@ NB_MODULE(_core, m) {
           "Heap allocations made by this module's C++ code since it was loaded.");
     tl::bind_executor(m);
     tl::bind_kernels(m);
+    tl::bind_quantize(m);
 }

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torchless.errors import FormatError, UnsupportedError
 
-__all__ = ["read_json", "translate"]
+__all__ = ["read_json", "settings_of", "translate"]
 
 _ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -112,6 +114,44 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         settings.out["tokenizer.ggml.eos_token_ids"] = eos
     settings.out.update({f"hf.{key}": value for key, value in settings.config.items()})
     return settings.out
+
+
+def settings_of(metadata: Mapping[str, Any], architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The way back: keys of config.json and of generation_config.json for what GGUF metadata says.
+
+    Numbers that GGUF holds as float32 get the shortest decimal that means them.
+    """
+    config: dict[str, Any] = {}
+    for key, (target, kind) in _SETTINGS.items():
+        value = metadata.get(f"{architecture}.{target}")
+        if value is not None:
+            config[key] = _shortest(value) if kind is float else kind(value)
+    scaling = {
+        key: _shortest(value) if kind is float else value
+        for key, (target, kind) in _ROPE_SETTINGS.items()
+        if key != "rope_theta" and (value := metadata.get(f"{architecture}.rope.{target}")) is not None
+    }
+    rope_type = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    if rope_type != "none":
+        config["rope_scaling"] = {"rope_type": rope_type, **scaling}
+    generation: dict[str, Any] = {}
+    for key, target in _TOKENS.items():
+        if f"tokenizer.ggml.{target}" in metadata:
+            config[key] = generation[key] = int(metadata[f"tokenizer.ggml.{target}"])
+    ends = [int(item) for item in metadata.get("tokenizer.ggml.eos_token_ids", ())]
+    if not ends and "tokenizer.ggml.eos_token_id" in metadata:
+        ends = [int(metadata["tokenizer.ggml.eos_token_id"])]
+    if ends:
+        config["eos_token_id"] = generation["eos_token_id"] = ends[0] if len(ends) == 1 else ends
+    for key, (target, kind) in _SAMPLING.items():
+        value = metadata.get(f"general.sampling.{target}")
+        if value is not None:
+            generation[key] = _shortest(value) if kind is float else int(value)
+    return config, generation
+
+
+def _shortest(value: Any) -> float:
+    return float(str(np.float32(value)))
 
 
 class _Settings:

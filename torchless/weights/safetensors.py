@@ -84,7 +84,8 @@ class SafetensorsSource:
                 f"what model it holds: give a model folder with config.json"
             )
         generation = config.with_name("generation_config.json")
-        metadata = translate(config, generation if generation.is_file() else None)
+        self.config_path, self.generation_path = config, generation if generation.is_file() else None
+        metadata = translate(config, self.generation_path)
         self.metadata = MappingProxyType(metadata)
         tied = metadata.get(f"{metadata['general.architecture']}.tie_word_embeddings", False)
         self._places: dict[str, tuple[MappedFile, StoredTensor]] = {}
