@@ -25,8 +25,11 @@
 namespace tl::TL_LEVEL {
 namespace {
 
-// Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves.
-constexpr int kMaxDirectTokens = 8;
+// Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves. Where eight
+// tokens share a pass, three passes still beat a panel.
+constexpr int kMaxDirectTokens = kDirectTokens == 8 ? 24 : 8;
+// Up to this many tokens plain floats are one stream of tiles; more take two tiles at once.
+constexpr int kMaxStreamTokens = 8;
 
 // Writes one tile's results of T tokens: bias, residual, and the partly filled last tile.
 template <int T>
@@ -194,7 +197,7 @@ template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int
     ActRows x({N::kActivations, args.num_inputs});
     int tile = tile_begin;
     // Few tokens: one stream of weights, as fast as memory delivers it.
-    for (; N::kPairs && args.num_tokens > kMaxDirectTokens && tile + 1 < tile_end; tile += 2) {
+    for (; N::kPairs && args.num_tokens > kMaxStreamTokens && tile + 1 < tile_end; tile += 2) {
         in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
             x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
             float_tile_pair<N, T>(args, x, tile, t);
@@ -225,7 +228,7 @@ size_t bf16_scratch_bytes(int num_inputs) {
 
 void bf16_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
     int end = tile_begin;  // of what is done here
-    if (kWidenBf16 && args.num_tokens > kMaxDirectTokens) {
+    if (kWidenBf16 && args.num_tokens > kMaxStreamTokens) {
         end += (tile_end - tile_begin) / 2 * 2;
         float* x = (float*)scratch;
         in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {

@@ -87,7 +87,7 @@ def test_bits_do_not_depend_on_the_tokens_computed_together(
 ) -> None:
     rows = product.rows(rng.standard_normal((33, NUM_COLUMNS)).astype(np.float32))
     alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
-    for size in (2, 3, 4, 5, 7, 8, 9, 16, 33):
+    for size in (2, 3, 4, 5, 6, 7, 8, 9, 16, 24, 25, 33):
         together = np.concatenate([product(rows[i : i + size]) for i in range(0, 33, size)])
         np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
 
