@@ -8,7 +8,11 @@ from pathlib import Path
 def test_a_model_goes_to_a_folder_and_back(cli, plain_model: Path, tmp_path: Path) -> None:
     assert cli("convert", plain_model, tmp_path / "folder") == (0, "", "")
     assert (tmp_path / "folder" / "model.safetensors").is_file()
-    assert cli("convert", tmp_path / "folder", tmp_path / "cut.gguf", "--split-max-size", "10K") == (0, "", "")
+    assert cli("convert", tmp_path / "folder", tmp_path / "cut.gguf", "--split-max-size", "10K") == (
+        0,
+        "",
+        "",
+    )
     assert len(list(tmp_path.glob("cut-00*.gguf"))) > 1
     assert cli("convert", tmp_path / "folder", tmp_path / "out.gguf", "--type", "bf16")[0] == 0
     status, out, _ = cli("tokenize", "-m", tmp_path / "out.gguf", "hi")
