@@ -95,6 +95,12 @@ LOAD_OPTIONS = (
         help="Prompt tokens computed at once.",
     ),
     Option(
+        "--quant",
+        metavar="RECIPE",
+        heading=_MODEL,
+        help="Quantise a model in F32, F16 or BF16 while it is loaded, such as Q4_K_M.",
+    ),
+    Option(
         "--kv-type",
         "kv",
         type=click.Choice(["f16", "bf16", "f32"], case_sensitive=False),
@@ -209,6 +215,9 @@ def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     """Takes what `LOAD_OPTIONS` gave out of `values`; returns keywords of `torchless.load`."""
     keywords = {name: values.pop(name) for name in ("ctx", "threads", "batch_tokens", "kv", "backend")}
     keywords["kv"] = keywords["kv"].lower()
+    quant = values.pop("quant")
+    if quant is not None:
+        keywords["quant"] = quant
     template_file = values.pop("chat_template")
     if template_file is not None:
         keywords["chat_template"] = read_text_file(template_file)
