@@ -69,6 +69,7 @@ class LoadSettings:
     backend: str
     batch_tokens: int
     chat_template: str | None
+    quant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,7 @@ def load_settings(
         backend=values["backend"],
         batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
         chat_template=chat_template,
+        quant=_recipe_name(values.get("quant")),
     )
 
 
@@ -159,6 +161,8 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
     """Opens, checks and compiles a model. An error or an interrupt on the way frees what was taken."""
     source = open_source(settings.model)
     try:
+        if settings.quant is not None:
+            source = _quantized(source, settings)
         plan, config = record_plan(source)
         tokenizer = tokenizer_of(source)
         defaults = SamplingParams.from_metadata(source.metadata)
@@ -214,6 +218,26 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
             f"name a GGUF file or a Hugging Face folder, or install torchless again"
         )
     return BUILT_IN_MODEL
+
+
+def _recipe_name(quant: Any) -> str | None:
+    """The name of a recipe, checked."""
+    if quant is None:
+        return None
+    from torchless.quantization.recipes import find_recipe
+
+    if not isinstance(quant, str):
+        raise InvalidRequestError(f"quant must be the name of a recipe such as 'Q4_K_M', got {quant!r}")
+    return find_recipe(quant).name
+
+
+def _quantized(source: WeightSource, settings: LoadSettings) -> WeightSource:
+    """The model with its weights quantised by `settings.quant` as they are read."""
+    from torchless.quantization.at_load import QuantizedSource
+    from torchless.quantization.recipes import find_recipe
+
+    assert settings.quant is not None
+    return QuantizedSource(source, find_recipe(settings.quant), settings.threads or usable_cores())
 
 
 def _useful_threads(source: WeightSource) -> int:

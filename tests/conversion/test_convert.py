@@ -233,3 +233,26 @@ def test_llama_cpp_reads_what_is_written_and_agrees(tmp_path: Path, rope: dict[s
         theirs.eval(ids)
         np.testing.assert_allclose(np.array(theirs.scores[: len(ids)]), ours.logits(ids), atol=5e-5)
         assert theirs.metadata["tokenizer.chat_template"] == TEMPLATE
+
+
+def test_a_checkpoint_of_8_bit_floats_runs_and_converts(tmp_path: Path) -> None:
+    import ml_dtypes
+    from safetensors.numpy import save_file
+
+    folder = write_hf_model(tmp_path / "tiny", "BF16", quantization_config={"quant_method": "fp8"})
+    stored = load_file(folder / "model.safetensors")
+    plain = dict(stored)
+    for name, values in plain.items():
+        if "proj" in name:
+            stored[name] = (values.astype(np.float32) * 64).astype(ml_dtypes.float8_e4m3fn)
+            stored[f"{name}_scale_inv"] = np.full((1, 1), 1 / 64, np.float32)
+            plain[name] = (stored[name].astype(np.float32) / 64).astype(ml_dtypes.bfloat16)
+    save_file(stored, folder / "model.safetensors")
+    same = write_hf_model(tmp_path / "plain", "BF16")
+    save_file(plain, same / "model.safetensors")
+    assert_same_weights(folder, same)
+    ids = [0, 5, 200, 17]
+    assert np.array_equal(torchless.load(folder).logits(ids), torchless.load(same).logits(ids))
+    convert(folder, tmp_path / "tiny.gguf")
+    convert(tmp_path / "tiny.gguf", tmp_path / "back")
+    assert_same_weights(same, tmp_path / "back")
