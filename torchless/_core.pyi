@@ -100,10 +100,17 @@ class Executor:
         self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
     ) -> int: ...
     def embed(self, table: int, out: int, scale: float) -> None: ...
-    def convert(self, x: int, out: int) -> None: ...
-    def rms_norm(self, x: int, weight: int, eps: float, out: int) -> None: ...
+    def convert(self, x: int, out: int, shared: bool) -> None:
+        """shared: with few rows, the products that read `out` do this themselves"""
+
+    def rms_norm(self, x: int, weight: int, eps: float, out: int, shared: bool) -> None:
+        """shared: as for convert"""
+
     def matmul(self, x: int, parts: Sequence[tuple[int, int, int, bool]]) -> None:
         """parts: (matrix, bias vector or -1, out buffer, accumulate)"""
+
+    def head(self, x: int, part: tuple[int, int, int, bool]) -> None:
+        """The product that makes the logits; part as for matmul."""
 
     def rope_kv(self, parts: Sequence[tuple[int, int, int, int]], k: int, v: int, layer: int) -> None:
         """parts: (buffer, num_heads, head_dim, rope)"""
@@ -119,9 +126,10 @@ class Executor:
         softcap: float,
         slopes: Sequence[float],
         sinks: int,
+        rope_kv: bool,
     ) -> None:
         """
-        window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1
+        window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the work of the rope_kv stage before it where it can
         """
 
     def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
@@ -132,7 +140,9 @@ class Executor:
 
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...
-    def finish(self, arena_bytes: int, logits: int, vocab_size: int) -> None: ...
+    def finish(self, arena_bytes: int, logits: int, vocab_size: int, merge_inputs: bool) -> None:
+        """merge_inputs: stages that read the batch alone share one barrier"""
+
     def step(
         self,
         token_ids: Annotated[
@@ -153,8 +163,18 @@ class Executor:
         output_rows: Annotated[
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
+        num_best: int = 0,
     ) -> None:
-        """Runs one step with the GIL released; the logits are then in `logits`."""
+        """
+        Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of each row in `best_ids` and `best_logits`.
+        """
+
+    def max_best(self, num_outputs: int) -> int:
+        """Most that num_best may be for a step with that many outputs; 0 = none."""
+
+    @property
+    def num_barriers(self) -> int:
+        """Meetings of all threads in the last step."""
 
     def time_stages(self, on: bool) -> None:
         """
@@ -175,6 +195,14 @@ class Executor:
         """
         float32 (max_outputs, vocab): a view of the buffer that steps overwrite.
         """
+
+    @property
+    def best_ids(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None, None), writable=False)]:
+        """int32 (rows, best): ids of the largest logits of each row, best first."""
+
+    @property
+    def best_logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+        """float32 (rows, best): the logits of best_ids."""
 
     @property
     def weight_bytes(self) -> int: ...

@@ -113,11 +113,13 @@ struct Kernels {
     // Rotates num_heads heads of one row in place. cos and sin have `pairs` entries, the magnitude folded in.
     void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
                      const float* sin);
-    // Writes one token's keys and values (float, num_kv_heads * head_dim each) into its page at `slot`
+    // Writes one token's keys and values (float, num_kv_heads * head_dim each; of them key/value heads head_begin ..
+    // head_end - 1) into its page at `slot`
     // (position % kPageTokens). page points at the page's bytes for this layer. Tokens of one page may be
     // written by several threads at once. The executor clears a page before its first token is written, so that stale
     // numbers of an earlier sequence can never meet a weight of zero as NaN.
-    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
+    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,
+                     uint8_t* page);
     // Flash-style attention of a few query rows of one sequence with one key/value head.
     void (*attention)(const AttentionArgs& args);
     void (*attention_merge)(const AttentionArgs& args);
