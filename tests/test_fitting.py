@@ -12,7 +12,7 @@ from torchless.memory import Available
 from torchless.plan import Plan
 
 MIB = 1 << 20
-KV_BYTES = {"f16": 2, "bf16": 2, "f32": 4}
+KV_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "q8_0": 1}
 
 
 class LinearBackend:

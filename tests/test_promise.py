@@ -17,14 +17,15 @@ core = pytest.importorskip("torchless._core")
 
 REAL = ["stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-BF16.gguf", "stories260K-Q8_0.gguf"]
 SYNTHETIC = ["Q4_K_M", "Q5_K_M", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16", "F32"]
+SYNTHETIC += ["IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K_M"]
 
 
-def check(model: Path, level: str, kv: str) -> str:
+def check(model: Path, level: str, kv: str, length: int = 150) -> str:
     if level not in core.isa_levels():
         pytest.skip(f"this machine has no {level}")
     worker = Path(__file__).with_name("promise_worker.py")
     result = subprocess.run(
-        [sys.executable, str(worker), str(model), kv],
+        [sys.executable, str(worker), str(model), kv, str(length)],
         env={**os.environ, "TORCHLESS_ISA": level},
         capture_output=True,
         text=True,
@@ -34,13 +35,13 @@ def check(model: Path, level: str, kv: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512"])
 @pytest.mark.parametrize("name", REAL)
 def test_real_model_gives_the_same_bits(name: str, level: str, shared_data: Callable[[str], Path]) -> None:
     check(shared_data(f"stories260K/{name}"), level, "f16")
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512"])
 @pytest.mark.parametrize("recipe", SYNTHETIC)
 def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"
@@ -48,11 +49,19 @@ def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Pat
     check(model, level, "f16")
 
 
-@pytest.mark.parametrize("kv", ["f32", "bf16"])
+@pytest.mark.parametrize("kv", ["f32", "bf16", "q8_0", "q4_0", "k=q8_0,v=f16"])
 def test_every_kv_type_gives_the_same_bits(kv: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"
     write_synthetic(model, "test", "Q4_K_M")
     check(model, core.isa(), kv)
+
+
+@pytest.mark.parametrize("kv", ["f16", "q8_0"])
+def test_a_context_of_several_ranges_gives_the_same_bits(kv: str, tmp_path: Path) -> None:
+    """Two threads split its ranges between them; one thread, and a large chunk, do not."""
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test", "Q4_K_M", layers=1)
+    check(model, core.isa(), kv, length=1200)
 
 
 def test_built_in_model_gives_the_same_bits() -> None:

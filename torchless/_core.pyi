@@ -12,7 +12,7 @@ PAGE_TOKENS: int = 32
 
 def isa() -> str:
     """
-    Name of the instruction-set level in use: 'scalar', 'avx2' or 'avx512'.
+    Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni' or 'avx512'.
 
     TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.
     """
@@ -23,6 +23,12 @@ def isa_levels() -> list[str]:
 def measure_read_bandwidth(num_threads: int, num_bytes: int) -> float:
     """
     Bytes per second that num_threads read from num_bytes of memory, best of several passes.
+    """
+
+def measure_dot_peak(kind: str, num_threads: int) -> float:
+    """
+    Operations per second of num_threads that multiply and add 'int8', 'bf16' or 'f32' in registers, two per
+    multiply-add, best of several passes.
     """
 
 def allocation_count() -> int:
@@ -37,7 +43,12 @@ def packed_bytes(type: int, rows: int, columns: int) -> int:
     """Bytes of a weight matrix once packed."""
 
 def thread_scratch_bytes(
-    matrices: Sequence[tuple[int, int]], kv_type: str, num_kv_heads: int, head_dim: int, group: int
+    matrices: Sequence[tuple[int, int]],
+    k_type: str,
+    v_type: str,
+    num_kv_heads: int,
+    head_dim: int,
+    group: int,
 ) -> int:
     """
     Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = none.
@@ -46,8 +57,11 @@ def thread_scratch_bytes(
 def buffer_row_bytes(format: str, width: int) -> int:
     """Bytes of one row of activations in a format."""
 
-def kv_page_bytes(type: str, num_layers: int, num_kv_heads: int, head_dim: int) -> int:
+def kv_page_bytes(k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int) -> int:
     """Bytes of one KV page."""
+
+def attention_shared_bytes(num_heads: int, num_kv_heads: int, head_dim: int, num_pages: int) -> int:
+    """Bytes that all threads share for the partial results of attention."""
 
 class Executor:
     """
@@ -56,7 +70,7 @@ class Executor:
 
     def __init__(self, num_threads: int, max_tokens: int, max_outputs: int, weight_bytes: int) -> None: ...
     def set_kv_cache(
-        self, type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
+        self, k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
     ) -> None: ...
     def add_matrix(self, type: int, rows: int, columns: int) -> int:
         """Makes room for a weight matrix; its rows follow by pack_rows."""
@@ -86,15 +100,38 @@ class Executor:
         self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
     ) -> int: ...
     def embed(self, table: int, out: int, scale: float) -> None: ...
-    def convert(self, x: int, out: int) -> None: ...
-    def rms_norm(self, x: int, weight: int, eps: float, out: int) -> None: ...
+    def convert(self, x: int, out: int, shared: bool) -> None:
+        """shared: with few rows, the products that read `out` do this themselves"""
+
+    def rms_norm(self, x: int, weight: int, eps: float, out: int, shared: bool) -> None:
+        """shared: as for convert"""
+
     def matmul(self, x: int, parts: Sequence[tuple[int, int, int, bool]]) -> None:
         """parts: (matrix, bias vector or -1, out buffer, accumulate)"""
+
+    def head(self, x: int, part: tuple[int, int, int, bool]) -> None:
+        """The product that makes the logits; part as for matmul."""
 
     def rope_kv(self, parts: Sequence[tuple[int, int, int, int]], k: int, v: int, layer: int) -> None:
         """parts: (buffer, num_heads, head_dim, rope)"""
 
-    def attention(self, q: int, out: int, layer: int, num_heads: int, scale: float, window: int) -> None: ...
+    def attention(
+        self,
+        q: int,
+        out: int,
+        layer: int,
+        num_heads: int,
+        scale: float,
+        window: int,
+        softcap: float,
+        slopes: Sequence[float],
+        sinks: int,
+        rope_kv: bool,
+    ) -> None:
+        """
+        window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the work of the rope_kv stage before it where it can
+        """
+
     def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
     def gated_matmul(
         self, x: int, gate: tuple[int, int], up: tuple[int, int], out: int, activation: str
@@ -103,7 +140,9 @@ class Executor:
 
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...
-    def finish(self, arena_bytes: int, logits: int, vocab_size: int) -> None: ...
+    def finish(self, arena_bytes: int, logits: int, vocab_size: int, merge_inputs: bool) -> None:
+        """merge_inputs: stages that read the batch alone share one barrier"""
+
     def step(
         self,
         token_ids: Annotated[
@@ -124,8 +163,28 @@ class Executor:
         output_rows: Annotated[
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
+        num_best: int = 0,
     ) -> None:
-        """Runs one step with the GIL released; the logits are then in `logits`."""
+        """
+        Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of each row in `best_ids` and `best_logits`.
+        """
+
+    def max_best(self, num_outputs: int) -> int:
+        """Most that num_best may be for a step with that many outputs; 0 = none."""
+
+    @property
+    def num_barriers(self) -> int:
+        """Meetings of all threads in the last step."""
+
+    def time_stages(self, on: bool) -> None:
+        """
+        Measures, while on, how long every stage takes. Turning it on starts from zero.
+        """
+
+    def stage_ns(self) -> list[int]:
+        """
+        Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the others as they were added. Empty while stages are not timed.
+        """
 
     def release_pages(
         self,
@@ -136,6 +195,14 @@ class Executor:
         """
         float32 (max_outputs, vocab): a view of the buffer that steps overwrite.
         """
+
+    @property
+    def best_ids(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None, None), writable=False)]:
+        """int32 (rows, best): ids of the largest logits of each row, best first."""
+
+    @property
+    def best_logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+        """float32 (rows, best): the logits of best_ids."""
 
     @property
     def weight_bytes(self) -> int: ...

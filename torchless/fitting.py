@@ -144,6 +144,10 @@ def _ways_out(demand: _Demand, context_length: int, available: Available) -> lis
         ways.append(f"a smaller context: ctx={smaller} fits")
     if options.kv_type == "f32":
         ways.append(f'half the cache: kv="f16" ({outcome(replace(options, kv_type="f16"))})')
+    elif options.kv_type in ("f16", "bf16"):
+        half = replace(options, kv_type="q8_0")
+        if demand.total(half) <= available.num_bytes:
+            ways.append(f'about half the cache: kv="q8_0" ({outcome(half)})')
     fewer = replace(
         options, max_batch_tokens=min(options.max_batch_tokens, 64), max_outputs=min(options.max_outputs, 64)
     )

@@ -52,7 +52,9 @@ def load(
         ctx: most tokens of prompt and answer together; "auto" is what the model was trained for, at most
             4096, and less where memory is short.
         threads: worker threads; "auto" is the physical cores that this process may use.
-        kv: number format of cached keys and values.
+        kv: number format of cached keys and values: "f16", "bf16", "f32", "q8_0" or "q4_0", or one for each
+            as in "k=q8_0,v=f16". q8_0 takes about half of f16's memory,
+            q4_0 a bit more than a quarter; keys in q4_0 may cost much quality, values hardly any.
         backend: a folder of `torchless/backends`: "cpu", or "reference" (float64, slow, exact).
         batch_tokens: most tokens computed in one step; prompts are cut into chunks of this size.
         quant: a recipe such as ``"Q4_K_M"``: quantises a model in F32, F16 or BF16 while it is loaded, to what

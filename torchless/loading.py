@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 from torchless import backends
 from torchless.backends.base import Backend, Executor, KvType, Progress
@@ -18,6 +18,7 @@ from torchless.errors import InvalidRequestError, ModelNotFoundError
 from torchless.fitting import fit
 from torchless.hub import local_path, parse_name
 from torchless.keywords import resolve_keywords
+from torchless.kv_types import kv_type_name, split_kv_type
 from torchless.models import ModelConfig, record_plan
 from torchless.plan import Plan
 from torchless.processors import usable_cores
@@ -140,8 +141,6 @@ def load_settings(
             raise TypeError("load got 'model' twice (once as 'model_path')")
         model = renamed.pop("model")
     values = {**named, **renamed}
-    if values["kv"] not in get_args(KvType):
-        raise InvalidRequestError(f"kv must be one of {', '.join(get_args(KvType))}, got {values['kv']!r}")
     if values["backend"] not in backend_names():
         names = ", ".join(backend_names())
         raise InvalidRequestError(f"backend must be one of {names}, got {values['backend']!r}")
@@ -151,7 +150,7 @@ def load_settings(
         model=_model_path(model),
         ctx=_count("ctx", values["ctx"], 2, 2**31 - 1, auto=True),
         threads=_count("threads", values["threads"], 1, MAX_THREADS, auto=True),
-        kv=values["kv"],
+        kv=kv_type_name(*split_kv_type(values["kv"])),
         backend=values["backend"],
         batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
         chat_template=chat_template,

@@ -4,6 +4,8 @@ A model file calls the methods of `Plan` in the order of the paper. Nothing is c
 `compile` reads `plan.ops` and builds an executor; every capability of the engine is either a rewrite of
 this list or a choice of batch. A value is a matrix `(rows, width)` of real numbers; `rows` is symbolic:
 ``"tokens"`` (all tokens of the step) or ``"outputs"`` (those whose logits are wanted).
+
+Over the line budget: the whole language of plans in one place.
 """
 
 from __future__ import annotations
@@ -113,6 +115,13 @@ class Attention:
     Stores this step's k and v in the cache of `layer` first. Query head h reads key/value head
     ``h // (num_heads // num_kv_heads)``. Scores are ``q.k * scale``; a token at position p sees
     positions ``max(0, p - window + 1) .. p`` (all when window is None).
+
+    Attributes:
+        softcap: scores become ``softcap * tanh(score / softcap)``. Gemma 2.
+        slopes: one per query head; ``slope * (key position - query position)`` is added to the (capped)
+            score. ALiBi: Press et al. 2021.
+        sinks: a weight of shape (num_heads,): a score per head that takes part in the softmax, beside the
+            keys', and has no value. gpt-oss.
     """
 
     out: Value
@@ -125,6 +134,9 @@ class Attention:
     head_dim: int
     scale: float
     window: int | None = None
+    softcap: float | None = None
+    slopes: tuple[float, ...] | None = None
+    sinks: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +226,9 @@ class Plan:
         head_dim: int,
         scale: float,
         window: int | None = None,
+        softcap: float | None = None,
+        slopes: tuple[float, ...] | None = None,
+        sinks: str | None = None,
     ) -> Value:
         """Causal grouped-query attention; see `Attention`. Returns (tokens, num_heads * head_dim)."""
         self._require(num_heads % num_kv_heads == 0, f"{num_heads} heads over {num_kv_heads} key/value heads")
@@ -223,8 +238,15 @@ class Plan:
         for name, value in (("keys", k), ("values", v)):
             expected = num_kv_heads * head_dim
             self._require(value.width == expected, f"{name} are {value.width} wide, not {expected}")
+        self._require(softcap is None or softcap > 0, f"a soft cap of {softcap}")
+        if slopes is not None:
+            self._require(len(slopes) == num_heads, f"{len(slopes)} ALiBi slopes for {num_heads} heads")
+        if sinks is not None:
+            (num_sinks,) = self._weight(sinks, 1)
+            self._require(num_sinks == num_heads, f"{sinks} has {num_sinks} elements for {num_heads} heads")
         out = self._value("tokens", q.width)
-        return self._record(Attention(out, q, k, v, layer, num_heads, num_kv_heads, head_dim, scale, window))
+        shape = (num_heads, num_kv_heads, head_dim, scale, window, softcap, slopes, sinks)
+        return self._record(Attention(out, q, k, v, layer, *shape))
 
     def glu(self, gate: Value, up: Value, *, activation: Activation) -> Value:
         """activation(gate) * up; both (rows, width)."""
@@ -251,7 +273,7 @@ class Plan:
         """Names of all weights used, in first-use order."""
         names: dict[str, None] = {}
         for op in self.ops:
-            for attribute in ("weight", "bias"):
+            for attribute in ("weight", "bias", "sinks"):
                 name = getattr(op, attribute, None)
                 if name is not None:
                     names[name] = None

@@ -84,7 +84,11 @@ constexpr Name<ActFormat> kActFormats[] = {{"f32", ActFormat::kF32},
                                            {"bf16", ActFormat::kBF16},
                                            {"int8x32", ActFormat::kInt8x32},
                                            {"int8x256", ActFormat::kInt8x256}};
-constexpr Name<KvType> kKvTypes[] = {{"f32", KvType::kF32}, {"f16", KvType::kF16}, {"bf16", KvType::kBF16}};
+constexpr Name<KvType> kKvTypes[] = {{"f32", KvType::kF32},
+                                     {"f16", KvType::kF16},
+                                     {"bf16", KvType::kBF16},
+                                     {"q8_0", KvType::kQ8_0},
+                                     {"q4_0", KvType::kQ4_0}};
 constexpr Name<GluActivation> kActivations[] = {
     {"silu", GluActivation::kSilu}, {"gelu_tanh", GluActivation::kGeluTanh}, {"gelu", GluActivation::kGelu}};
 constexpr Name<RopeLayout> kRopeLayouts[] = {{"interleaved", RopeLayout::kInterleaved}, {"half", RopeLayout::kHalf}};
@@ -188,14 +192,14 @@ Result<float> rope_row(const std::string& level, const Floats2& heads, const std
 
 // ---- Attention ---------------------------------------------------------------------------------------------------------
 
-KvLayout kv_layout_of(const std::string& type, size_t num_kv_heads, size_t head_dim) {
+KvLayout kv_layout_of(const std::string& k_type, const std::string& v_type, size_t num_kv_heads, size_t head_dim) {
     require(num_kv_heads > 0 && num_kv_heads <= 1024, "num_kv_heads must be 1 .. 1024");
     require(head_dim > 0 && head_dim <= 4096 && head_dim % 2 == 0, "head_dim must be even and at most 4096");
-    return {named(kKvTypes, type), 1, int(num_kv_heads), int(head_dim)};
+    return {named(kKvTypes, k_type), named(kKvTypes, v_type), 1, int(num_kv_heads), int(head_dim)};
 }
 
-nb::dict kv_layout(const std::string& type, size_t num_kv_heads, size_t head_dim) {
-    const KvLayout layout = kv_layout_of(type, num_kv_heads, head_dim);
+nb::dict kv_layout(const std::string& k_type, const std::string& v_type, size_t num_kv_heads, size_t head_dim) {
+    const KvLayout layout = kv_layout_of(k_type, v_type, num_kv_heads, head_dim);
     nb::dict d;
     d["page_tokens"] = kPageTokens;
     d["page_bytes"] = layout.page_bytes();
@@ -207,26 +211,48 @@ nb::dict kv_layout(const std::string& type, size_t num_kv_heads, size_t head_dim
 }
 
 // Writes keys and values (num_kv_heads, head_dim) of one token into a page of one layer, in place.
-void kv_write(const std::string& level, const Floats2& k, const Floats2& v, const std::string& type, int slot,
-              const Array<uint8_t, 1>& page) {
+void kv_write(const std::string& level, const Floats2& k, const Floats2& v, const std::string& k_type,
+              const std::string& v_type, int slot, const Array<uint8_t, 1>& page) {
     require(k.shape(0) == v.shape(0) && k.shape(1) == v.shape(1), "k and v differ in shape");
     require(slot >= 0 && slot < kPageTokens, "slot must be below " + std::to_string(kPageTokens));
-    const KvLayout layout = kv_layout_of(type, k.shape(0), k.shape(1));
+    const KvLayout layout = kv_layout_of(k_type, v_type, k.shape(0), k.shape(1));
     require(page.shape(0) == layout.page_bytes(),
             "a page has " + std::to_string(layout.page_bytes()) + " bytes, not " + std::to_string(page.shape(0)));
-    level_named(level).kv_write(k.data(), v.data(), layout, slot, page.data());
+    level_named(level).kv_write(k.data(), v.data(), layout, slot, 0, layout.num_kv_heads, page.data());
 }
 
-// All heads of query rows row_begin .. row_end - 1 of a run, in calls of at most rows_per_call rows.
-// q (rows, num_heads, head_dim) with row 0 at first_position; pages (n, page_bytes) of one layer. Rows that are not
-// computed come back as NaN.
+// Where it is not null, one number for each query head.
+const float* per_head(const std::optional<Floats1>& values, size_t num_heads, const char* name) {
+    if (!values) return nullptr;
+    require(values->shape(0) == num_heads, std::string(name) + " needs one number for each query head");
+    return values->data();
+}
+
+// All ranges of a call, each by itself, then their folding.
+void attention_by_ranges(const Kernels& kernels, AttentionArgs args, float* partials) {
+    const int begin = args.range_begin, end = args.range_end;
+    for (int range = end - 1; range >= begin; range--) {  // in any order
+        args.range_begin = range, args.range_end = range + 1;
+        args.partials = partials + (range - begin) * args.partial_stride;
+        kernels.attention(args);
+    }
+    args.range_begin = begin, args.range_end = end;
+    args.partials = partials;
+    kernels.attention_merge(args);
+}
+
+// All heads of query rows row_begin .. row_end - 1 of a run, in calls of at most rows_per_call rows, by_ranges: every
+// range of positions in a call of its own. q (rows, num_heads, head_dim) with row 0 at first_position; pages
+// (n, page_bytes) of one layer. Rows that are not computed come back as NaN.
 Result<float> attention(const std::string& level, const Array<const float, 3>& q, const Bytes2& pages,
-                        const Array<const int32_t, 1>& page_ids, const std::string& type, size_t num_kv_heads,
-                        int first_position, float scale, int window, int row_begin, int row_end, int rows_per_call) {
+                        const Array<const int32_t, 1>& page_ids, const std::string& k_type, const std::string& v_type,
+                        size_t num_kv_heads, int first_position, float scale, int window, int row_begin, int row_end,
+                        int rows_per_call, bool by_ranges, float softcap, const std::optional<Floats1>& slopes,
+                        const std::optional<Floats1>& sinks) {
     const Kernels& kernels = level_named(level);
     const int num_rows = checked_int(q.shape(0), "the number of rows");
     const size_t num_heads = q.shape(1), head_dim = q.shape(2);
-    const KvLayout layout = kv_layout_of(type, num_kv_heads, head_dim);
+    const KvLayout layout = kv_layout_of(k_type, v_type, num_kv_heads, head_dim);
     require(num_heads > 0 && num_heads <= 4096 && num_heads % num_kv_heads == 0,
             "the number of query heads must be a multiple of num_kv_heads");
     require(row_begin >= 0 && row_begin <= row_end && row_end <= num_rows, "rows out of range");
@@ -246,27 +272,34 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
     AlignedBytes out(q.size() * sizeof(float));
     std::memset(out.as<uint8_t>(), 0xff, q.size() * sizeof(float));
     AlignedBytes scratch(kernels.attention_scratch_bytes(layout, group));
-    const size_t stride = num_heads * head_dim;
-    AttentionArgs args{q.data(),
-                       stride,
-                       out.as<float>(),
-                       stride,
-                       pages.data(),
-                       layout.page_bytes(),
-                       page_ids.data(),
-                       first_position,
-                       0,
-                       0,
-                       0,
-                       group,
-                       &layout,
-                       scale,
-                       window,
-                       scratch.as<uint8_t>()};
+    AttentionArgs args{};
+    args.q = q.data();
+    args.q_stride = args.out_stride = num_heads * head_dim;
+    args.out = out.as<float>();
+    args.pages = pages.data();
+    args.page_bytes = layout.page_bytes();
+    args.page_ids = page_ids.data();
+    args.first_position = first_position;
+    args.group = group;
+    args.layout = &layout;
+    args.scale = scale;
+    args.window = window;
+    args.softcap = softcap;
+    args.slopes = per_head(slopes, num_heads, "slopes");
+    args.sinks = per_head(sinks, num_heads, "sinks");
+    args.partial_stride = attention_partial_floats(layout, kAttentionRows * group);
+    args.scratch = scratch.as<uint8_t>();
+    const size_t num_ranges = size_t(num_positions) / kAttentionRange + 1;
+    AlignedBytes partials(by_ranges ? num_ranges * args.partial_stride * sizeof(float) : kRowAlignment);
     for (int row = row_begin; row < row_end; row += rows_per_call) {
         args.row_begin = row;
         args.row_end = row_end - row < rows_per_call ? row_end : row + rows_per_call;
-        for (args.kv_head = 0; args.kv_head < int(num_kv_heads); args.kv_head++) kernels.attention(args);
+        const int first = first_position + row, visible = window > 0 && first >= window ? first - window + 1 : 0;
+        args.range_begin = visible / kAttentionRange;
+        args.range_end = (first_position + args.row_end - 1) / kAttentionRange + 1;
+        for (args.kv_head = 0; args.kv_head < int(num_kv_heads); args.kv_head++) {
+            by_ranges ? attention_by_ranges(kernels, args, partials.as<float>()) : kernels.attention(args);
+        }
     }
     return to_numpy<float>(std::move(out), {q.shape(0), num_heads, head_dim});
 }
@@ -377,10 +410,11 @@ void bind_kernels(nb::module_& core) {
     m.def("glu_rows", &glu_rows, "level"_a, "activation"_a, "gate"_a, "up"_a, "format"_a);
     m.def("add", &add, "level"_a, "a"_a, "b"_a);
     m.def("rope_row", &rope_row, "level"_a, "heads"_a, "layout"_a, "cos"_a, "sin"_a);
-    m.def("kv_layout", &kv_layout, "type"_a, "num_kv_heads"_a, "head_dim"_a);
-    m.def("kv_write", &kv_write, "level"_a, "k"_a, "v"_a, "type"_a, "slot"_a, "page"_a);
-    m.def("attention", &attention, "level"_a, "q"_a, "pages"_a, "page_ids"_a, "type"_a, "num_kv_heads"_a,
-          "first_position"_a, "scale"_a, "window"_a, "row_begin"_a, "row_end"_a, "rows_per_call"_a);
+    m.def("kv_layout", &kv_layout, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a);
+    m.def("kv_write", &kv_write, "level"_a, "k"_a, "v"_a, "k_type"_a, "v_type"_a, "slot"_a, "page"_a);
+    m.def("attention", &attention, "level"_a, "q"_a, "pages"_a, "page_ids"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a,
+          "first_position"_a, "scale"_a, "window"_a, "row_begin"_a, "row_end"_a, "rows_per_call"_a,
+          "by_ranges"_a = false, "softcap"_a = 0.0f, "slopes"_a.none() = nb::none(), "sinks"_a.none() = nb::none());
     m.def("formats", &formats, "level"_a);
     m.def("decode_row", &decode_row, "level"_a, "gguf_type"_a, "row"_a);
     m.def("pack", &pack, "level"_a, "gguf_type"_a, "rows"_a);

@@ -62,18 +62,41 @@ struct AttentionArgs {
     int group;                // query heads per key/value head
     const KvLayout* layout;
     float scale;
-    int window;        // keys visible, counting the token itself; 0 = all
-    uint8_t* scratch;  // attention_scratch_bytes(), 64-aligned
+    int window;  // keys visible, counting the token itself; 0 = all
+    // Shape of the scores, after scale: cap * tanh(score / cap) where softcap > 0, then + slope of the query head times
+    // (key position - query position) where slopes (one per query head) is not null. sinks (one per query head, or
+    // null) are scores without a value, added to the denominator.
+    float softcap;
+    const float* slopes;
+    const float* sinks;
+    // Ranges of kAttentionRange positions to work on. Without `partials` these are all ranges that the rows see, and
+    // out is written. With it, `attention` leaves each range's result there, range_begin's first, and
+    // `attention_merge`, called for all ranges, folds them and writes out. The bits are the same.
+    int range_begin, range_end;
+    float* partials;
+    size_t partial_stride;  // floats from one range's to the next
+    uint8_t* scratch;       // attention_scratch_bytes(), 64-aligned
 };
 
 // Query rows of one attention call: enough to reuse each page of K and V, small enough to split work finely.
 inline constexpr int kAttentionRows = 16;
+// Positions whose keys are summed up on their own, whoever does it: a part of the arithmetic. Several pages, so that
+// folding costs little; few enough to give every thread work when a long context has few heads.
+inline constexpr int kAttentionRange = 512;
+static_assert(kAttentionRange % kPageTokens == 0);
+
+// Floats of one range's partial results for the pairs (row, query head) of a call.
+TL_SHARED_CONSTEXPR size_t attention_partial_floats(const KvLayout& layout, int num_pairs) {
+    return align_up(size_t(num_pairs) * (2 + layout.value_width()), kRowAlignment / sizeof(float));
+}
 
 enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu };
+// What a matrix product multiplies: bytes, bfloat16 pairs or floats.
+enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
-    const char* level;  // "scalar", "avx2", "avx512"
+    const char* level;  // "scalar", "avx2", "avxvnni", "avx512"
     const FormatKernels* formats;
     int num_formats;
 
@@ -90,16 +113,21 @@ struct Kernels {
     // Rotates num_heads heads of one row in place. cos and sin have `pairs` entries, the magnitude folded in.
     void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
                      const float* sin);
-    // Writes one token's keys and values (float, num_kv_heads * head_dim each) into its page at `slot`
+    // Writes one token's keys and values (float, num_kv_heads * head_dim each; of them key/value heads head_begin ..
+    // head_end - 1) into its page at `slot`
     // (position % kPageTokens). page points at the page's bytes for this layer. Tokens of one page may be
     // written by several threads at once. The executor clears a page before its first token is written, so that stale
     // numbers of an earlier sequence can never meet a weight of zero as NaN.
-    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
+    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,
+                     uint8_t* page);
     // Flash-style attention of a few query rows of one sequence with one key/value head.
     void (*attention)(const AttentionArgs& args);
+    void (*attention_merge)(const AttentionArgs& args);
     size_t (*attention_scratch_bytes)(const KvLayout& layout, int group);
     // Reads num_bytes (a multiple of 256) and returns something that depends on all of them.
     uint64_t (*read_bytes)(const uint8_t* p, size_t num_bytes);
+    // Computes dot products in registers for some rounds; returns the operations (two per multiply-add) that it made.
+    double (*run_dots)(DotKind kind, int num_rounds);
 };
 
 // Filled by each level's translation units.
@@ -107,6 +135,9 @@ namespace scalar {
 const Kernels& kernels();
 }
 namespace avx2 {
+const Kernels& kernels();
+}
+namespace avxvnni {
 const Kernels& kernels();
 }
 namespace avx512 {

@@ -18,8 +18,10 @@ const Kernels& kernels() {
         k.rope_row = rope_row;
         k.kv_write = kv_write;
         k.attention = attention;
+        k.attention_merge = attention_merge;
         k.attention_scratch_bytes = attention_scratch_bytes;
         k.read_bytes = read_bytes;
+        k.run_dots = run_dots;
         return k;
     }();
     return table;

@@ -11,7 +11,7 @@ namespace tl::TL_LEVEL {
 TL_INLINE F32 select_above(F32 a, F32 b, F32 x, F32 y) {
 #if defined(TL_LEVEL_AVX512)
     return {_mm512_mask_blend_ps(_mm512_cmp_ps_mask(a.v, b.v, _CMP_GT_OQ), y.v, x.v)};
-#elif defined(TL_LEVEL_AVX2)
+#elif defined(TL_LEVEL_AVX2) || defined(TL_LEVEL_AVXVNNI)
     return {_mm256_blendv_ps(y.lo, x.lo, _mm256_cmp_ps(a.lo, b.lo, _CMP_GT_OQ)),
             _mm256_blendv_ps(y.hi, x.hi, _mm256_cmp_ps(a.hi, b.hi, _CMP_GT_OQ))};
 #else
@@ -23,7 +23,7 @@ TL_INLINE F32 select_above(F32 a, F32 b, F32 x, F32 y) {
 TL_INLINE F32 sqrt(F32 a) {
 #if defined(TL_LEVEL_AVX512)
     return {_mm512_sqrt_ps(a.v)};
-#elif defined(TL_LEVEL_AVX2)
+#elif defined(TL_LEVEL_AVX2) || defined(TL_LEVEL_AVXVNNI)
     return {_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)};
 #else
     for (int i = 0; i < kLanes; i++) a.v[i] = std::sqrt(a.v[i]);

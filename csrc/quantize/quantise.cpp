@@ -104,6 +104,9 @@ const Quantiser* quantiser_of_level(const char* level, int gguf_type) {
 #if defined(TL_HAS_AVX512)
     if (std::strcmp(level, "avx512") == 0) return avx512::quantiser_of(gguf_type);
 #endif
+#if defined(TL_HAS_AVXVNNI)
+    if (std::strcmp(level, "avxvnni") == 0) return avxvnni::quantiser_of(gguf_type);
+#endif
 #if defined(TL_HAS_AVX2)
     if (std::strcmp(level, "avx2") == 0) return avx2::quantiser_of(gguf_type);
 #endif

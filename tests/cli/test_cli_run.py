@@ -85,6 +85,17 @@ def test_options_reach_the_model_under_all_their_names(cli, fake_llm, tmp_path):
         )
 
 
+def test_keys_and_values_may_be_cached_in_two_types(cli, fake_llm):
+    both = ["--kv-type", "k=Q8_0,v=f16"]
+    for flags in (both, ["-ctk", "q8_0"], ["--kv-type-k", "q8_0"], ["--kv-type", "q8_0", "-ctv", "f16"]):
+        llm = fake_llm()
+        assert cli("run", "Hi", *flags)[0] == 0
+        assert llm.loaded_with["kv"] == "k=q8_0,v=f16"
+    for wrong in ("q5_0", "k=q8_0", "k=f16,v=f16,v=f16", "a=f16,v=f16", ""):
+        status, _, error = cli("run", "Hi", "--kv-type", wrong)
+        assert status == 2 and "k=q8_0,v=f16" in error
+
+
 def test_contexts_may_be_given_in_thousands(cli, fake_llm):
     for text, expected in (("8k", 8192), ("auto", "auto"), ("0", "auto"), ("-1", "auto")):
         llm = fake_llm()
@@ -156,7 +167,8 @@ def test_every_loading_keyword_has_an_option():
     from torchless.llm import load
 
     keywords = {name for name in inspect.signature(load).parameters if name not in ("progress", "aliases")}
-    assert {option.name for option in LOAD_OPTIONS} == keywords
+    parts = {"kv_type_k", "kv_type_v"}  # of kv
+    assert {option.name for option in LOAD_OPTIONS} == keywords | parts
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -9,24 +11,26 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from kv_pages import DTYPES, PAGE_TOKENS, Pages
+from kv_pages import KV_TYPES, PAGE_TOKENS, Pages, kv_types, rounded
+
+from torchless.backends.reference import ops
 
 Floats = npt.NDArray[np.float32]
-KV_TYPES = ["f32", "f16", "bf16"]
+MIXED_TYPES = [*KV_TYPES, "q8_0/f16", "f16/q4_0"]
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("kv_type", MIXED_TYPES)
 @pytest.mark.parametrize(("num_kv_heads", "head_dim"), [(1, 2), (2, 8), (3, 64), (2, 80), (1, 128)])
 def test_kv_write_rounds_into_the_page_layout(
     kernels: ModuleType, level: str, rng: np.random.Generator, kv_type: str, num_kv_heads: int, head_dim: int
 ) -> None:
     expected = Pages(kv_type, num_kv_heads, head_dim, 1)
-    layout = kernels.kv_layout(kv_type, num_kv_heads, head_dim)
+    layout = kernels.kv_layout(*kv_types(kv_type), num_kv_heads, head_dim)
     assert (layout["page_bytes"], layout["page_tokens"]) == (expected.bytes.shape[1], PAGE_TOKENS)
     got = expected.bytes[0].copy()
     for slot in range(PAGE_TOKENS):
         k, v = (rng.standard_normal((2, num_kv_heads, head_dim)) * 100).astype(np.float32)
-        kernels.kv_write(level, k, v, kv_type, slot, got)
+        kernels.kv_write(level, k, v, *kv_types(kv_type), slot, got)
         expected.put(0, slot, k, v)
         np.testing.assert_array_equal(got, expected.bytes[0])
 
@@ -39,7 +43,7 @@ def test_kv_write_rounds_like_numpy_at_the_edges(kernels: ModuleType, level: str
     expected, got = Pages(kv_type, 1, k.shape[1], 1), Pages(kv_type, 1, k.shape[1], 1)
     with np.errstate(over="ignore"):
         expected.put(0, 5, k, -k)
-    kernels.kv_write(level, k, -k, kv_type, 5, got.bytes[0])
+    kernels.kv_write(level, k, -k, kv_type, kv_type, 5, got.bytes[0])
     np.testing.assert_array_equal(got.bytes, expected.bytes)
 
 
@@ -55,24 +59,18 @@ class Sequence:
     pages: Pages
     page_ids: npt.NDArray[np.int32]
 
-    def attend(self, q: Floats, first: int, *, window: int = 0, scale: float = 0.1, **rows: int) -> Floats:
-        begin, end = rows.get("row_begin", 0), rows.get("row_end", len(q))
-        args: list[Any] = [self.level, q, self.pages.bytes, self.page_ids, self.kv_type, self.k.shape[1]]
-        args += [first, scale, window, begin, end, rows.get("rows_per_call", 16)]
-        out: Floats = self.kernels.attention(*args)
+    def attend(self, q: Floats, first: int, *, window: int = 0, scale: float = 0.1, **rest: Any) -> Floats:
+        begin, end = rest.pop("row_begin", 0), rest.pop("row_end", len(q))
+        args: list[Any] = [self.level, q, self.pages.bytes, self.page_ids, *kv_types(self.kv_type)]
+        args += [self.k.shape[1], first, scale, window, begin, end, rest.pop("rows_per_call", 16)]
+        out: Floats = self.kernels.attention(*args, **rest)
         return out
 
-    def reference(self, q: Floats, first: int, window: int, scale: float) -> npt.NDArray[np.float64]:
-        group = q.shape[1] // self.k.shape[1]
-        out = np.zeros(q.shape)
-        for row, position in enumerate(range(first, first + len(q))):
-            begin = max(0, position + 1 - window) if window else 0
-            k = np.repeat(self.k[begin : position + 1].astype(np.float64), group, axis=1)
-            v = np.repeat(self.v[begin : position + 1].astype(np.float64), group, axis=1)
-            scores = np.einsum("hd,jhd->hj", q[row].astype(np.float64), k) * scale
-            weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            out[row] = np.einsum("hj,jhd->hd", weights / weights.sum(axis=1, keepdims=True), v)
-        return out
+    def reference(
+        self, q: Floats, first: int, window: int, scale: float, **shape: Any
+    ) -> npt.NDArray[np.float64]:
+        k, v = (x[: first + len(q)].astype(np.float64) for x in (self.k, self.v))
+        return ops.attend(q.astype(np.float64), k, v, first, scale, window or None, **shape)
 
 
 def sequence(kernels: ModuleType, level: str, kv_type: str, k: Floats, v: Floats) -> Sequence:
@@ -82,9 +80,8 @@ def sequence(kernels: ModuleType, level: str, kv_type: str, k: Floats, v: Floats
     pages = Pages(kv_type, k.shape[1], k.shape[2], num_pages + 2)
     for j in range(len(k)):
         pages.put(int(page_ids[j // PAGE_TOKENS]), j % PAGE_TOKENS, k[j], v[j])
-    dtype = DTYPES[kv_type]
-    rounded = [x.astype(dtype).astype(np.float32) for x in (k, v)]
-    return Sequence(kernels, level, kv_type, *rounded, pages, page_ids)
+    k_type, v_type = kv_types(kv_type)
+    return Sequence(kernels, level, kv_type, rounded(k_type, k), rounded(v_type, v), pages, page_ids)
 
 
 def random_sequence(
@@ -98,7 +95,7 @@ def queries(rows: int, heads: int, head_dim: int, seed: int = 7) -> Floats:
     return np.random.default_rng(seed).standard_normal((rows, heads, head_dim)).astype(np.float32)
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
+@pytest.mark.parametrize("kv_type", MIXED_TYPES)
 @pytest.mark.parametrize("head_dim", [2, 8, 64, 80, 96, 128, 256])
 @pytest.mark.parametrize("group", [1, 2, 3, 4, 8])
 def test_attention_matches_float64(
@@ -129,6 +126,74 @@ def test_long_context(kernels: ModuleType, level: str) -> None:
     for window in (0, 4096):
         got = seq.attend(q, 4998, window=window)
         np.testing.assert_allclose(got, seq.reference(q, 4998, window, 0.1), rtol=0, atol=1e-6)
+
+
+SHAPES: list[dict[str, Any]] = [
+    {"softcap": 5.0},
+    {"slopes": np.array([0.5, 0.25, 0.0625, -0.1], np.float32)},
+    {"sinks": np.array([-3.0, 0.0, 2.5, 60.0], np.float32)},
+    {
+        "softcap": 2.0,
+        "slopes": np.full(4, 0.01, np.float32),
+        "sinks": np.array([1.0, -np.inf, 0.0, -9.0], np.float32),
+    },
+]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "+".join(shape))
+@pytest.mark.parametrize("window", [0, 40])
+def test_softcap_alibi_and_sinks_match_float64(
+    kernels: ModuleType, level: str, shape: dict[str, Any], window: int
+) -> None:
+    seq = random_sequence(kernels, level, "f16", (600, 2, 32))
+    q = queries(19, 4, 32)
+    for first in (0, 60, 505, 581):
+        got = seq.attend(q, first, window=window, scale=0.5, **shape)
+        np.testing.assert_allclose(got, seq.reference(q, first, window, 0.5, **shape), rtol=0, atol=4e-6)
+        alone = seq.attend(q, first, window=window, scale=0.5, rows_per_call=1, by_ranges=True, **shape)
+        np.testing.assert_array_equal(got.view(np.uint32), alone.view(np.uint32))
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("window", [0, 300, 600])
+def test_ranges_of_a_long_context_give_the_same_bits_alone_or_together(
+    kernels: ModuleType, level: str, kv_type: str, window: int
+) -> None:
+    seq = random_sequence(kernels, level, kv_type, (1300, 2, 16))
+    q = queries(24, 6, 16)
+    for first in (0, 500, 1020, 1276):
+        together = seq.attend(q, first, window=window)
+        np.testing.assert_allclose(together, seq.reference(q, first, window, 0.1), rtol=0, atol=2e-6)
+        for size in (1, 5, 16):
+            apart = seq.attend(q, first, window=window, rows_per_call=size, by_ranges=True)
+            np.testing.assert_array_equal(together.view(np.uint32), apart.view(np.uint32))
+
+
+@pytest.mark.parametrize("by_ranges", [False, True])
+def test_pages_outside_the_window_are_not_read(kernels: ModuleType, level: str, by_ranges: bool) -> None:
+    """Reading what is not there would end the process: old pages' ids name memory that no program may touch."""
+    seq = random_sequence(kernels, level, "f16", (1300, 1, 32))
+    q = queries(5, 4, 32)
+    expected = seq.attend(q, 1290, window=100)
+    pages = guarded(seq.pages.bytes)
+    first_page = (1290 - 100 + 1) // PAGE_TOKENS
+    for page in set(range(len(pages))) - set(seq.page_ids[first_page:41].tolist()):
+        protect(pages[page])
+    seq.pages.bytes = pages
+    got = seq.attend(q, 1290, window=100, by_ranges=by_ranges)
+    np.testing.assert_array_equal(got.view(np.uint32), expected.view(np.uint32))
+
+
+def guarded(pages: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """A copy in memory of its own, at the start of a page of the system."""
+    memory = np.frombuffer(mmap.mmap(-1, pages.nbytes), np.uint8).reshape(pages.shape)
+    memory[:] = pages
+    return memory
+
+
+def protect(page: npt.NDArray[np.uint8]) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.mprotect(ctypes.c_void_p(page.ctypes.data), ctypes.c_size_t(page.nbytes), 0) == 0
 
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)

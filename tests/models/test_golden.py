@@ -111,8 +111,8 @@ def test_other_families_are_refused_by_name(family: str, shared_data: Find, tmp_
         record_plan(open_source(tmp_path))
 
 
-WIDE = ["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
-NARROW = ["Q4_1", "Q5_0", "Q5_1"]
+WIDE = ["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_NL", "IQ4_XS"]
+NARROW = ["Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
 QUANTISED = [f"stories260K-wide256/s260k-wide-{name}.gguf" for name in WIDE]
 QUANTISED += [f"stories260K/stories260K-{name}.gguf" for name in NARROW]
 
@@ -124,7 +124,8 @@ def test_perplexity_of_quantised_files_is_that_of_exact_arithmetic(file: str, sh
     path = shared_data(file)
     text = shared_data("corpora/ppl-tinystories-150k.txt").read_text()[:6000]
     values = [perplexity_of(path, backend, text, 2) for backend in ("cpu", "reference")]
-    assert values[0] == pytest.approx(values[1], rel=0.005)
+    # At two bits this model is so unsure that rounding activations moves a short text by a per cent.
+    assert values[0] == pytest.approx(values[1], rel=0.02 if "Q2_K" in file else 0.005)
 
 
 LLAMA_CPP = {
@@ -135,6 +136,10 @@ LLAMA_CPP = {
     "Q5_K_M": 4.7112,
     "Q4_K_M": 4.9241,
     "Q4_0": 5.1383,
+    "Q3_K_M": 6.0851,
+    "Q2_K": 26.3114,
+    "IQ4_NL": 5.0092,
+    "IQ4_XS": 4.9951,
 }
 
 
@@ -146,9 +151,23 @@ def test_perplexity_equals_llama_cpp(name: str, shared_data: Find) -> None:
     assert perplexity_of(path, "cpu", text, None) == pytest.approx(LLAMA_CPP[name], rel=0.005)
 
 
-def perplexity_of(path: Path, backend: str, text: str, chunks: int | None) -> float:
+KV_TYPES = {"f16": 1e-3, "bf16": 1e-3, "q8_0": 5e-3, "k=q8_0,v=f16": 5e-3, "k=q8_0,v=q4_0": 0.01}
+
+
+@pytest.mark.parametrize("kv", KV_TYPES)
+def test_perplexity_of_every_cache_type_is_near_that_of_float32(kv: str, shared_data: Find) -> None:
+    """The bounds are what was measured, with some room. Keys in q4_0 are not among them: they double this model's
+    perplexity, whose keys have a few large elements that everything else is rounded by."""
+    pytest.importorskip("torchless._core")
+    path = shared_data("stories260K/stories260K-f32.gguf")
+    text = shared_data("corpora/ppl-tinystories-150k.txt").read_text()[:20000]
+    exact = perplexity_of(path, "cpu", text, None, "f32")
+    assert perplexity_of(path, "cpu", text, None, kv) == pytest.approx(exact, rel=KV_TYPES[kv])
+
+
+def perplexity_of(path: Path, backend: str, text: str, chunks: int | None, kv: str = "f16") -> float:
     tokenizer = Tokenizer.from_metadata(open_source(path).metadata)
-    executor = open_executor(path, backend)
+    executor = open_executor(path, backend, kv=kv)
     return perplexity(
         lambda ids: logits_of(executor, ids, 512),
         tokenizer.encode(text),

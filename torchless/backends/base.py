@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ PAGE_TOKENS = 32
 """Tokens whose keys and values one page holds, for all layers. A multiple of the 16 keys that fill a
 vector register; small enough that prefixes are shared finely."""
 
-KvType = Literal["f16", "bf16", "f32"]
+KvType: TypeAlias = str
+"""Number formats of keys and values, as `torchless.kv_types.split_kv_type` reads them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torchless import __version__
 from torchless.cli.discovery import backend_names, names_in
+from torchless.kv_types import KV_TYPES
 from torchless.memory import available_memory, format_bytes
 from torchless.processors import usable_cores
 
@@ -37,6 +38,7 @@ def machine_report() -> dict[str, dict[str, Any]]:
             "backends": backend_names(),
             "models": _architectures(),
             "formats": _formats(),
+            "kv_types": list(KV_TYPES),
             "sampling_steps": names_in("sampling/steps"),
             "verbs": names_in("cli/verbs"),
         },

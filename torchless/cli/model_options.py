@@ -8,11 +8,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from torchless.cli.discovery import backend_names
 from torchless.cli.options import Option
 from torchless.cli.prompt import read_text_file
 from torchless.errors import InvalidRequestError
+from torchless.kv_types import KV_TYPES, kv_type_name, split_kv_type
 
 __all__ = ["LOAD_OPTIONS", "SAMPLING_OPTIONS", "load_keywords", "named_by_flags", "sampling_keywords"]
 
@@ -35,6 +37,23 @@ class AutoOrCount(_ParamType):
         if match is None:
             self.fail(f"{value!r} is neither 'auto' nor a whole number above 0", param, ctx)
         return int(match[1]) * (1024 if match[2] else 1)
+
+
+class KvTypes(_ParamType):
+    """One number format of the cache, or two as in ``k=q8_0,v=f16``."""
+
+    name = "type"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return kv_type_name(*split_kv_type(str(value).lower()))
+        except InvalidRequestError as error:
+            self.fail(str(error).removeprefix("kv "), param, ctx)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        return [CompletionItem(name) for name in KV_TYPES if name.startswith(incomplete.lower())]
 
 
 class TokenBias(_ParamType):
@@ -103,12 +122,26 @@ LOAD_OPTIONS = (
     Option(
         "--kv-type",
         "kv",
-        type=click.Choice(["f16", "bf16", "f32"], case_sensitive=False),
+        type=KvTypes(),
         default="f16",
         show_default=True,
         heading=_MODEL,
         aliases=("--kv-dtype", "--kv-cache-dtype"),
-        help="Number format of cached keys and values.",
+        help=f"Number format of cached keys and values: {', '.join(KV_TYPES)}, or two as in k=q8_0,v=f16.",
+    ),
+    Option(
+        "--kv-type-k",
+        type=click.Choice(KV_TYPES, case_sensitive=False),
+        heading=_MODEL,
+        aliases=("-ctk", "--cache-type-k"),
+        help="Of keys alone.",
+    ),
+    Option(
+        "--kv-type-v",
+        type=click.Choice(KV_TYPES, case_sensitive=False),
+        heading=_MODEL,
+        aliases=("-ctv", "--cache-type-v"),
+        help="Of values alone.",
     ),
     Option(
         "--backend",
@@ -214,8 +247,9 @@ SAMPLING_OPTIONS = (
 def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     """Takes what `LOAD_OPTIONS` gave out of `values`; returns keywords of `torchless.load`."""
     keywords = {name: values.pop(name) for name in ("ctx", "threads", "batch_tokens", "kv", "backend")}
-    keywords["kv"] = keywords["kv"].lower()
-    quant = values.pop("quant")
+    k_type, v_type = split_kv_type(keywords["kv"])
+    keywords["kv"] = kv_type_name(values.pop("kv_type_k") or k_type, values.pop("kv_type_v") or v_type)
+    quant = values.pop("quant", None)  # not every verb quantises
     if quant is not None:
         keywords["quant"] = quant
     template_file = values.pop("chat_template")

@@ -11,6 +11,7 @@ from typing import Any
 
 from torchless.cli.terminal import columns, listing, number, styled
 from torchless.errors import TorchlessError
+from torchless.kv_types import bytes_per_token
 from torchless.memory import format_bytes
 from torchless.models import ModelConfig, record_plan
 from torchless.quants import by_name
@@ -132,6 +133,9 @@ class ModelReport:
             "attention",
             "everything before" if config.window is None else f"the last {config.window} tokens",
         )
+        shape = (config.num_layers, config.num_kv_heads, config.head_dim)
+        sizes = (f"{format_bytes(bytes_per_token(t, *shape))} in {t}" for t in ("f16", "q8_0", "q4_0"))
+        yield "cache", f"{', '.join(sizes)} for each token"
         yield (
             "vocabulary",
             f"{config.vocab_size} tokens" + (", output tied to the embedding" if config.tied else ""),

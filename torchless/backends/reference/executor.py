@@ -135,7 +135,18 @@ class ReferenceExecutor:
             keys = np.concatenate([page[0] for page in used])[:length]
             cached = np.concatenate([page[1] for page in used])[:length]
             queries = q[begin:end].reshape(end - begin, op.num_heads, op.head_dim)
-            mixed = ops.attend(queries, keys, cached, position, op.scale, op.window)
+            sinks = None if op.sinks is None else self.weights[op.sinks]
+            mixed = ops.attend(
+                queries,
+                keys,
+                cached,
+                position,
+                op.scale,
+                op.window,
+                softcap=op.softcap,
+                slopes=op.slopes,
+                sinks=sinks,
+            )
             out[begin:end] = mixed.reshape(end - begin, -1)
         return out
 

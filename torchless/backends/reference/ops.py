@@ -6,6 +6,7 @@ A value is an array (rows, width). Shapes are in each docstring; `n` is the numb
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +54,18 @@ def rope(x: Array, positions: npt.NDArray[np.int32], num_heads: int, head_dim: i
     return turned
 
 
-def attend(q: Array, k: Array, v: Array, first_position: int, scale: float, window: int | None) -> Array:
+def attend(
+    q: Array,
+    k: Array,
+    v: Array,
+    first_position: int,
+    scale: float,
+    window: int | None,
+    *,
+    softcap: float | None = None,
+    slopes: Sequence[float] | None = None,
+    sinks: npt.NDArray[np.floating] | None = None,
+) -> Array:
     """Causal attention of one sequence and all its heads.
 
     q (n, heads, d) at positions first_position .. + n - 1; k and v (length, kv_heads, d), positions 0 .. length - 1.
@@ -63,10 +75,18 @@ def attend(q: Array, k: Array, v: Array, first_position: int, scale: float, wind
     keys, values = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
     scores = np.einsum("nhd,lhd->hnl", q, keys, optimize=True) * scale
     distance = (first_position + np.arange(len(q)))[:, None] - np.arange(len(k))[None, :]
+    if softcap is not None:
+        scores = softcap * np.tanh(scores / softcap)
+    if slopes is not None:
+        scores -= np.asarray(slopes, np.float64)[:, None, None] * distance
     visible = distance >= 0
     if window is not None:
         visible &= distance < window
     scores = np.where(visible, scores, -np.inf)
+    if sinks is not None:  # one more key, whose value is zero
+        sink = np.broadcast_to(np.asarray(sinks, np.float64)[:, None, None], (*scores.shape[:2], 1))
+        scores = np.concatenate([scores, sink], axis=-1)
+        values = np.concatenate([values, np.zeros_like(values[:1])])
     weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
     weights /= weights.sum(axis=-1, keepdims=True)
     mixed: Array = np.einsum("hnl,lhd->nhd", weights, values, optimize=True)
