@@ -16,6 +16,7 @@ from torchless import backends
 from torchless.backends.base import Backend, Executor, KvType, Progress
 from torchless.errors import InvalidRequestError, ModelNotFoundError
 from torchless.fitting import fit
+from torchless.hub import local_path, parse_name
 from torchless.keywords import resolve_keywords
 from torchless.kv_types import kv_type_name, split_kv_type
 from torchless.models import ModelConfig, record_plan
@@ -60,9 +61,9 @@ _ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """Checked arguments of `load`. None stands for "auto"."""
+    """Checked arguments of `load`. None stands for "auto". `model` may be a name, which `load_model` looks up."""
 
-    model: Path
+    model: str | Path
     ctx: int | None
     threads: int | None
     kv: KvType
@@ -159,7 +160,7 @@ def load_settings(
 
 def load_model(settings: LoadSettings, progress: Progress | None = None) -> LoadedModel:
     """Opens, checks and compiles a model. An error or an interrupt on the way frees what was taken."""
-    source = open_source(settings.model)
+    source = open_source(local_path(settings.model, progress))
     try:
         if settings.quant is not None:
             source = _quantized(source, settings)
@@ -206,7 +207,9 @@ def backend_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg)
 
 
-def _model_path(model: str | os.PathLike[str] | None) -> Path:
+def _model_path(model: str | os.PathLike[str] | None) -> str | Path:
+    if isinstance(model, str) and parse_name(model) is not None:
+        return model
     if model is not None:
         try:
             return Path(model)

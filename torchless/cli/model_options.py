@@ -82,7 +82,7 @@ LOAD_OPTIONS = (
         "--model",
         heading=_MODEL,
         metavar="PATH",
-        help="GGUF file, or Hugging Face folder. Same as the argument MODEL.",
+        help="GGUF file, Hugging Face folder, org/repo[:QUANT] or URL. Same as the argument MODEL.",
     ),
     Option(
         "-c",
