@@ -55,7 +55,8 @@ def _ratio(speeds: dict[str, Any]) -> dict[str, Any] | None:
 def _machine(results: dict[str, Any]) -> str:
     machine, options = results["machine"], results["options"]
     lines = [
-        f"- model: {options['model']} ({results['file_bytes'] / 1e6:.1f} MB), {options['t']} threads",
+        f"- model: {options['model']} ({results['file_bytes'] / 1e6:.1f} MB)",
+        f"- every engine: {options['t']} threads, {options['kv']} cache",
         f"- machine: {machine['cpu']} ({machine['cpus']} CPUs; {' '.join(machine['instruction_sets'])})",
         f"- torchless commit: {machine['commit']}",
     ]
@@ -70,17 +71,26 @@ def _machine(results: dict[str, Any]) -> str:
 
 
 def _speeds(results: dict[str, Any]) -> str:
-    lines = ["| test | engine | tok/s (median) | min .. max |", "|---|---|---|---|"]
+    """One line a test: medians with their spreads, and ours to the better of the others, round by round."""
+    names = list(dict.fromkeys(name for speeds in results["tests"].values() for name in speeds))
+    lines = [
+        f"| test | {' | '.join(f'{name}, tok/s' for name in names)} | ratio to the best other |",
+        "|---" * (len(names) + 2) + "|",
+    ]
     for test, speeds in results["tests"].items():
-        lines += [
-            f"| {test} | {name} | {s['median']:.2f} | {s['min']:.2f} .. {s['max']:.2f} |"
-            for name, s in speeds.items()
-        ]
-    for test, ratio in results["ratios"].items():
-        if ratio is not None:
-            bounds = f"{ratio['min']:.2f} .. {ratio['max']:.2f}"
-            lines.append(f"| {test} | torchless / {ratio['against']} | {ratio['median']:.2f} x | {bounds} |")
+        cells = [_cell(speeds[name]) if name in speeds else "-" for name in names]
+        ratio = results["ratios"][test]
+        cells.append(
+            "-"
+            if ratio is None
+            else f"**{ratio['median']:.2f} x** ({ratio['min']:.2f} .. {ratio['max']:.2f})"
+        )
+        lines.append(f"| {test} | {' | '.join(cells)} |")
     return "\n".join(lines + _bandwidth(results))
+
+
+def _cell(spread: dict[str, Any]) -> str:
+    return f"{spread['median']:.2f} ({spread['min']:.2f} .. {spread['max']:.2f})"
 
 
 def _bandwidth(results: dict[str, Any]) -> list[str]:
@@ -130,7 +140,7 @@ def _noise(results: dict[str, Any]) -> str:
     rounds = results["rounds"]
     differences = ", ".join(f"{name} {x:.2%}" for name, x in results["logits_difference"].items())
     lines = [f"Logits against ours, rms difference: {differences}."] if differences else []
-    if rounds["undisturbed"] < 3:
+    if rounds["undisturbed"] < min(3, rounds["run"]):
         lines.append(
             "WARNING: the machine was busy in nearly every round; the figures above are not to be trusted."
         )

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_ROUNDING_S = 3 * _TICK_S
+"""What the rounding of several clocks to ticks can amount to: all there is to see in a very short call."""
 
 
 class WorkerError(RuntimeError):
@@ -81,9 +83,9 @@ class Worker:
         return answer["result"]
 
     def cpu_s(self) -> float:
-        """CPU seconds that the process has used so far."""
+        """CPU seconds that the process has used so far, ended children included."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) * _TICK_S
+        return sum(map(int, fields[11:15])) * _TICK_S
 
     def settle(self) -> None:
         """Waits until the process sleeps: thread pools spin for a while after their last task."""
@@ -120,7 +122,7 @@ def call_watched(worker: Worker, others: list[Worker], method: str, **arguments:
     wall = time.perf_counter() - started
     worker.settle()
     own, idle = worker.cpu_s() - own, sum(w.cpu_s() for w in others) - idle
-    foreign = _machine_cpu_s() - machine - own - idle
+    foreign = _machine_cpu_s() - machine - own - idle - _ROUNDING_S
     return result, Usage(wall, idle, max(0.0, foreign) / max(own, wall, _TICK_S))
 
 

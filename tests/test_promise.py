@@ -17,6 +17,7 @@ core = pytest.importorskip("torchless._core")
 
 REAL = ["stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-BF16.gguf", "stories260K-Q8_0.gguf"]
 SYNTHETIC = ["Q4_K_M", "Q5_K_M", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16", "F32"]
+SYNTHETIC += ["IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K_M"]
 
 
 def check(model: Path, level: str, kv: str, length: int = 150) -> str:
@@ -34,13 +35,13 @@ def check(model: Path, level: str, kv: str, length: int = 150) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512"])
 @pytest.mark.parametrize("name", REAL)
 def test_real_model_gives_the_same_bits(name: str, level: str, shared_data: Callable[[str], Path]) -> None:
     check(shared_data(f"stories260K/{name}"), level, "f16")
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512"])
 @pytest.mark.parametrize("recipe", SYNTHETIC)
 def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"

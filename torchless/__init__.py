@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torchless.conversion.convert import convert
     from torchless.errors import (
         ContextLengthError,
         FormatError,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torchless.quality.comparison import compare
     from torchless.quality.perplexity import perplexity
     from torchless.quality.verification import verify
+    from torchless.quantization.importance_run import imatrix
+    from torchless.quantization.quantize import quantize
     from torchless.results import Chunk, Completion, Timings, Usage
     from torchless.sampling.parameters import SamplingParams
 
@@ -30,6 +33,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "LLM": "torchless.llm",
     "load": "torchless.llm",
+    "convert": "torchless.conversion.convert",
     "compare": "torchless.quality.comparison",
     "perplexity": "torchless.quality.perplexity",
     "verify": "torchless.quality.verification",
@@ -38,6 +42,8 @@ _EXPORTS = {
     "Timings": "torchless.results",
     "Usage": "torchless.results",
     "SamplingParams": "torchless.sampling.parameters",
+    "imatrix": "torchless.quantization.importance_run",
+    "quantize": "torchless.quantization.quantize",
     "ContextLengthError": "torchless.errors",
     "FormatError": "torchless.errors",
     "InvalidRequestError": "torchless.errors",
@@ -67,8 +73,11 @@ __all__ = [
     "Usage",
     "__version__",
     "compare",
+    "convert",
+    "imatrix",
     "load",
     "perplexity",
+    "quantize",
     "verify",
 ]
 

@@ -12,7 +12,7 @@ PAGE_TOKENS: int = 32
 
 def isa() -> str:
     """
-    Name of the instruction-set level in use: 'scalar', 'avx2' or 'avx512'.
+    Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni' or 'avx512'.
 
     TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.
     """
@@ -23,6 +23,12 @@ def isa_levels() -> list[str]:
 def measure_read_bandwidth(num_threads: int, num_bytes: int) -> float:
     """
     Bytes per second that num_threads read from num_bytes of memory, best of several passes.
+    """
+
+def measure_dot_peak(kind: str, num_threads: int) -> float:
+    """
+    Operations per second of num_threads that multiply and add 'int8', 'bf16' or 'f32' in registers, two per
+    multiply-add, best of several passes.
     """
 
 def allocation_count() -> int:
@@ -94,10 +100,17 @@ class Executor:
         self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
     ) -> int: ...
     def embed(self, table: int, out: int, scale: float) -> None: ...
-    def convert(self, x: int, out: int) -> None: ...
-    def rms_norm(self, x: int, weight: int, eps: float, out: int) -> None: ...
+    def convert(self, x: int, out: int, shared: bool) -> None:
+        """shared: with few rows, the products that read `out` do this themselves"""
+
+    def rms_norm(self, x: int, weight: int, eps: float, out: int, shared: bool) -> None:
+        """shared: as for convert"""
+
     def matmul(self, x: int, parts: Sequence[tuple[int, int, int, bool]]) -> None:
         """parts: (matrix, bias vector or -1, out buffer, accumulate)"""
+
+    def head(self, x: int, part: tuple[int, int, int, bool]) -> None:
+        """The product that makes the logits; part as for matmul."""
 
     def rope_kv(self, parts: Sequence[tuple[int, int, int, int]], k: int, v: int, layer: int) -> None:
         """parts: (buffer, num_heads, head_dim, rope)"""
@@ -113,9 +126,10 @@ class Executor:
         softcap: float,
         slopes: Sequence[float],
         sinks: int,
+        rope_kv: bool,
     ) -> None:
         """
-        window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1
+        window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the work of the rope_kv stage before it where it can
         """
 
     def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
@@ -126,7 +140,9 @@ class Executor:
 
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...
-    def finish(self, arena_bytes: int, logits: int, vocab_size: int) -> None: ...
+    def finish(self, arena_bytes: int, logits: int, vocab_size: int, merge_inputs: bool) -> None:
+        """merge_inputs: stages that read the batch alone share one barrier"""
+
     def step(
         self,
         token_ids: Annotated[
@@ -147,8 +163,28 @@ class Executor:
         output_rows: Annotated[
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
+        num_best: int = 0,
     ) -> None:
-        """Runs one step with the GIL released; the logits are then in `logits`."""
+        """
+        Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of each row in `best_ids` and `best_logits`.
+        """
+
+    def max_best(self, num_outputs: int) -> int:
+        """Most that num_best may be for a step with that many outputs; 0 = none."""
+
+    @property
+    def num_barriers(self) -> int:
+        """Meetings of all threads in the last step."""
+
+    def time_stages(self, on: bool) -> None:
+        """
+        Measures, while on, how long every stage takes. Turning it on starts from zero.
+        """
+
+    def stage_ns(self) -> list[int]:
+        """
+        Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the others as they were added. Empty while stages are not timed.
+        """
 
     def release_pages(
         self,
@@ -161,8 +197,37 @@ class Executor:
         """
 
     @property
+    def best_ids(self) -> Annotated[NDArray[numpy.int32], dict(shape=(None, None), writable=False)]:
+        """int32 (rows, best): ids of the largest logits of each row, best first."""
+
+    @property
+    def best_logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None), writable=False)]:
+        """float32 (rows, best): the logits of best_ids."""
+
+    @property
     def weight_bytes(self) -> int: ...
     @property
     def scratch_bytes(self) -> int: ...
     @property
     def page_bytes(self) -> int: ...
+
+def quantise_rows(
+    rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order="C", device="cpu", writable=False)],
+    type: str,
+    gguf_type: int,
+    importance: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ]
+    | None = None,
+    num_threads: int = 1,
+    level: str = "",
+) -> Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order="C")]:
+    """
+    Rows of F32, F16 or BF16 bytes (rows, row bytes) -> blocks of a GGUF type (rows, blocks' bytes).
+
+    importance holds a weight per column. Raises ValueError for a type without quantiser, rows that are not
+    whole blocks, and weights that are not finite.
+    """
+
+def has_quantiser(gguf_type: int) -> bool:
+    """Whether quantise_rows can write this GGUF type."""

@@ -10,7 +10,7 @@ from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import FormatError, UnsupportedError
 from torchless.plan import Activation, Plan, RopeSpec, Value
 
-__all__ = ["attention", "gated_mlp", "read_rope", "rope_spec"]
+__all__ = ["attention", "gated_mlp", "llama3_frequencies", "read_rope", "rope_spec"]
 
 
 def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value:
@@ -92,7 +92,7 @@ def read_rope(
             rotated,
             theta,
             layout,
-            _llama3(rotated, theta, factor, low_factor, high_factor, original),
+            llama3_frequencies(rotated, theta, factor, low_factor, high_factor, original),
             frequency_factors,
         )
     if kind == "yarn":
@@ -146,7 +146,7 @@ def _yarn(rotated: int, theta: float, factor: float, fast: float, slow: float, o
     return frequencies
 
 
-def _llama3(
+def llama3_frequencies(
     rotated: int, theta: float, factor: float, low_factor: float, high_factor: float, original: int
 ) -> list[float]:
     """Llama 3.1's rule: by wavelength against the original context, with a linear ramp between."""

@@ -40,6 +40,7 @@ def load(
     kv: KvType = "f16",
     backend: str = "cpu",
     batch_tokens: int = 512,
+    quant: str | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
     **aliases: Any,
@@ -56,6 +57,8 @@ def load(
             q4_0 a bit more than a quarter; keys in q4_0 may cost much quality, values hardly any.
         backend: a folder of `torchless/backends`: "cpu", or "reference" (float64, slow, exact).
         batch_tokens: most tokens computed in one step; prompts are cut into chunks of this size.
+        quant: a recipe such as ``"Q4_K_M"``: quantises a model in F32, F16 or BF16 while it is loaded, to what
+            `torchless.quantize` would write.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
@@ -70,7 +73,14 @@ def load(
         with torchless.load() as model:
             print(model.generate("Once upon a time", max_tokens=40, seed=1).text)
     """
-    named = {"ctx": ctx, "threads": threads, "kv": kv, "backend": backend, "batch_tokens": batch_tokens}
+    named = {
+        "ctx": ctx,
+        "threads": threads,
+        "kv": kv,
+        "backend": backend,
+        "batch_tokens": batch_tokens,
+        "quant": quant,
+    }
     settings = load_settings(model, named, aliases, chat_template)
     return LLM(load_model(settings, progress))
 

@@ -16,6 +16,7 @@ from torchless import backends
 from torchless.backends.base import Backend, Executor, KvType, Progress
 from torchless.errors import InvalidRequestError, ModelNotFoundError
 from torchless.fitting import fit
+from torchless.hub import local_path, parse_name
 from torchless.keywords import resolve_keywords
 from torchless.kv_types import kv_type_name, split_kv_type
 from torchless.models import ModelConfig, record_plan
@@ -60,15 +61,16 @@ _ALIASES = {
 
 @dataclass(frozen=True, slots=True)
 class LoadSettings:
-    """Checked arguments of `load`. None stands for "auto"."""
+    """Checked arguments of `load`. None stands for "auto". `model` may be a name, which `load_model` looks up."""
 
-    model: Path
+    model: str | Path
     ctx: int | None
     threads: int | None
     kv: KvType
     backend: str
     batch_tokens: int
     chat_template: str | None
+    quant: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,16 @@ def load_settings(
         backend=values["backend"],
         batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
         chat_template=chat_template,
+        quant=_recipe_name(values.get("quant")),
     )
 
 
 def load_model(settings: LoadSettings, progress: Progress | None = None) -> LoadedModel:
     """Opens, checks and compiles a model. An error or an interrupt on the way frees what was taken."""
-    source = open_source(settings.model)
+    source = open_source(local_path(settings.model, progress))
     try:
+        if settings.quant is not None:
+            source = _quantized(source, settings)
         plan, config = record_plan(source)
         tokenizer = tokenizer_of(source)
         defaults = SamplingParams.from_metadata(source.metadata)
@@ -202,7 +207,9 @@ def backend_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(backends.__path__) if module.ispkg)
 
 
-def _model_path(model: str | os.PathLike[str] | None) -> Path:
+def _model_path(model: str | os.PathLike[str] | None) -> str | Path:
+    if isinstance(model, str) and parse_name(model) is not None:
+        return model
     if model is not None:
         try:
             return Path(model)
@@ -214,6 +221,26 @@ def _model_path(model: str | os.PathLike[str] | None) -> Path:
             f"name a GGUF file or a Hugging Face folder, or install torchless again"
         )
     return BUILT_IN_MODEL
+
+
+def _recipe_name(quant: Any) -> str | None:
+    """The name of a recipe, checked."""
+    if quant is None:
+        return None
+    from torchless.quantization.recipes import find_recipe
+
+    if not isinstance(quant, str):
+        raise InvalidRequestError(f"quant must be the name of a recipe such as 'Q4_K_M', got {quant!r}")
+    return find_recipe(quant).name
+
+
+def _quantized(source: WeightSource, settings: LoadSettings) -> WeightSource:
+    """The model with its weights quantised by `settings.quant` as they are read."""
+    from torchless.quantization.at_load import QuantizedSource
+    from torchless.quantization.recipes import find_recipe
+
+    assert settings.quant is not None
+    return QuantizedSource(source, find_recipe(settings.quant), settings.threads or usable_cores())
 
 
 def _useful_threads(source: WeightSource) -> int:

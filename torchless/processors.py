@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchless.memory import control_group_folders
 
-__all__ = ["usable_cores"]
+__all__ = ["cpu_quota", "physical_cores", "usable_cores"]
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -19,12 +19,16 @@ def usable_cores(root: Path = Path("/")) -> int:
     Args:
         root: where ``/proc`` and ``/sys`` are looked for.
     """
+    num_cores, quota = physical_cores(root), cpu_quota(root)
+    return max(1, num_cores if quota is None else min(num_cores, int(quota)))
+
+
+def physical_cores(root: Path = Path("/")) -> int:
+    """Cores among the processors of the affinity mask; hardware threads of one core count once."""
     allowed = (
         sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
-    cores = {_core(root, cpu) for cpu in allowed}
-    quota = _quota(root)
-    return max(1, len(cores) if quota is None else min(len(cores), int(quota)))
+    return len({_core(root, cpu) for cpu in allowed})
 
 
 def _core(root: Path, cpu: int) -> str:
@@ -35,7 +39,7 @@ def _core(root: Path, cpu: int) -> str:
         return str(cpu)
 
 
-def _quota(root: Path) -> float | None:
+def cpu_quota(root: Path = Path("/")) -> float | None:
     """The least CPU quota of the control group and its parents, in processors; None without one."""
     found = []
     for folder in control_group_folders("cpu", root):

@@ -10,14 +10,17 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+_GGML_TYPES = {"f16": 1, "bf16": 30}  # ggml's numbers; the Python module does not name all of them
+
 
 class Engine:
-    """One loaded model and one context: f16 cache, flash attention, memory-mapped file.
+    """One loaded model and one context: flash attention, memory-mapped file.
 
     Args:
-        settings: ``model`` (path), ``threads``, ``context`` (tokens), ``batch`` (most tokens per step) and
-            ``repack``: True is llama.cpp's default (weights copied into the layouts of its fast kernels,
-            AMX included), False its ``--repack 0`` (kernels read the file's own layout).
+        settings: ``model`` (path), ``threads``, ``context`` (tokens), ``batch`` (most tokens per step), ``kv``
+            (number format of the cache: f16 or bf16) and ``repack``: True is llama.cpp's default (weights copied into
+            the layouts of its fast kernels, AMX included), False its ``--repack 0`` (kernels read the file's own
+            layout).
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -111,6 +114,6 @@ def _context_params(settings: dict[str, Any]) -> Any:
     params.n_batch = params.n_ubatch = settings["batch"]
     params.n_threads = params.n_threads_batch = settings["threads"]
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
-    params.type_k = params.type_v = llama_cpp.GGML_TYPE_F16
+    params.type_k = params.type_v = _GGML_TYPES[settings["kv"]]
     params.no_perf = True
     return params

@@ -17,7 +17,8 @@ class Engine:
     """One loaded model.
 
     Args:
-        settings: ``model`` (path), ``threads``, ``context`` (tokens), ``batch`` (most tokens per step).
+        settings: ``model`` (path), ``threads``, ``context`` (tokens), ``batch`` (most tokens per step),
+            ``kv`` (number format of the cache).
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -26,8 +27,9 @@ class Engine:
             "ctx": settings["context"],
             "threads": settings["threads"],
             "batch_tokens": settings["batch"],
+            "kv": settings["kv"],
         }
-        defaults = {"kv": "f16", "backend": "cpu"}
+        defaults = {"backend": "cpu"}
         loaded = load_model(load_settings(settings["model"], {**arguments, **defaults}, {}, None))
         self._llm = LLM(loaded)
         self._load_s = time.perf_counter() - started

@@ -82,7 +82,8 @@ struct PyExecutor {
 
     explicit PyExecutor(const tl::ExecutorSizes& sizes) : core(sizes) {}
 
-    void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows) {
+    void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
+              int num_best) {
         if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
             throw std::invalid_argument("malformed batch: array lengths do not fit together");
         }
@@ -92,7 +93,7 @@ struct PyExecutor {
         bool completed;
         {
             nb::gil_scoped_release release;
-            completed = core.step(batch, poll_signals);
+            completed = core.step(batch, num_best, poll_signals);
         }
         if (!completed) throw nb::python_error();
     }
@@ -101,6 +102,13 @@ struct PyExecutor {
         for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
     }
 };
+
+template <class T>
+nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
+    const size_t shape[2] = {tl::kMaxBestRows, tl::kMaxBest};
+    const int64_t strides[2] = {int64_t(tl::BestLists::row_stride()), 1};
+    return {first, 2, shape, owner, strides};
+}
 
 }  // namespace
 
@@ -137,9 +145,11 @@ void bind_executor(nb::module_& m) {
             }
             for (const auto& [type, columns] : matrices) {
                 const tl::FormatKernels* format = tl::find_format(kernels, type);
-                if (format) bytes = std::max(bytes, format->matmul_scratch_bytes(columns));
+                if (!format) continue;
+                const size_t rows = tl::shared_row_bytes({format->activations, columns});
+                bytes = std::max(bytes, rows + format->matmul_scratch_bytes(columns));
             }
-            return tl::align_up(bytes + tl::gated_matmul_scratch_bytes(), 4096);
+            return tl::align_up(bytes + std::max(tl::gated_matmul_scratch_bytes(), tl::head_scratch_bytes()), 4096);
         },
         "matrices"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a,
         "Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = "
@@ -236,14 +246,17 @@ void bind_executor(nb::module_& m) {
             },
             "table"_a, "out"_a, "scale"_a)
         .def(
-            "convert", [](PyExecutor& self, int x, int out) { self.core.add_stage(tl::make_convert(x, out)); }, "x"_a,
-            "out"_a)
+            "convert",
+            [](PyExecutor& self, int x, int out, bool shared) {
+                self.core.add_row_stage(tl::make_convert(x, out), out, shared);
+            },
+            "x"_a, "out"_a, "shared"_a, "shared: with few rows, the products that read `out` do this themselves")
         .def(
             "rms_norm",
-            [](PyExecutor& self, int x, int weight, float eps, int out) {
-                self.core.add_stage(tl::make_rms_norm(x, weight, eps, out));
+            [](PyExecutor& self, int x, int weight, float eps, int out, bool shared) {
+                self.core.add_row_stage(tl::make_rms_norm(x, weight, eps, out), out, shared);
             },
-            "x"_a, "weight"_a, "eps"_a, "out"_a)
+            "x"_a, "weight"_a, "eps"_a, "out"_a, "shared"_a, "shared: as for convert")
         .def(
             "matmul",
             [](PyExecutor& self, int x, const std::vector<std::tuple<int, int, int, bool>>& parts) {
@@ -254,6 +267,13 @@ void bind_executor(nb::module_& m) {
                 self.core.add_stage(tl::make_matmul(x, std::move(matmuls)));
             },
             "x"_a, "parts"_a, "parts: (matrix, bias vector or -1, out buffer, accumulate)")
+        .def(
+            "head",
+            [](PyExecutor& self, int x, std::tuple<int, int, int, bool> part) {
+                const auto [matrix, bias, out, accumulate] = part;
+                self.core.add_head(x, {matrix, bias, out, accumulate});
+            },
+            "x"_a, "part"_a, "The product that makes the logits; part as for matmul.")
         .def(
             "rope_kv",
             [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int>>& parts, int k, int v, int layer) {
@@ -267,18 +287,20 @@ void bind_executor(nb::module_& m) {
         .def(
             "attention",
             [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window, float softcap,
-               std::vector<float> slopes, int sinks) {
+               std::vector<float> slopes, int sinks, bool rope_kv) {
                 if (!slopes.empty() && slopes.size() != size_t(num_heads)) {
                     throw std::invalid_argument("attention needs one slope for each query head");
                 }
                 if (sinks >= 0 && self.core.weights().vector(sinks).size() != size_t(num_heads)) {
                     throw std::invalid_argument("attention needs one sink for each query head");
                 }
-                self.core.add_stage(
-                    tl::make_attention(q, out, layer, {num_heads, scale, window, softcap, std::move(slopes), sinks}));
+                self.core.add_attention(q, out, layer, {num_heads, scale, window, softcap, std::move(slopes), sinks},
+                                        rope_kv);
             },
             "q"_a, "out"_a, "layer"_a, "num_heads"_a, "scale"_a, "window"_a, "softcap"_a, "slopes"_a, "sinks"_a,
-            "window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1")
+            "rope_kv"_a,
+            "window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the "
+            "work of the rope_kv stage before it where it can")
         .def(
             "glu",
             [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {
@@ -302,12 +324,28 @@ void bind_executor(nb::module_& m) {
             "out"_a)
         .def(
             "finish",
-            [](PyExecutor& self, size_t arena_bytes, int logits, int vocab_size) {
-                self.core.finish(arena_bytes, logits, vocab_size);
+            [](PyExecutor& self, size_t arena_bytes, int logits, int vocab_size, bool merge_inputs) {
+                self.core.finish(arena_bytes, logits, vocab_size, merge_inputs);
             },
-            "arena_bytes"_a, "logits"_a, "vocab_size"_a)
+            "arena_bytes"_a, "logits"_a, "vocab_size"_a, "merge_inputs"_a,
+            "merge_inputs: stages that read the batch alone share one barrier")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
-             "output_rows"_a, "Runs one step with the GIL released; the logits are then in `logits`.")
+             "output_rows"_a, "num_best"_a = 0,
+             "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "
+             "each row in `best_ids` and `best_logits`.")
+        .def(
+            "max_best", [](PyExecutor& self, int num_outputs) { return self.core.max_best(num_outputs); },
+            "num_outputs"_a, "Most that num_best may be for a step with that many outputs; 0 = none.")
+        .def_prop_ro(
+            "num_barriers", [](PyExecutor& self) { return self.core.num_barriers(); },
+            "Meetings of all threads in the last step.")
+        .def(
+            "time_stages", [](PyExecutor& self, bool on) { self.core.time_stages(on); }, "on"_a,
+            "Measures, while on, how long every stage takes. Turning it on starts from zero.")
+        .def(
+            "stage_ns", [](PyExecutor& self) { return self.core.stage_ns(); },
+            "Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the "
+            "others as they were added. Empty while stages are not timed.")
         .def("release_pages", &PyExecutor::release_pages, "pages"_a)
         .def_prop_ro(
             "logits",
@@ -318,6 +356,18 @@ void bind_executor(nb::module_& m) {
                 return nb::ndarray<nb::numpy, float, nb::ndim<2>>(core.logits(), 2, shape, self, strides);
             },
             "float32 (max_outputs, vocab): a view of the buffer that steps overwrite.")
+        .def_prop_ro(
+            "best_ids",
+            [](nb::handle_t<PyExecutor> self) {
+                return best_view<const int32_t>(self, nb::cast<PyExecutor&>(self).core.best().ids(0));
+            },
+            "int32 (rows, best): ids of the largest logits of each row, best first.")
+        .def_prop_ro(
+            "best_logits",
+            [](nb::handle_t<PyExecutor> self) {
+                return best_view<const float>(self, nb::cast<PyExecutor&>(self).core.best().values(0));
+            },
+            "float32 (rows, best): the logits of best_ids.")
         .def_prop_ro("weight_bytes", [](PyExecutor& self) { return self.core.weights().num_bytes(); })
         .def_prop_ro("scratch_bytes", [](PyExecutor& self) { return self.core.scratch_bytes(); })
         .def_prop_ro("page_bytes", [](PyExecutor& self) { return self.core.page_bytes(); });

@@ -218,7 +218,7 @@ void kv_write(const std::string& level, const Floats2& k, const Floats2& v, cons
     const KvLayout layout = kv_layout_of(k_type, v_type, k.shape(0), k.shape(1));
     require(page.shape(0) == layout.page_bytes(),
             "a page has " + std::to_string(layout.page_bytes()) + " bytes, not " + std::to_string(page.shape(0)));
-    level_named(level).kv_write(k.data(), v.data(), layout, slot, page.data());
+    level_named(level).kv_write(k.data(), v.data(), layout, slot, 0, layout.num_kv_heads, page.data());
 }
 
 // Where it is not null, one number for each query head.

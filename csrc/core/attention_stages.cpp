@@ -10,7 +10,7 @@ namespace {
 // Rows per chunk: few enough to spread, many enough to be worth a claim.
 constexpr int kRowChunk = 4;
 
-class RopeKv final : public Stage {
+class RopeKv final : public RopeKvStage {
  public:
     RopeKv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v, int layer)
         : parts_(std::move(parts)), k_(k), v_(v), layer_(layer) {
@@ -21,24 +21,29 @@ class RopeKv final : public Stage {
     }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
-            for (int i = begin; i < end; i++) {
-                for (size_t p = 0; p < parts_.size(); p++) {
-                    const RopeTable& table = tables_[p];
-                    m.kernels.rope_row(m.floats(parts_[p].buffer, i), parts_[p].num_heads, parts_[p].head_dim,
-                                       table.layout, int(table.inv_freq.size()), m.floats(table.cos_buffer, i),
-                                       m.floats(table.sin_buffer, i));
-                }
-                write(m, step, i);
-            }
+            for (int i = begin; i < end; i++) work(m, step, i, 0, m.pages->layout().num_kv_heads);
         }
+    }
+    void rotate_and_store(const Machine& m, const Step& step, int row, int kv_head) const override {
+        work(m, step, row, kv_head, kv_head + 1);
     }
 
  private:
-    void write(const Machine& m, const Step& step, int row) const {
+    // Key/value heads [begin, end) of a row and the query heads that go with them.
+    void work(const Machine& m, const Step& step, int row, int begin, int end) const {
+        for (size_t p = 0; p < parts_.size(); p++) {
+            const RopeTable& table = tables_[p];
+            const int group = parts_[p].num_heads / m.pages->layout().num_kv_heads;
+            float* first = m.floats(parts_[p].buffer, row) + size_t(begin) * group * parts_[p].head_dim;
+            m.kernels.rope_row(first, (end - begin) * group, parts_[p].head_dim, table.layout,
+                               int(table.inv_freq.size()), m.floats(table.cos_buffer, row),
+                               m.floats(table.sin_buffer, row));
+        }
         const int32_t* table = step.page_ids + step.page_starts[step.row_runs[row]];
         const int position = step.positions[row];
         uint8_t* page = m.pages->layer(layer_) + size_t(table[position / kPageTokens]) * m.pages->page_bytes();
-        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(), position % kPageTokens, page);
+        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(), position % kPageTokens, begin, end,
+                           page);
     }
 
     std::vector<RopePart> parts_;
@@ -50,8 +55,8 @@ class RopeKv final : public Stage {
 // positions); the thread that ends the last range of a block and head folds them. Both ways give the same bits.
 class Attention final : public Stage {
  public:
-    Attention(int q, int out, int layer, AttentionShape shape)
-        : q_(q), out_(out), layer_(layer), shape_(std::move(shape)) {}
+    Attention(int q, int out, int layer, AttentionShape shape, RopeKvStage* rope_kv)
+        : q_(q), out_(out), layer_(layer), shape_(std::move(shape)), rope_kv_(rope_kv) {}
 
     void prepare(const Machine& m, const Step& step) override {
         const int num_heads = m.pages->layout().num_kv_heads, most_blocks = kSplitBlocks * m.pool.size();
@@ -59,6 +64,9 @@ class Attention final : public Stage {
         is_split_ = step.num_row_blocks <= most_blocks && split(m, step);
         if (is_split_) num_items = blocks_[step.num_row_blocks].first_item;
         work_.reset(num_items, 1, m.pool.size());
+        // An item that is all there is of its sequence and head needs no other's keys of this step.
+        does_rope_kv_ = rope_kv_ && !is_split_ && step.num_row_blocks == step.num_runs;
+        if (rope_kv_) rope_kv_->leave(does_rope_kv_);
     }
 
     void run(const Machine& m, const Step& step, int thread) override {
@@ -69,6 +77,12 @@ class Attention final : public Stage {
                 } else {
                     const int num_heads = m.pages->layout().num_kv_heads;
                     const int block = i / num_heads;
+                    if (does_rope_kv_) {
+                        const Step::RowBlock& rows = step.row_blocks[block];
+                        for (int row = rows.begin; row < rows.end; row++) {
+                            rope_kv_->rotate_and_store(m, step, row, i % num_heads);
+                        }
+                    }
                     m.kernels.attention(arguments(m, step, thread, block, i % num_heads));
                 }
             }
@@ -180,19 +194,20 @@ class Attention final : public Stage {
 
     int q_, out_, layer_;
     AttentionShape shape_;
-    bool is_split_ = false;
+    RopeKvStage* rope_kv_;
+    bool is_split_ = false, does_rope_kv_ = false;
     std::vector<SplitBlock> blocks_;
     std::unique_ptr<std::atomic<int>[]> pending_;  // ranges left, by block and head
 };
 
 }  // namespace
 
-std::unique_ptr<Stage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v,
-                                    int layer) {
+std::unique_ptr<RopeKvStage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k,
+                                          int v, int layer) {
     return std::make_unique<RopeKv>(std::move(parts), ropes, k, v, layer);
 }
-std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape) {
-    return std::make_unique<Attention>(q, out, layer, std::move(shape));
+std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape, RopeKvStage* rope_kv) {
+    return std::make_unique<Attention>(q, out, layer, std::move(shape), rope_kv);
 }
 
 // Enough for a few rows of a sequence that fills the cache. A batch that needs more is not split: it has work for all.

@@ -51,9 +51,32 @@ int Executor::add_rope(RopeTable table) {
     return int(ropes_.size()) - 1;
 }
 
-void Executor::finish(size_t arena_bytes, int logits, int vocab_size) {
+void Executor::add_row_stage(std::unique_ptr<RowStage> stage, int out, bool is_shared) {
+    if (is_shared) {
+        stage->set_shared();
+        buffers_.at(out).maker = stage.get();
+    }
+    stages_.push_back(std::move(stage));
+}
+
+void Executor::add_attention(int q, int out, int layer, AttentionShape shape, bool does_rope_kv) {
+    RopeKvStage* rope_kv = nullptr;
+    if (does_rope_kv) rope_kv = stages_.empty() ? nullptr : dynamic_cast<RopeKvStage*>(stages_.back().get());
+    if (does_rope_kv && !rope_kv) throw std::invalid_argument("the stage before this attention is no rope_kv");
+    stages_.push_back(make_attention(q, out, layer, std::move(shape), rope_kv));
+}
+
+void Executor::add_head(int x, const MatmulPart& part) {
+    if (best_.is_usable()) throw std::invalid_argument("a second head");
+    best_ = BestLists(pool_.size());
+    stages_.push_back(make_head(x, part));
+}
+
+void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs) {
     logits_ = logits;
     vocab_size_ = vocab_size;
+    merge_inputs_ = merge_inputs;
+    active_.resize(stages_.size());
     for (const Buffer& buffer : buffers_) {
         const size_t rows = buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens;
         if (buffer.offset + rows * buffer.row_bytes > arena_bytes)
@@ -61,7 +84,7 @@ void Executor::finish(size_t arena_bytes, int logits, int vocab_size) {
     }
     arena_ = MappedBuffer(arena_bytes, PageSize::kSmall);
     machine_.reset(
-        new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, nullptr, 0, buffers_});
+        new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, nullptr, 0, &best_, buffers_});
     size_t scratch = kRowAlignment, shared = 0;
     for (const auto& stage : stages_) {
         scratch = std::max(scratch, stage->scratch_bytes(*machine_));
@@ -144,20 +167,42 @@ void Executor::accept(const BatchArrays& batch) {
     step_.new_pages = new_pages_.data();
 }
 
-bool Executor::step(const BatchArrays& batch, bool (*poll)()) {
+void Executor::choose_stages() {
+    num_active_ = num_barriers_ = 0;
+    for (size_t i = 0; i < stages_.size(); i++) {
+        if (stages_[i]->is_needed(*machine_, step_)) active_[num_active_++] = {stages_[i].get(), int(i), true};
+    }
+    for (int i = 0; i < num_active_; i++) {
+        Active& active = active_[i];
+        const bool is_last = i + 1 == num_active_;  // the pool's own meeting follows it
+        active.has_barrier = !is_last && !(merge_inputs_ && active.stage->reads_batch_only() &&
+                                           active_[i + 1].stage->reads_batch_only());
+        num_barriers_ += active.has_barrier || is_last;
+    }
+}
+
+bool Executor::step(const BatchArrays& batch, int num_best, bool (*poll)()) {
     accept(batch);
+    if (num_best < 0 || num_best > std::min(max_best(step_.num_outputs), vocab_size_)) {
+        bad_batch("the best " + std::to_string(num_best) + " logits of " + std::to_string(step_.num_outputs) + " rows");
+    }
+    step_.num_best = num_best;
     for (const auto& stage : stages_) stage->prepare(*machine_, step_);
+    choose_stages();
     poll_ = poll;
     aborted_ = false;
     pool_.run(run_stages, this);
+    if (num_best && !aborted_) best_.merge(step_.num_outputs);
     return !aborted_;
 }
 
 void Executor::run_stages(void* context, int thread) {
     Executor& self = *static_cast<Executor*>(context);
-    auto last_poll = std::chrono::steady_clock::now();
-    for (const auto& stage : self.stages_) {
-        stage->run(*self.machine_, self.step_, thread);
+    uint64_t* const stage_ns = thread == 0 && !self.stage_ns_.empty() ? self.stage_ns_.data() : nullptr;
+    auto last_poll = std::chrono::steady_clock::now(), stage_start = last_poll;
+    for (int i = 0; i < self.num_active_; i++) {
+        const Active& active = self.active_[i];
+        active.stage->run(*self.machine_, self.step_, thread);
         if (thread == 0 && self.poll_) {
             const auto now = std::chrono::steady_clock::now();
             if (now - last_poll > kPollInterval) {
@@ -165,10 +210,17 @@ void Executor::run_stages(void* context, int thread) {
                 if (!self.poll_()) self.aborted_ = true;
             }
         }
-        self.pool_.barrier();
-        if (self.aborted_) return;
+        if (active.has_barrier) self.pool_.barrier();
+        if (stage_ns) {
+            const auto now = std::chrono::steady_clock::now();
+            stage_ns[active.index] += uint64_t(std::chrono::nanoseconds(now - stage_start).count());
+            stage_start = now;
+        }
+        if (active.has_barrier && self.aborted_) return;
     }
 }
+
+void Executor::time_stages(bool on) { stage_ns_.assign(on ? stages_.size() : 0, 0); }
 
 void Executor::release_page(int page) {
     if (!pages_ || page < 0 || page >= pages_->num_pages()) throw std::invalid_argument("page id out of range");

@@ -42,13 +42,25 @@ class Executor {
     int add_rope(RopeTable table);
     const std::vector<RopeTable>& ropes() const { return ropes_; }
     void add_stage(std::unique_ptr<Stage> stage) { stages_.push_back(std::move(stage)); }
-    // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns.
-    void finish(size_t arena_bytes, int logits, int vocab_size);
+    // is_shared: with few rows, the products that read `out` make its rows themselves.
+    void add_row_stage(std::unique_ptr<RowStage> stage, int out, bool is_shared);
+    // Attention that rotates and stores for itself where it can, if `does_rope_kv`: the stage before it is its RopeKv.
+    void add_attention(int q, int out, int layer, AttentionShape shape, bool does_rope_kv);
+    void add_head(int x, const MatmulPart& part);
+    // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns. merge_inputs: stages
+    // that read the batch alone share one barrier.
+    void finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs);
 
     // -- running ------------------------------------------------------------------------------------
     // Runs one step. `poll` is called now and then on the calling thread; when it returns false the step is given
-    // up at the next stage and false is returned. Throws std::invalid_argument for a malformed batch.
-    bool step(const BatchArrays& batch, bool (*poll)());
+    // up at the next stage and false is returned. With num_best > 0 only the best of each row are found (best()), and
+    // logits() is not written. Throws std::invalid_argument for a malformed batch.
+    bool step(const BatchArrays& batch, int num_best, bool (*poll)());
+    const BestLists& best() const { return best_; }
+    // Most that num_best may be for this many output rows.
+    int max_best(int num_outputs) const { return best_.is_usable() && num_outputs <= kMaxBestRows ? kMaxBest : 0; }
+    // Barriers of the last step, the one that ended it included.
+    int num_barriers() const { return num_barriers_; }
 
     float* logits() const { return machine_->floats(logits_); }
     size_t logits_stride() const { return machine_->stride_floats(logits_); }
@@ -58,8 +70,14 @@ class Executor {
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
 
+    // Measures, while on, how long every stage takes from barrier to barrier. Turning it on starts from zero.
+    void time_stages(bool on);
+    // Nanoseconds by stage, in the order of execution; empty while off.
+    const std::vector<uint64_t>& stage_ns() const { return stage_ns_; }
+
  private:
     void accept(const BatchArrays& batch);  // checks the batch and fills step_
+    void choose_stages();                   // fills active_
     static void run_stages(void* context, int thread);
 
     ExecutorSizes sizes_;
@@ -70,6 +88,8 @@ class Executor {
     std::vector<Buffer> buffers_;
     std::vector<RopeTable> ropes_;
     std::vector<std::unique_ptr<Stage>> stages_;
+    bool merge_inputs_ = false;
+    BestLists best_;
     MappedBuffer arena_, thread_scratch_, shared_;
     std::unique_ptr<Machine> machine_;
     int logits_ = -1, vocab_size_ = 0;
@@ -80,8 +100,18 @@ class Executor {
     std::vector<Step::RowBlock> row_blocks_;
     std::vector<int32_t> new_pages_;
 
+    // The stages that this step runs. Written by choose_stages(); as long as stages_ from the start.
+    struct Active {
+        Stage* stage;
+        int index;  // in stages_
+        bool has_barrier;
+    };
+    std::vector<Active> active_;
+    int num_active_ = 0, num_barriers_ = 0;
+
     bool (*poll_)() = nullptr;
-    bool aborted_ = false;  // written by thread 0 before a barrier, read by all after it
+    std::vector<uint64_t> stage_ns_;  // written by thread 0 in a step; empty while stages are not timed
+    bool aborted_ = false;            // written by thread 0 before a barrier, read by all after it
 };
 
 }  // namespace tl

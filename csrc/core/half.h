@@ -59,4 +59,9 @@ TL_SHARED_INLINE uint16_t float_to_f16(float value) {
     return uint16_t(sign | (rounded >> 13));
 }
 
+// 2^(e - 128): half of an E8M0 scale. The two smallest are subnormal.
+TL_SHARED_INLINE float half_e8m0_to_float(uint8_t e) {
+    return float_from_bits(e < 2 ? 0x00200000u << e : uint32_t(e - 1) << 23);
+}
+
 }  // namespace tl

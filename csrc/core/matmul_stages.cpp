@@ -17,6 +17,7 @@ int tokens_per_block(size_t row_bytes, int num_tokens, int most) {
 class Matmul final : public Stage {
  public:
     Matmul(int x, std::vector<MatmulPart> parts) : x_(x), parts_(std::move(parts)) {}
+    bool is_needed(const Machine&, const Step&) const override { return num_tokens_ > 0; }
 
     void prepare(const Machine& m, const Step& step) override {
         num_tokens_ = m.num_rows(x_, step);
@@ -31,7 +32,8 @@ class Matmul final : public Stage {
         work_.reset(num_tiles_ * num_blocks, chunk, m.pool.size());
     }
 
-    void run(const Machine& m, const Step&, int thread) override {
+    void run(const Machine& m, const Step& step, int thread) override {
+        const uint8_t* x = input_rows(m, step, x_, m.thread_scratch(thread));
         for (int begin, end; work_.claim(thread, begin, end);) {
             while (begin < end) {
                 const int block = begin / num_tiles_;
@@ -40,7 +42,7 @@ class Matmul final : public Stage {
                     tile -= m.weights.matrix(parts_[part++].matrix).num_tiles();
                 }
                 const int count = std::min(end - begin, m.weights.matrix(parts_[part].matrix).num_tiles() - tile);
-                multiply(m, parts_[part], block * block_tokens_, tile, tile + count, thread);
+                multiply(m, parts_[part], x, block * block_tokens_, tile, tile + count, thread);
                 begin += count;
             }
         }
@@ -52,25 +54,27 @@ class Matmul final : public Stage {
             const PackedMatrix& matrix = m.weights.matrix(part.matrix);
             bytes = std::max(bytes, matrix.format->matmul_scratch_bytes(matrix.num_columns));
         }
-        return bytes;
+        return bytes + shared_row_bytes(m.buffers[x_].layout);
     }
 
  private:
-    void multiply(const Machine& m, const MatmulPart& part, int token, int tile_begin, int tile_end, int thread) const {
+    void multiply(const Machine& m, const MatmulPart& part, const uint8_t* x, int token, int tile_begin, int tile_end,
+                  int thread) const {
         const PackedMatrix& matrix = m.weights.matrix(part.matrix);
         MatmulArgs args{};
         args.weights = matrix.data;
         args.tile_bytes = matrix.tile_bytes;
         args.num_inputs = matrix.num_columns;
         args.num_rows = matrix.num_rows;
-        args.x = m.row(x_, token);
         args.x_stride = m.buffers[x_].row_bytes;
+        args.x = x + size_t(token) * args.x_stride;
         args.num_tokens = std::min(block_tokens_, num_tokens_ - token);
         args.out = m.floats(part.out, token);
         args.out_stride = m.stride_floats(part.out);
         args.bias = part.bias >= 0 ? m.weights.vector(part.bias).data() : nullptr;
         args.accumulate = part.accumulate;
-        matrix.format->matmul(args, tile_begin, tile_end, m.thread_scratch(thread));
+        matrix.format->matmul(args, tile_begin, tile_end,
+                              m.thread_scratch(thread) + shared_row_bytes(m.buffers[x_].layout));
     }
 
     int x_;
@@ -93,8 +97,9 @@ class Gated final : public Stage {
         work_.reset(num_groups_ * ((num_tokens_ + block_tokens_ - 1) / block_tokens_), 1, m.pool.size());
     }
 
-    void run(const Machine& m, const Step&, int thread) override {
-        uint8_t* scratch = m.thread_scratch(thread);
+    void run(const Machine& m, const Step& step, int thread) override {
+        const uint8_t* x = input_rows(m, step, p_.x, m.thread_scratch(thread));
+        uint8_t* scratch = m.thread_scratch(thread) + shared_row_bytes(m.buffers[p_.x].layout);
         float* gate = reinterpret_cast<float*>(scratch + matmul_bytes(m));
         float* up = gate + kGroupBytes / sizeof(float);
         uint8_t* row = reinterpret_cast<uint8_t*>(up) + kGroupBytes;
@@ -102,8 +107,9 @@ class Gated final : public Stage {
         for (int begin, end; work_.claim(thread, begin, end);) {
             const int group = begin % num_groups_, first = begin / num_groups_ * block_tokens_;
             const int count = std::min(block_tokens_, num_tokens_ - first);
-            multiply(m, p_.gate, p_.gate_bias, group, first, count, gate, scratch);
-            multiply(m, p_.up, p_.up_bias, group, first, count, up, scratch);
+            const uint8_t* rows = x + size_t(first) * m.buffers[p_.x].row_bytes;
+            multiply(m, p_.gate, p_.gate_bias, group, rows, count, gate, scratch);
+            multiply(m, p_.up, p_.up_bias, group, rows, count, up, scratch);
             for (int t = 0; t < count; t++) {
                 const size_t at = size_t(t) * kGroupColumns;
                 m.kernels.glu_rows(p_.activation, gate + at, up + at, kGroupColumns, 1, group_layout, row);
@@ -112,7 +118,9 @@ class Gated final : public Stage {
         }
     }
 
-    size_t scratch_bytes(const Machine& m) const override { return matmul_bytes(m) + gated_matmul_scratch_bytes(); }
+    size_t scratch_bytes(const Machine& m) const override {
+        return shared_row_bytes(m.buffers[p_.x].layout) + matmul_bytes(m) + gated_matmul_scratch_bytes();
+    }
 
  private:
     size_t matmul_bytes(const Machine& m) const {
@@ -122,7 +130,7 @@ class Gated final : public Stage {
                         kRowAlignment);
     }
 
-    void multiply(const Machine& m, int index, int bias, int group, int token, int num_tokens, float* out,
+    void multiply(const Machine& m, int index, int bias, int group, const uint8_t* x, int num_tokens, float* out,
                   uint8_t* scratch) const {
         const PackedMatrix& matrix = m.weights.matrix(index);
         constexpr int kTiles = kGroupColumns / kTileRows;
@@ -131,7 +139,7 @@ class Gated final : public Stage {
         args.tile_bytes = matrix.tile_bytes;
         args.num_inputs = matrix.num_columns;
         args.num_rows = matrix.num_rows;
-        args.x = m.row(p_.x, token);
+        args.x = x;
         args.x_stride = m.buffers[p_.x].row_bytes;
         args.num_tokens = num_tokens;
         args.out = out;
@@ -145,8 +153,64 @@ class Gated final : public Stage {
     int num_tokens_ = 0, num_groups_ = 0, block_tokens_ = 1;
 };
 
+// The product that makes the logits. When only the best of a row are wanted, a thread keeps its best of each row and the
+// logits pass through its scratch.
+class Head final : public Stage {
+ public:
+    Head(int x, const MatmulPart& part) : x_(x), part_(part), all_(x, {part}) {}
+
+    void prepare(const Machine& m, const Step& step) override {
+        num_rows_ = m.num_rows(x_, step);
+        if (!step.num_best) return all_.prepare(m, step);
+        const PackedMatrix& matrix = m.weights.matrix(part_.matrix);
+        work_.reset((matrix.num_tiles() + kTiles - 1) / kTiles, 1, m.pool.size());
+    }
+    bool is_needed(const Machine&, const Step&) const override { return num_rows_ > 0; }
+
+    void run(const Machine& m, const Step& step, int thread) override {
+        if (!step.num_best) return all_.run(m, step, thread);
+        m.best->clear(thread, num_rows_, step.num_best);
+        const PackedMatrix& matrix = m.weights.matrix(part_.matrix);
+        const ActLayout& layout = m.buffers[x_].layout;
+        float* logits = reinterpret_cast<float*>(m.thread_scratch(thread) + shared_row_bytes(layout));
+        MatmulArgs args{};
+        args.weights = matrix.data;
+        args.tile_bytes = matrix.tile_bytes;
+        args.num_inputs = matrix.num_columns;
+        args.num_rows = matrix.num_rows;
+        args.x = input_rows(m, step, x_, m.thread_scratch(thread));
+        args.x_stride = m.buffers[x_].row_bytes;
+        args.num_tokens = num_rows_;
+        args.out = logits;
+        args.out_stride = kColumns;
+        args.bias = part_.bias >= 0 ? m.weights.vector(part_.bias).data() : nullptr;
+        for (int begin, end; work_.claim(thread, begin, end);) {
+            args.out_row = begin * kColumns;
+            const int num_columns = std::min(kColumns, matrix.num_rows - args.out_row);
+            matrix.format->matmul(args, begin * kTiles, std::min((begin + 1) * kTiles, matrix.num_tiles()),
+                                  reinterpret_cast<uint8_t*>(logits) + kLogitBytes);
+            for (int row = 0; row < num_rows_; row++) {
+                m.best->offer(thread, row, args.out_row, logits + size_t(row) * kColumns, num_columns);
+            }
+        }
+    }
+
+    size_t scratch_bytes(const Machine& m) const override { return all_.scratch_bytes(m) + kLogitBytes; }
+
+    static constexpr int kTiles = 4, kColumns = kTiles * kTileRows;  // of a chunk
+    static constexpr size_t kLogitBytes = size_t(kMaxBestRows) * kColumns * sizeof(float);
+
+ private:
+    int x_;
+    MatmulPart part_;
+    Matmul all_;
+    int num_rows_ = 0;
+};
+
 }  // namespace
 
+std::unique_ptr<Stage> make_head(int x, const MatmulPart& part) { return std::make_unique<Head>(x, part); }
+size_t head_scratch_bytes() { return Head::kLogitBytes; }
 std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts) {
     return std::make_unique<Matmul>(x, std::move(parts));
 }

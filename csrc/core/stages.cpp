@@ -13,6 +13,8 @@ constexpr int kRowChunk = 4;
 class ClearPages final : public Stage {
  public:
     void prepare(const Machine& m, const Step& step) override { work_.reset(step.num_new_pages, 1, m.pool.size()); }
+    bool is_needed(const Machine&, const Step& step) const override { return step.num_new_pages > 0; }
+    bool reads_batch_only() const override { return true; }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
             std::memset(m.pages->layer(0) + size_t(step.new_pages[begin]) * m.pages->page_bytes(), 0,
@@ -24,6 +26,7 @@ class ClearPages final : public Stage {
 class Embed final : public Stage {
  public:
     Embed(int table, int out, float scale) : table_(table), out_(out), scale_(scale) {}
+    bool reads_batch_only() const override { return true; }
     void prepare(const Machine& m, const Step& step) override {
         work_.reset(step.num_tokens, kRowChunk, m.pool.size());
     }
@@ -49,6 +52,7 @@ class Embed final : public Stage {
 class MakeRopeTable final : public Stage {
  public:
     explicit MakeRopeTable(const RopeTable& table) : table_(table) {}
+    bool reads_batch_only() const override { return true; }
     void prepare(const Machine& m, const Step& step) override {
         work_.reset(step.num_tokens, kRowChunk, m.pool.size());
     }
@@ -69,38 +73,33 @@ class MakeRopeTable final : public Stage {
     RopeTable table_;
 };
 
-class Convert final : public Stage {
+class Convert final : public RowStage {
  public:
-    Convert(int x, int out) : x_(x), out_(out) {}
-    void prepare(const Machine& m, const Step& step) override {
-        work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size());
-    }
-    void run(const Machine& m, const Step&, int thread) override {
-        for (int begin, end; work_.claim(thread, begin, end);) {
-            m.kernels.convert_rows(m.floats(x_, begin), m.stride_floats(x_), end - begin, m.buffers[out_].layout,
-                                   m.row(out_, begin));
-        }
+    Convert(int x, int out) : RowStage(out), x_(x) {}
+    void make_rows(const Machine& m, const Step&, int begin, int end, uint8_t* out) const override {
+        m.kernels.convert_rows(m.floats(x_, begin), m.stride_floats(x_), end - begin, m.buffers[out_].layout, out);
     }
 
  private:
-    int x_, out_;
+    int x_;
 };
 
-class RmsNorm final : public Stage {
+class RmsNorm final : public RowStage {
  public:
-    RmsNorm(int x, int weight, float eps, int out) : x_(x), weight_(weight), out_(out), eps_(eps) {}
-    void prepare(const Machine& m, const Step& step) override {
-        work_.reset(m.num_rows(x_, step), kRowChunk, m.pool.size());
-    }
-    void run(const Machine& m, const Step&, int thread) override {
-        for (int begin, end; work_.claim(thread, begin, end);) {
-            m.kernels.rms_norm_rows(m.floats(x_, begin), m.stride_floats(x_), m.weights.vector(weight_).data(), eps_,
-                                    end - begin, m.buffers[out_].layout, m.row(out_, begin));
-        }
+    RmsNorm(int x, int weight, float eps, int out) : RowStage(out), x_(x), weight_(weight), eps_(eps) {}
+    void make_rows(const Machine& m, const Step& step, int begin, int end, uint8_t* out) const override {
+        if (m.buffers[x_].outputs == m.buffers[out_].outputs) return norm(m, begin, end - begin, out);
+        for (int i = begin; i < end; i++)
+            norm(m, step.output_rows[i], 1, out + (i - begin) * m.buffers[out_].row_bytes);
     }
 
  private:
-    int x_, weight_, out_;
+    void norm(const Machine& m, int row, int num_rows, uint8_t* out) const {
+        m.kernels.rms_norm_rows(m.floats(x_, row), m.stride_floats(x_), m.weights.vector(weight_).data(), eps_,
+                                num_rows, m.buffers[out_].layout, out);
+    }
+
+    int x_, weight_;
     float eps_;
 };
 
@@ -162,13 +161,20 @@ class Select final : public Stage {
 
 }  // namespace
 
+void RowStage::prepare(const Machine& m, const Step& step) {
+    work_.reset(m.num_rows(out_, step), kRowChunk, m.pool.size());
+}
+void RowStage::run(const Machine& m, const Step& step, int thread) {
+    for (int begin, end; work_.claim(thread, begin, end);) make_rows(m, step, begin, end, m.row(out_, begin));
+}
+
 std::unique_ptr<Stage> make_clear_pages() { return std::make_unique<ClearPages>(); }
 std::unique_ptr<Stage> make_embed(int table, int out, float scale) {
     return std::make_unique<Embed>(table, out, scale);
 }
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::make_unique<MakeRopeTable>(table); }
-std::unique_ptr<Stage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
-std::unique_ptr<Stage> make_rms_norm(int x, int weight, float eps, int out) {
+std::unique_ptr<RowStage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
+std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out) {
     return std::make_unique<RmsNorm>(x, weight, eps, out);
 }
 std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation) {

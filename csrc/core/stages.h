@@ -4,6 +4,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/best.h"
 #include "core/page_pool.h"
 #include "core/thread_pool.h"
 #include "core/weights.h"
@@ -11,12 +12,15 @@
 
 namespace tl {
 
+class RowStage;
+
 // A value of the plan in the step arena: rows of one number format.
 struct Buffer {
     size_t offset;  // in the arena
     bool outputs;   // one row per wanted output instead of one per token
     ActLayout layout;
     size_t row_bytes;
+    const RowStage* maker = nullptr;  // with few rows its readers call this instead (see RowStage)
 };
 
 // One step's batch, checked, with what all stages share. Written by Executor::step before the stages run.
@@ -42,6 +46,9 @@ struct Step {
     // Pages whose first token this step writes.
     const int32_t* new_pages = nullptr;
     int num_new_pages = 0;
+
+    // Largest logits wanted of each output row instead of all of them; 0 = all of them.
+    int num_best = 0;
 };
 
 // What stages may touch: owned by the executor.
@@ -55,6 +62,7 @@ struct Machine {
     size_t scratch_bytes;
     uint8_t* shared;  // of the stage that runs, for all its threads
     size_t shared_bytes;
+    BestLists* best;  // null without make_head
     std::vector<Buffer> buffers;
 
     uint8_t* row(int buffer, int row) const {
@@ -71,8 +79,12 @@ struct Machine {
 class Stage {
  public:
     virtual ~Stage() = default;
-    // Called on one thread before a step: sets up `work_`.
+    // Called on one thread before a step, in the order of execution: sets up `work_`.
     virtual void prepare(const Machine& machine, const Step& step) = 0;
+    // Whether this step runs it; asked once all stages are prepared. A stage whose work its readers do is left out.
+    virtual bool is_needed(const Machine&, const Step&) const { return true; }
+    // Whether it reads nothing but the batch and the weights: such neighbours need no barrier between them.
+    virtual bool reads_batch_only() const { return false; }
     // Called on every thread. Must not allocate or throw.
     virtual void run(const Machine& machine, const Step& step, int thread) = 0;
     // Scratch memory that one thread needs.
@@ -83,6 +95,40 @@ class Stage {
  protected:
     WorkRanges work_;
 };
+
+// Makes rows of one number format out of rows of floats, each by itself. With few rows a stage of its own would cost
+// more in its barrier than in its work: when it may be shared (`set_shared`), every thread of the product that reads the
+// rows makes them again, in its own scratch.
+inline constexpr int kSharedRows = 4;
+
+class RowStage : public Stage {
+ public:
+    explicit RowStage(int out) : out_(out) {}
+    void set_shared() { is_shared_ = true; }
+    void prepare(const Machine& m, const Step& step) override;
+    void run(const Machine& m, const Step& step, int thread) override;
+    bool is_needed(const Machine& m, const Step& step) const override {
+        return !is_shared_ || m.num_rows(out_, step) > kSharedRows;
+    }
+    // Rows [begin, end) to `out`, one after another.
+    virtual void make_rows(const Machine& m, const Step& step, int begin, int end, uint8_t* out) const = 0;
+
+ protected:
+    int out_;
+
+ private:
+    bool is_shared_ = false;
+};
+
+// The rows of buffer x that a product reads: those in the arena, or made here, in `scratch` (shared_row_bytes).
+inline const uint8_t* input_rows(const Machine& m, const Step& step, int x, uint8_t* scratch) {
+    const RowStage* maker = m.buffers[x].maker;
+    const int num_rows = m.num_rows(x, step);
+    if (!maker || num_rows > kSharedRows) return m.row(x, 0);
+    maker->make_rows(m, step, 0, num_rows, scratch);
+    return scratch;
+}
+inline size_t shared_row_bytes(const ActLayout& layout) { return kSharedRows * layout.row_bytes(); }
 
 // Angles of a rope for the step's positions: cos and sin of each (token, pair).
 struct RopeTable {
@@ -110,12 +156,28 @@ struct RopePart {
 std::unique_ptr<Stage> make_clear_pages();
 std::unique_ptr<Stage> make_embed(int table, int out, float scale);
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table);
-std::unique_ptr<Stage> make_convert(int x, int out);
-std::unique_ptr<Stage> make_rms_norm(int x, int weight, float eps, int out);
+std::unique_ptr<RowStage> make_convert(int x, int out);
+// When x has a row per token and out one per output, it takes the rows of the outputs.
+std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out);
 std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts);
+// The product that makes the logits: Machine::best gets the best of each row when the step asks for them.
+std::unique_ptr<Stage> make_head(int x, const MatmulPart& part);
+// Scratch of one thread for it, beside that of the matrix kernels.
+size_t head_scratch_bytes();
 // Rotates in place, then stores keys and values of this step in the layer's pages.
-std::unique_ptr<Stage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v,
-                                    int layer);
+class RopeKvStage : public Stage {
+ public:
+    bool is_needed(const Machine&, const Step&) const override { return !is_left_; }
+    // Whether this step leaves its work to the attention behind it.
+    void leave(bool is_left) { is_left_ = is_left; }
+    // One row's share of one key/value head and the query heads of its group.
+    virtual void rotate_and_store(const Machine& m, const Step& step, int row, int kv_head) const = 0;
+
+ private:
+    bool is_left_ = false;
+};
+std::unique_ptr<RopeKvStage> make_rope_kv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k,
+                                          int v, int layer);
 struct AttentionShape {
     int num_heads;
     float scale;
@@ -124,7 +186,8 @@ struct AttentionShape {
     std::vector<float> slopes;  // ALiBi, one per query head; empty = none
     int sinks;                  // a vector with one score per query head, or -1
 };
-std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape);
+// rope_kv: the stage before it, whose work it does itself when nobody else needs it (null: never).
+std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape, RopeKvStage* rope_kv);
 // Memory that its threads share, for a cache of num_pages.
 size_t attention_shared_bytes(const KvLayout& layout, int num_heads, int num_pages);
 std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation);

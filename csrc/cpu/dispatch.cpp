@@ -15,6 +15,9 @@ const Kernels* kernels_of_level(const std::string& level) {
 #if defined(TL_HAS_AVX512)
     if (level == "avx512") return &avx512::kernels();
 #endif
+#if defined(TL_HAS_AVXVNNI)
+    if (level == "avxvnni") return &avxvnni::kernels();
+#endif
 #if defined(TL_HAS_AVX2)
     if (level == "avx2") return &avx2::kernels();
 #endif

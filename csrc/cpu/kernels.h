@@ -91,10 +91,12 @@ TL_SHARED_CONSTEXPR size_t attention_partial_floats(const KvLayout& layout, int 
 }
 
 enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu };
+// What a matrix product multiplies: bytes, bfloat16 pairs or floats.
+enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
-    const char* level;  // "scalar", "avx2", "avx512"
+    const char* level;  // "scalar", "avx2", "avxvnni", "avx512"
     const FormatKernels* formats;
     int num_formats;
 
@@ -111,17 +113,21 @@ struct Kernels {
     // Rotates num_heads heads of one row in place. cos and sin have `pairs` entries, the magnitude folded in.
     void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
                      const float* sin);
-    // Writes one token's keys and values (float, num_kv_heads * head_dim each) into its page at `slot`
+    // Writes one token's keys and values (float, num_kv_heads * head_dim each; of them key/value heads head_begin ..
+    // head_end - 1) into its page at `slot`
     // (position % kPageTokens). page points at the page's bytes for this layer. Tokens of one page may be
     // written by several threads at once. The executor clears a page before its first token is written, so that stale
     // numbers of an earlier sequence can never meet a weight of zero as NaN.
-    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
+    void (*kv_write)(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,
+                     uint8_t* page);
     // Flash-style attention of a few query rows of one sequence with one key/value head.
     void (*attention)(const AttentionArgs& args);
     void (*attention_merge)(const AttentionArgs& args);
     size_t (*attention_scratch_bytes)(const KvLayout& layout, int group);
     // Reads num_bytes (a multiple of 256) and returns something that depends on all of them.
     uint64_t (*read_bytes)(const uint8_t* p, size_t num_bytes);
+    // Computes dot products in registers for some rounds; returns the operations (two per multiply-add) that it made.
+    double (*run_dots)(DotKind kind, int num_rounds);
 };
 
 // Filled by each level's translation units.
@@ -129,6 +135,9 @@ namespace scalar {
 const Kernels& kernels();
 }
 namespace avx2 {
+const Kernels& kernels();
+}
+namespace avxvnni {
 const Kernels& kernels();
 }
 namespace avx512 {

@@ -124,8 +124,9 @@ constexpr Write kWriteValue[] = {write_value<KvType::kF32>, write_value<KvType::
 
 }  // namespace
 
-void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page) {
-    for (int h = 0; h < layout.num_kv_heads; h++) {
+void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,
+              uint8_t* page) {
+    for (int h = head_begin; h < head_end; h++) {
         const size_t head = size_t(h) * layout.head_dim;
         kWriteKey[int(layout.k_type)](k + head, layout, slot, page + layout.k_offset(h));
         kWriteValue[int(layout.v_type)](v + head, layout, slot, page + layout.v_offset(h));

@@ -14,11 +14,13 @@ void glu_rows(GluActivation activation, const float* gate, const float* up, size
 void add(const float* a, const float* b, float* out, size_t num_elements);
 void rope_row(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
               const float* sin);
-void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, uint8_t* page);
+void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,
+              uint8_t* page);
 void attention(const AttentionArgs& args);
 void attention_merge(const AttentionArgs& args);
 size_t attention_scratch_bytes(const KvLayout& layout, int group);
 uint64_t read_bytes(const uint8_t* p, size_t num_bytes);
+double run_dots(DotKind kind, int num_rounds);
 const FormatKernels* formats(int& count);
 
 }  // namespace tl::TL_LEVEL

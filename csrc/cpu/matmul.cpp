@@ -5,8 +5,14 @@
 // Sixteen output rows (a tile) lie in the lanes, tokens in registers. Few tokens: the packed bytes are multiplied as
 // they stream in (decode is bound by memory). Many tokens: a tile is unpacked once into a panel that stays in the L2
 // cache, and every group of tokens runs over it. Both add up the same numbers in the same order.
+#include "cpu/bf16_widened.h"
 #include "cpu/level.h"
 #include "quants/floats.h"
+#include "quants/iq4_nl.h"
+#include "quants/iq4_xs.h"
+#include "quants/mxfp4.h"
+#include "quants/q2_k.h"
+#include "quants/q3_k.h"
 #include "quants/q4_0.h"
 #include "quants/q4_1.h"
 #include "quants/q4_k.h"
@@ -19,8 +25,11 @@
 namespace tl::TL_LEVEL {
 namespace {
 
-// Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves.
-constexpr int kMaxDirectTokens = 4;
+// Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves. Where eight
+// tokens share a pass, three passes still beat a panel.
+constexpr int kMaxDirectTokens = kDirectTokens == 8 ? 24 : 8;
+// Up to this many tokens plain floats are one stream of tiles; more take two tiles at once.
+constexpr int kMaxStreamTokens = 8;
 
 // Writes one tile's results of T tokens: bias, residual, and the partly filled last tile.
 template <int T>
@@ -28,10 +37,9 @@ TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32,
     const int row = tile * kTileRows;
     const int num_valid = args.num_rows - row < kTileRows ? args.num_rows - row : kTileRows;
     float* out = args.out + size_t(token) * args.out_stride + row - args.out_row;
-    float bias[kTileRows] = {};
     if (args.bias) {
-        std::memcpy(bias, args.bias + row, size_t(num_valid) * sizeof(float));
-        each(acc, [&](int, F32& f) TL_LAMBDA { f = f + load(bias); });
+        const F32 bias = load_first(num_valid, args.bias + row);
+        each(acc, [&](int, F32& f) TL_LAMBDA { f = f + bias; });
     }
     if (num_valid == kTileRows) {
         if (args.accumulate) {
@@ -40,25 +48,31 @@ TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32,
         each(acc, [&](int t, F32& f) TL_LAMBDA { store(out + size_t(t) * args.out_stride, f); });
         return;
     }
-    float lanes[T][kTileRows];
-    each(acc, [&](int t, F32& f) TL_LAMBDA { store(lanes[t], f); });
-    for (int t = 0; t < T; t++) {
+    each(acc, [&](int t, F32& f) TL_LAMBDA {
         float* to = out + size_t(t) * args.out_stride;
-        for (int i = 0; i < num_valid; i++) to[i] = args.accumulate ? to[i] + lanes[t][i] : lanes[t][i];
-    }
+        store_first(num_valid, to, args.accumulate ? load_first(num_valid, to) + f : f);
+    });
 }
 
-// Calls f<T>(first token) for all tokens, in groups of at most Max (a power of two).
-template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
-    int token = 0;
-    for (; num_tokens - token >= Max; token += Max) f.template operator()<Max>(token);
+// Calls f<T>(), T = n, for 0 < n <= Max.
+template <int Max, class F> TL_INLINE void with_count(int n, F f) {
     if constexpr (Max > 1) {
-        const int rest = num_tokens - token;
-        if (rest > 0) in_groups<Max / 2>(rest, [&]<int T>(int t) { f.template operator()<T>(token + t); });
+        if (n < Max) return with_count<Max - 1>(n, f);
+    }
+    f.template operator()<Max>();
+}
+
+// Calls f<T>(first token) for all tokens, in groups of Max and a last one of those that are left.
+template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
+    for (int token = 0; token < num_tokens; token += Max) {
+        const int count = num_tokens - token < Max ? num_tokens - token : Max;
+        with_count<Max>(count, [&]<int T>() { f.template operator()<T>(token); });
     }
 }
 
-template <class Q> size_t tile_bytes(int num_inputs) { return size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes; }
+template <class Q> size_t tile_bytes(int num_inputs) {
+    return align_up(size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes, 32);
+}
 
 template <class Q> void pack(const uint8_t* const* rows, int num_inputs, uint8_t* tile) {
     for (int b = 0; b < num_inputs / Q::kBlock; b++) {
@@ -77,9 +91,8 @@ template <class Q> size_t scratch_bytes(int num_inputs) {
 }
 
 template <class Q, int T>
-__attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows& x, int tile, int token) {
+__attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
     const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
-    const ActRows rows = x.from(token);
     const int num_blocks = args.num_inputs / Q::kBlock;
     Regs<F32, T> acc;
     clear(acc);
@@ -88,9 +101,8 @@ __attribute__((noinline)) void direct_tile(const MatmulArgs& args, const ActRows
 }
 
 template <class Q, int T>
-__attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename Q::Panel* panel, const ActRows& x,
+__attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename Q::Panel* panel, const ActRows& rows,
                                           int tile, int token) {
-    const ActRows rows = x.from(token);
     const int num_blocks = args.num_inputs / Q::kBlock;
     Regs<F32, T> acc;
     clear(acc);
@@ -99,10 +111,13 @@ __attribute__((noinline)) void panel_tile(const MatmulArgs& args, const typename
 }
 
 template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
-    const ActRows x(args.x, args.x_stride, {Q::kActivations, args.num_inputs});
+    ActRows x({Q::kActivations, args.num_inputs});
     if (args.num_tokens <= kMaxDirectTokens) {
         for (int tile = tile_begin; tile < tile_end; tile++) {
-            in_groups<kMaxDirectTokens>(args.num_tokens, [&]<int T>(int t) { direct_tile<Q, T>(args, x, tile, t); });
+            in_groups<kDirectTokens>(args.num_tokens, [&]<int T>(int t) {
+                x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+                direct_tile<Q, T>(args, x, tile, t);
+            });
         }
         return;
     }
@@ -110,7 +125,10 @@ template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_
     for (int tile = tile_begin; tile < tile_end; tile++) {
         const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
         for (int b = 0; b < args.num_inputs / Q::kBlock; b++) Q::unpack(weights + b * Q::kTileBlockBytes, panel[b]);
-        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) { panel_tile<Q, T>(args, panel, x, tile, t); });
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+            panel_tile<Q, T>(args, panel, x, tile, t);
+        });
     }
 }
 
@@ -141,32 +159,107 @@ template <class N> void float_pack(const uint8_t* const* rows, int num_inputs, u
 size_t no_scratch(int) { return 0; }
 
 template <class N, int T>
-__attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows& x, int tile, int token) {
+__attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
     const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
-    const ActRows rows = x.from(token);
     const int steps = num_steps<N>(args.num_inputs);
     Regs<F32, T> acc;
     clear(acc);
     TL_UNROLL(4)
-    for (int k = 0; k < steps; k++) N::template step<T>(weights, k, rows, acc);
+    for (int k = 0; k < steps; k++) {
+        const typename N::Weights w = N::weights(weights, k);
+        each(acc, [&](int t, F32& f) TL_LAMBDA { N::multiply(f, w, N::activation(rows, t, k)); });
+    }
     write_tile<T>(args, tile, token, acc);
 }
 
+// Two tiles at once: each activation is read once for both.
+template <class N, int T>
+__attribute__((noinline)) void float_tile_pair(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
+    const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+    const int steps = num_steps<N>(args.num_inputs);
+    Regs<F32, T> first, second;
+    clear(first);
+    clear(second);
+    TL_UNROLL(1)
+    for (int k = 0; k < steps; k++) {
+        const typename N::Weights w0 = N::weights(weights, k), w1 = N::weights(weights + args.tile_bytes, k);
+        each(first, second, [&](int t, F32& f, F32& g) TL_LAMBDA {
+            const auto x = N::activation(rows, t, k);
+            N::multiply(f, w0, x);
+            N::multiply(g, w1, x);
+        });
+    }
+    write_tile<T>(args, tile, token, first);
+    write_tile<T>(args, tile + 1, token, second);
+}
+
 template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t*) {
-    const ActRows x(args.x, args.x_stride, {N::kActivations, args.num_inputs});
-    for (int tile = tile_begin; tile < tile_end; tile++) {
-        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) { float_tile<N, T>(args, x, tile, t); });
+    ActRows x({N::kActivations, args.num_inputs});
+    int tile = tile_begin;
+    // Few tokens: one stream of weights, as fast as memory delivers it.
+    for (; N::kPairs && args.num_tokens > kMaxStreamTokens && tile + 1 < tile_end; tile += 2) {
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+            float_tile_pair<N, T>(args, x, tile, t);
+        });
+    }
+    for (; tile < tile_end; tile++) {
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
+            float_tile<N, T>(args, x, tile, t);
+        });
     }
 }
+
+#if defined(TL_LEVEL_AVX512)
+template <int T>
+__attribute__((noinline)) void float_tile_pair_widened(const MatmulArgs& args, const float* x, int tile, int token) {
+    const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
+    Regs<F32, T> first, second;
+    widened_dot<T>(weights, weights + args.tile_bytes, num_steps<BFloat16>(args.num_inputs), x,
+                   widened_stride(args.num_inputs), first, second);
+    write_tile<T>(args, tile, token, first);
+    write_tile<T>(args, tile + 1, token, second);
+}
+
+size_t bf16_scratch_bytes(int num_inputs) {
+    return kWidenBf16 ? kMicroTokens * widened_stride(num_inputs) * sizeof(float) : 0;
+}
+
+void bf16_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
+    int end = tile_begin;  // of what is done here
+    if (kWidenBf16 && args.num_tokens > kMaxStreamTokens) {
+        end += (tile_end - tile_begin) / 2 * 2;
+        float* x = (float*)scratch;
+        in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
+            widen_rows(args, t, T, x);
+            for (int tile = tile_begin; tile < end; tile += 2) float_tile_pair_widened<T>(args, x, tile, t);
+        });
+    }
+    float_matmul<BFloat16>(args, end, tile_end, nullptr);
+}
+#endif
 
 template <class N> constexpr FormatKernels plain() {
     return {N::kType,        1,          N::kBytes,    N::kActivations, float_tile_bytes<N>, float_pack<N>,
             float_matmul<N>, no_scratch, N::decode_row};
 }
 
-constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),  plain<BFloat16>(), quantized<Q8_0>(),
-                                      quantized<Q4_0>(), quantized<Q4_1>(), quantized<Q5_0>(), quantized<Q5_1>(),
-                                      quantized<Q5K>(),  quantized<Q4K>(),  quantized<Q6K>()};
+constexpr FormatKernels bf16() {
+    FormatKernels kernels = plain<BFloat16>();
+#if defined(TL_LEVEL_AVX512)
+    kernels.matmul = bf16_matmul;
+    kernels.matmul_scratch_bytes = bf16_scratch_bytes;
+#endif
+    return kernels;
+}
+
+constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),   bf16(),
+                                      quantized<Q8_0>(), quantized<Q4_0>(),  quantized<Q4_1>(),
+                                      quantized<Q5_0>(), quantized<Q5_1>(),  quantized<Q5K>(),
+                                      quantized<Q4K>(),  quantized<Q6K>(),   quantized<Q2K>(),
+                                      quantized<Q3K>(),  quantized<IQ4NL>(), quantized<IQ4XS>(),
+                                      quantized<MXFP4>()};
 
 }  // namespace
 

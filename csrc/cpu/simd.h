@@ -1,7 +1,7 @@
 // The thin SIMD layer: 16 lanes of float or int32, 64 raw bytes, and the few operations the kernels need.
 //
-// Every kernel is written once over these types and compiled once per level (TL_LEVEL_SCALAR, _AVX2, _AVX512); the
-// operations of each level are in simd_<level>.h.
+// Every kernel is written once over these types and compiled once per level (TL_LEVEL_SCALAR, _AVX2, _AVXVNNI,
+// _AVX512); the operations of each level are in simd_<level>.h, those of AVX-VNNI in simd_avx2.h.
 // Sixteen lanes are the sixteen output rows of a weight tile, so no kernel needs a horizontal sum in its loop.
 // AVX-512 holds them in one register, AVX2 in two, the scalar level in an array.
 // All names live in the namespace of the level, so the linker can never mix code of two levels.
@@ -16,6 +16,8 @@
 
 #if defined(TL_LEVEL_AVX512)
 #define TL_LEVEL avx512
+#elif defined(TL_LEVEL_AVXVNNI)
+#define TL_LEVEL avxvnni
 #elif defined(TL_LEVEL_AVX2)
 #define TL_LEVEL avx2
 #elif defined(TL_LEVEL_SCALAR)
@@ -44,7 +46,7 @@ inline constexpr int kLanes = 16;
 
 #if defined(TL_LEVEL_AVX512)
 #include "cpu/simd_avx512.h"
-#elif defined(TL_LEVEL_AVX2)
+#elif defined(TL_LEVEL_AVXVNNI) || defined(TL_LEVEL_AVX2)
 #include "cpu/simd_avx2.h"
 #else
 #include "cpu/simd_scalar.h"
@@ -85,6 +87,17 @@ TL_INLINE F32 exp2(F32 x) {
 // Asks for the cache line at p; any address is allowed. It goes to the second level or further out: the first
 // level's few fill buffers would make the processor wait for them.
 TL_INLINE void prefetch(const void* p) { __builtin_prefetch(p, 0, 1); }
+
+// f.operator()<0>(), <1>, ... <N - 1>: an unrolled loop whose index is a constant.
+template <int N, class F> TL_INLINE void for_constants(F f) {
+    if constexpr (N > 0) {
+        for_constants<N - 1>(f);
+        f.template operator()<N - 1>();
+    }
+}
+
+// The same, into the L2 cache only.
+TL_INLINE void prefetch_far(const void* p) { __builtin_prefetch(p, 0, 2); }
 
 // A fixed number of accumulators as a recursive struct: GCC keeps its members in registers, where it spills an
 // array once the loop around it is unrolled.

@@ -1,4 +1,5 @@
-// The AVX2 level (with FMA and F16C): 16 lanes in two registers. Included by simd.h only.
+// The AVX2 level (with FMA and F16C): 16 lanes in two registers; and AVX-VNNI, which is AVX2 with the dot products of
+// bytes of AVX-512. Included by simd.h only.
 #pragma once
 
 #include <immintrin.h>
@@ -7,6 +8,7 @@ namespace tl::TL_LEVEL {
 
 inline constexpr int kRegisters = 8;
 inline constexpr int kMicroTokens = 2;
+inline constexpr int kDirectTokens = 2;
 
 struct F32 { __m256 lo, hi; };
 struct I32 { __m256i lo, hi; };
@@ -39,6 +41,16 @@ TL_INLINE __m256 widen_bf16(const uint16_t* p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)p)), 16));
 }
 TL_INLINE F32 load_bf16(const uint16_t* p) { return {widen_bf16(p), widen_bf16(p + 8)}; }
+TL_INLINE __m256 half_e8m0(__m128i bytes) {
+    const __m256i e = _mm256_cvtepu8_epi32(bytes);
+    const __m256i normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    const __m256i small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e)));
+}
+TL_INLINE F32 load_half_e8m0(const uint8_t* p) {
+    const __m128i bytes = _mm_loadu_si128((const __m128i*)p);
+    return {half_e8m0(bytes), half_e8m0(_mm_srli_si128(bytes, 8))};
+}
 TL_INLINE void store_f16(uint16_t* p, F32 a) {
     constexpr int kRound = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
     _mm_storeu_si128((__m128i*)p, _mm256_cvtps_ph(a.lo, kRound));
@@ -119,6 +131,7 @@ TL_INLINE void istore(int32_t* p, I32 a) {
     _mm256_storeu_si256((__m256i*)(p + 8), a.hi);
 }
 TL_INLINE I32 operator+(I32 a, I32 b) { return {_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+TL_INLINE I32 operator-(I32 a, I32 b) { return {_mm256_sub_epi32(a.lo, b.lo), _mm256_sub_epi32(a.hi, b.hi)}; }
 TL_INLINE I32 operator*(I32 a, I32 b) { return {_mm256_mullo_epi32(a.lo, b.lo), _mm256_mullo_epi32(a.hi, b.hi)}; }
 template <int N> TL_INLINE I32 shift_left(I32 a) { return {_mm256_slli_epi32(a.lo, N), _mm256_slli_epi32(a.hi, N)}; }
 template <int N> TL_INLINE I32 shift_right(I32 a) { return {_mm256_srai_epi32(a.lo, N), _mm256_srai_epi32(a.hi, N)}; }
@@ -169,32 +182,117 @@ template <int N> TL_INLINE Bytes bshift_right(Bytes a) {
 template <int N> TL_INLINE Bytes bshift_left(Bytes a) {
     return {_mm256_slli_epi16(a.lo, N), _mm256_slli_epi16(a.hi, N)};
 }
+template <int N> TL_INLINE Bytes lane_shift_right(Bytes a) {
+    return {_mm256_srli_epi32(a.lo, N), _mm256_srli_epi32(a.hi, N)};
+}
+template <int N> TL_INLINE I32 lane_byte(Bytes a) {
+    const Bytes v = lane_shift_right<8 * N>(a);
+    const __m256i mask = _mm256_set1_epi32(0xff);
+    return {_mm256_and_si256(v.lo, mask), _mm256_and_si256(v.hi, mask)};
+}
+TL_INLINE Bytes even_bytes(Bytes a) {
+    const __m256i mask = _mm256_set1_epi16(0xff);
+    return {_mm256_and_si256(a.lo, mask), _mm256_and_si256(a.hi, mask)};
+}
+TL_INLINE Bytes odd_bytes(Bytes a) { return bshift_right<8>(a); }
+TL_INLINE Bytes add16(Bytes a, Bytes b) { return {_mm256_add_epi16(a.lo, b.lo), _mm256_add_epi16(a.hi, b.hi)}; }
+TL_INLINE Bytes multiply16(Bytes a, Bytes b) {
+    return {_mm256_mullo_epi16(a.lo, b.lo), _mm256_mullo_epi16(a.hi, b.hi)};
+}
+TL_INLINE Bytes set16(int16_t x) { return {_mm256_set1_epi16(x), _mm256_set1_epi16(x)}; }
 TL_INLINE Bytes widen_u8(const uint8_t* p) {
     return {_mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)p)),
             _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
 }
+
+TL_INLINE Bytes widen_i8(const int8_t* p) {
+    return {_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)p)),
+            _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i*)(p + 16)))};
+}
+TL_INLINE I32 high_halves(Bytes a) { return {_mm256_srai_epi32(a.lo, 16), _mm256_srai_epi32(a.hi, 16)}; }
+TL_INLINE I32 low_halves(Bytes a) { return high_halves({_mm256_slli_epi32(a.lo, 16), _mm256_slli_epi32(a.hi, 16)}); }
+template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
+    return {_mm256_blend_epi16(_mm256_srli_epi32(low.lo, L), _mm256_slli_epi32(high.lo, 16 - H), 0xaa),
+            _mm256_blend_epi16(_mm256_srli_epi32(low.hi, L), _mm256_slli_epi32(high.hi, 16 - H), 0xaa)};
+}
+
+#if defined(TL_LEVEL_AVXVNNI)
+inline constexpr int kSignedOffset = 128;
+#else
+inline constexpr int kSignedOffset = 0;
+#endif
+TL_INLINE Bytes signed_form(Bytes a) {
+    const __m256i change = _mm256_set1_epi8(char(128 - kSignedOffset));
+    return {_mm256_xor_si256(a.lo, change), _mm256_xor_si256(a.hi, change)};
+}
+struct Table { __m256i v; };
+TL_INLINE Table load_table(const int8_t* p) {
+    const __m128i values = _mm_loadu_si128((const __m128i*)p);
+    return {_mm256_broadcastsi128_si256(_mm_xor_si128(values, _mm_set1_epi8(char(kSignedOffset))))};
+}
+TL_INLINE Bytes lookup(Table table, Bytes codes) {
+    return {_mm256_shuffle_epi8(table.v, codes.lo), _mm256_shuffle_epi8(table.v, codes.hi)};
+}
+
+TL_INLINE void settle(I32& a) { asm volatile("" : "+x"(a.lo), "+x"(a.hi)); }
+TL_INLINE void settle(F32& a) { asm volatile("" : "+x"(a.lo), "+x"(a.hi)); }
+TL_INLINE void park(F32& a) { asm volatile("" : "+m"(a.lo), "+m"(a.hi)); }
 
 TL_INLINE __m256i broadcast4(const void* a) {
     int32_t bits;
     std::memcpy(&bits, a, 4);
     return _mm256_set1_epi32(bits);
 }
+#if defined(TL_LEVEL_AVXVNNI)
+TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
+    const __m256i x = broadcast4(a);
+    acc.lo = _mm256_dpbusd_avx_epi32(acc.lo, w.lo, x);
+    acc.hi = _mm256_dpbusd_avx_epi32(acc.hi, w.hi, x);
+}
+TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
+TL_INLINE void dot4_signed(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
+TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
+    const __m256i x = broadcast4(a);
+    acc.lo = _mm256_dpwssd_avx_epi32(acc.lo, w.lo, x);
+    acc.hi = _mm256_dpwssd_avx_epi32(acc.hi, w.hi, x);
+}
+TL_INLINE void dot2(I32& acc, Bytes a, Bytes b) {
+    acc.lo = _mm256_dpwssd_avx_epi32(acc.lo, a.lo, b.lo);
+    acc.hi = _mm256_dpwssd_avx_epi32(acc.hi, a.hi, b.hi);
+}
+#else
 // vpmaddubsw saturates at int16, so the weights must stay below 128: 2 * 127 * 127 = 32258 fits.
 TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) {
     const __m256i x = broadcast4(a), ones = _mm256_set1_epi16(1);
     acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(_mm256_maddubs_epi16(w.lo, x), ones));
     acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(_mm256_maddubs_epi16(w.hi, x), ones));
+    settle(acc);
 }
 // Full-range bytes: the top bit (worth 128; 2 * 128 * 127 = 32512 fits too) is multiplied on its own.
 TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
     dot4_small(acc, w & bset1(0x7f), a);
-    dot4_small(acc, w & bset1(0x80), a);
+    const __m256i small = _mm256_set1_epi8(0x7f);
+    dot4_small(acc, {_mm256_andnot_si256(small, w.lo), _mm256_andnot_si256(small, w.hi)}, a);
+}
+// The sign of a weight moves to the activation; 2 * 128 * 127 fits as above.
+TL_INLINE void dot4_signed(I32& acc, Bytes w, const int8_t* a) {
+    const __m256i x = broadcast4(a), ones = _mm256_set1_epi16(1);
+    const __m256i lo = _mm256_maddubs_epi16(_mm256_abs_epi8(w.lo), _mm256_sign_epi8(x, w.lo));
+    const __m256i hi = _mm256_maddubs_epi16(_mm256_abs_epi8(w.hi), _mm256_sign_epi8(x, w.hi));
+    acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(lo, ones));
+    acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(hi, ones));
+    settle(acc);
 }
 TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
     const __m256i x = broadcast4(a);
     acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(w.lo, x));
     acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(w.hi, x));
 }
+TL_INLINE void dot2(I32& acc, Bytes a, Bytes b) {
+    acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(a.lo, b.lo));
+    acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(a.hi, b.hi));
+}
+#endif
 TL_INLINE void dot2_bf16(F32& acc, Bytes w, const uint16_t* a) {
     const __m256i x = broadcast4(a), upper = _mm256_set1_epi32((int)0xffff0000u);
     const __m256 x0 = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16)),

@@ -10,6 +10,8 @@ namespace tl::TL_LEVEL {
 inline constexpr int kRegisters = 32;
 // Token rows that one pass of a matrix micro-kernel holds in registers.
 inline constexpr int kMicroTokens = 8;
+// Tokens that one pass over packed weights multiplies.
+inline constexpr int kDirectTokens = 8;
 
 struct F32 { __m512 v; };
 struct I32 { __m512i v; };
@@ -25,6 +27,13 @@ TL_INLINE void store_first(int n, float* p, F32 a) { _mm512_mask_storeu_ps(p, __
 TL_INLINE F32 load_f16(const uint16_t* p) { return {_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p))}; }
 TL_INLINE F32 load_bf16(const uint16_t* p) {
     return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)p)), 16))};
+}
+// The bytes e as powers of two, 2^(e - 128); the two smallest are subnormal.
+TL_INLINE F32 load_half_e8m0(const uint8_t* p) {
+    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p));
+    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
+    const __mmask16 small = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+    return {_mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, small, _mm512_set1_epi32(0x00200000), e))};
 }
 TL_INLINE void store_f16(uint16_t* p, F32 a) {
     _mm256_storeu_si256((__m256i*)p, _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -55,6 +64,7 @@ TL_INLINE I32 iset1(int32_t x) { return {_mm512_set1_epi32(x)}; }
 TL_INLINE I32 iload(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 TL_INLINE void istore(int32_t* p, I32 a) { _mm512_storeu_si512(p, a.v); }
 TL_INLINE I32 operator+(I32 a, I32 b) { return {_mm512_add_epi32(a.v, b.v)}; }
+TL_INLINE I32 operator-(I32 a, I32 b) { return {_mm512_sub_epi32(a.v, b.v)}; }
 TL_INLINE I32 operator*(I32 a, I32 b) { return {_mm512_mullo_epi32(a.v, b.v)}; }
 template <int N> TL_INLINE I32 shift_left(I32 a) { return {_mm512_slli_epi32(a.v, N)}; }
 template <int N> TL_INLINE I32 shift_right(I32 a) { return {_mm512_srai_epi32(a.v, N)}; }
@@ -82,8 +92,51 @@ TL_INLINE Bytes operator|(Bytes a, Bytes b) { return {_mm512_or_si512(a.v, b.v)}
 // Shifts whole 16-bit units: mask the result to the bits of one byte.
 template <int N> TL_INLINE Bytes bshift_right(Bytes a) { return {_mm512_srli_epi16(a.v, N)}; }
 template <int N> TL_INLINE Bytes bshift_left(Bytes a) { return {_mm512_slli_epi16(a.v, N)}; }
+// Byte N of each dword lane, unsigned.
+template <int N> TL_INLINE I32 lane_byte(Bytes a) {
+    return {_mm512_and_si512(_mm512_srli_epi32(a.v, 8 * N), _mm512_set1_epi32(0xff))};
+}
+// Shifts whole dword lanes.
+template <int N> TL_INLINE Bytes lane_shift_right(Bytes a) { return {_mm512_srli_epi32(a.v, N)}; }
+// Bytes 0, 2, 4 ... (1, 3, 5 ...) as uint16.
+TL_INLINE Bytes even_bytes(Bytes a) { return {_mm512_and_si512(a.v, _mm512_set1_epi16(0xff))}; }
+TL_INLINE Bytes odd_bytes(Bytes a) { return {_mm512_srli_epi16(a.v, 8)}; }
+// 16-bit arithmetic, modulo 2^16.
+TL_INLINE Bytes add16(Bytes a, Bytes b) { return {_mm512_add_epi16(a.v, b.v)}; }
+TL_INLINE Bytes multiply16(Bytes a, Bytes b) { return {_mm512_mullo_epi16(a.v, b.v)}; }
+TL_INLINE Bytes set16(int16_t x) { return {_mm512_set1_epi16(x)}; }
 // 32 unsigned bytes widened to 32 uint16.
 TL_INLINE Bytes widen_u8(const uint8_t* p) { return {_mm512_cvtepu8_epi16(_mm256_loadu_si256((const __m256i*)p))}; }
+TL_INLINE Bytes widen_i8(const int8_t* p) { return {_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i*)p))}; }
+// The low (high) int16 of each dword lane.
+TL_INLINE I32 low_halves(Bytes a) { return {_mm512_srai_epi32(_mm512_slli_epi32(a.v, 16), 16)}; }
+TL_INLINE I32 high_halves(Bytes a) { return {_mm512_srai_epi32(a.v, 16)}; }
+// For each dword lane: low >> L in the low half, high >> H in the high half. The results must fit in 16 bits, and the bits
+// that shifting takes off must be zero.
+template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
+    const __m512i down = L ? _mm512_srli_epi32(low.v, L) : low.v;
+    return {_mm512_mask_blend_epi16(0xaaaaaaaau, down, _mm512_slli_epi32(high.v, 16 - H))};
+}
+
+// Signed weights: a byte holds value + kSignedOffset, in the form that dot4_signed takes.
+inline constexpr int kSignedOffset = 128;
+// value + 128 in that form.
+TL_INLINE Bytes signed_form(Bytes a) { return a; }
+// Sixteen values to look up.
+struct Table { __m512i v; };
+TL_INLINE Table load_table(const int8_t* p) {
+    const __m128i values = _mm_loadu_si128((const __m128i*)p);
+    return {_mm512_broadcast_i32x4(_mm_xor_si128(values, _mm_set1_epi8(-128)))};
+}
+// For each byte, 0 .. 15, the value in that place as a signed weight.
+TL_INLINE Bytes lookup(Table table, Bytes codes) { return {_mm512_shuffle_epi8(table.v, codes.v)}; }
+
+// The value is computed before the next such point: a compiler that puts additions off until all their operands are there
+// runs out of registers.
+TL_INLINE void settle(I32& a) { asm volatile("" : "+v"(a.v)); }
+TL_INLINE void settle(F32& a) { asm volatile("" : "+v"(a.v)); }
+// The value waits in memory from here to its next use: leaves a register to the loop in between.
+TL_INLINE void park(F32& a) { asm volatile("" : "+m"(a.v)); }
 
 // acc[lane] += sum of w[4 lane + i] * a[i], i = 0..3; w unsigned, a signed. The four activations are read by the
 // instruction's own broadcast, which costs no extra port.
@@ -92,10 +145,14 @@ TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
 }
 // As dot4, for weights below 128 (a cheaper instruction at levels without VNNI).
 TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
+// As dot4, for signed weights (see kSignedOffset): acc[lane] += sum of (value + kSignedOffset) * a[i].
+TL_INLINE void dot4_signed(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
 // acc[lane] += w16[2 lane] * a[0] + w16[2 lane + 1] * a[1], int16.
 TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
     asm("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(w.v), "m"(*(const int32_t*)a));
 }
+// acc[lane] += a[2 lane] * b[2 lane] + a[2 lane + 1] * b[2 lane + 1], int16.
+TL_INLINE void dot2(I32& acc, Bytes a, Bytes b) { acc.v = _mm512_dpwssd_epi32(acc.v, a.v, b.v); }
 // acc[lane] += w[2 lane] * a[0] + w[2 lane + 1] * a[1], bfloat16 products summed in float32.
 TL_INLINE void dot2_bf16(F32& acc, Bytes w, const uint16_t* a) {
     asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(acc.v) : "v"(w.v), "m"(*(const int32_t*)a));

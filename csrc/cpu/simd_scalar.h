@@ -5,6 +5,7 @@ namespace tl::TL_LEVEL {
 
 inline constexpr int kRegisters = 4;  // of the smallest vectors a processor may have
 inline constexpr int kMicroTokens = 2;
+inline constexpr int kDirectTokens = 4;
 
 struct F32 { float v[kLanes]; };
 struct I32 { int32_t v[kLanes]; };
@@ -40,6 +41,11 @@ TL_INLINE F32 load_f16(const uint16_t* p) {
 TL_INLINE F32 load_bf16(const uint16_t* p) {
     F32 r;
     TL_EACH r.v[i] = bf16_to_float(p[i]);
+    return r;
+}
+TL_INLINE F32 load_half_e8m0(const uint8_t* p) {
+    F32 r;
+    TL_EACH r.v[i] = half_e8m0_to_float(p[i]);
     return r;
 }
 TL_INLINE void store_f16(uint16_t* p, F32 a) { TL_EACH p[i] = float_to_f16(a.v[i]); }
@@ -130,6 +136,10 @@ TL_INLINE I32 operator+(I32 a, I32 b) {
     TL_EACH a.v[i] += b.v[i];
     return a;
 }
+TL_INLINE I32 operator-(I32 a, I32 b) {
+    TL_EACH a.v[i] -= b.v[i];
+    return a;
+}
 TL_INLINE I32 operator*(I32 a, I32 b) {
     TL_EACH a.v[i] *= b.v[i];
     return a;
@@ -213,19 +223,95 @@ template <int N> TL_INLINE Bytes bshift_left(Bytes a) {
     std::memcpy(a.v, w, 64);
     return a;
 }
+template <int N> TL_INLINE I32 lane_byte(Bytes a) {
+    I32 r;
+    TL_EACH r.v[i] = a.v[4 * i + N];
+    return r;
+}
+template <int N> TL_INLINE Bytes lane_shift_right(Bytes a) {
+    uint32_t lanes[16];
+    std::memcpy(lanes, a.v, 64);
+    for (uint32_t& x : lanes) x >>= N;
+    std::memcpy(a.v, lanes, 64);
+    return a;
+}
+TL_INLINE Bytes odd_bytes(Bytes a) { return bshift_right<8>(a); }
+TL_INLINE Bytes even_bytes(Bytes a) { return odd_bytes(bshift_left<8>(a)); }
+TL_INLINE Bytes add16(Bytes a, Bytes b) {
+    uint16_t x[32], y[32];
+    std::memcpy(x, a.v, 64);
+    std::memcpy(y, b.v, 64);
+    for (int i = 0; i < 32; i++) x[i] = uint16_t(x[i] + y[i]);
+    return bload(x);
+}
+TL_INLINE Bytes multiply16(Bytes a, Bytes b) {
+    uint16_t x[32], y[32];
+    std::memcpy(x, a.v, 64);
+    std::memcpy(y, b.v, 64);
+    for (int i = 0; i < 32; i++) x[i] = uint16_t(uint32_t(x[i]) * y[i]);
+    return bload(x);
+}
+TL_INLINE Bytes set16(int16_t x) {
+    int16_t w[32];
+    for (int16_t& word : w) word = x;
+    return bload(w);
+}
 TL_INLINE Bytes widen_u8(const uint8_t* p) {
     uint16_t w[32];
     for (int i = 0; i < 32; i++) w[i] = p[i];
     return bload(w);
 }
+TL_INLINE Bytes widen_i8(const int8_t* p) {
+    int16_t w[32];
+    for (int i = 0; i < 32; i++) w[i] = p[i];
+    return bload(w);
+}
+TL_INLINE I32 half_lanes(Bytes a, int half) {
+    int16_t w[32];
+    std::memcpy(w, a.v, 64);
+    I32 r;
+    TL_EACH r.v[i] = w[2 * i + half];
+    return r;
+}
+TL_INLINE I32 low_halves(Bytes a) { return half_lanes(a, 0); }
+TL_INLINE I32 high_halves(Bytes a) { return half_lanes(a, 1); }
+template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
+    uint32_t lanes[kLanes];
+    TL_EACH lanes[i] = (uint32_t(low.v[i] >> L) & 0xffff) | uint32_t(high.v[i] >> H) << 16;
+    return bload(lanes);
+}
+
+inline constexpr int kSignedOffset = 128;
+TL_INLINE Bytes signed_form(Bytes a) { return a; }
+struct Table { int8_t v[16]; };
+TL_INLINE Table load_table(const int8_t* p) {
+    Table table;
+    std::memcpy(table.v, p, 16);
+    return table;
+}
+TL_INLINE Bytes lookup(Table table, Bytes codes) {
+    for (uint8_t& byte : codes.v) byte = uint8_t(table.v[byte] + kSignedOffset);
+    return codes;
+}
+
+TL_INLINE void settle(I32&) {}
+TL_INLINE void settle(F32&) {}
+TL_INLINE void park(F32&) {}
 TL_INLINE void dot4(I32& acc, Bytes w, const int8_t* a) {
     TL_EACH for (int j = 0; j < 4; j++) acc.v[i] += int32_t(w.v[4 * i + j]) * a[j];
 }
 TL_INLINE void dot4_small(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
+TL_INLINE void dot4_signed(I32& acc, Bytes w, const int8_t* a) { dot4(acc, w, a); }
 TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
     int16_t words[32];
     std::memcpy(words, w.v, 64);
     TL_EACH acc.v[i] += int32_t(words[2 * i]) * a[0] + int32_t(words[2 * i + 1]) * a[1];
+}
+TL_INLINE void dot2(I32& acc, Bytes a, Bytes b) {
+    int16_t x[32], y[32];
+    std::memcpy(x, a.v, 64);
+    std::memcpy(y, b.v, 64);
+    TL_EACH acc.v[i] += int32_t(x[2 * i]) * y[2 * i] + int32_t(x[2 * i + 1]) * y[2 * i + 1];
 }
 TL_INLINE void dot2_bf16(F32& acc, Bytes w, const uint16_t* a) {
     uint16_t words[32];

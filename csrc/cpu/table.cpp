@@ -21,6 +21,7 @@ const Kernels& kernels() {
         k.attention_merge = attention_merge;
         k.attention_scratch_bytes = attention_scratch_bytes;
         k.read_bytes = read_bytes;
+        k.run_dots = run_dots;
         return k;
     }();
     return table;

@@ -16,16 +16,15 @@ struct Float32 {
     static constexpr int kType = 0;
     static constexpr size_t kBytes = 4;
     static constexpr ActFormat kActivations = ActFormat::kF32;
-    static constexpr int kColumns = 1;  // columns of one step
+    static constexpr int kColumns = 1;    // columns of one step
+    static constexpr bool kPairs = true;  // registers suffice for two tiles at once
 
     static void decode_row(const uint8_t* row, int n, float* out) { std::memcpy(out, row, size_t(n) * 4); }
-    TL_INLINE static F32 column(const uint8_t* tile, int k) { return load((const float*)tile + 16 * k); }
+    using Weights = F32;
 
-    template <int T>
-    TL_INLINE static void step(const uint8_t* tile, int k, const ActRows& x, Regs<F32, T>& acc) {
-        const F32 w = column(tile, k);
-        each(acc, [&](int t, F32& f) { f = fma(w, set1(x.f32(t)[k]), f); });
-    }
+    TL_INLINE static F32 weights(const uint8_t* tile, int k) { return load((const float*)tile + 16 * k); }
+    TL_INLINE static F32 activation(const ActRows& x, int t, int k) { return set1(x.f32(t)[k]); }
+    TL_INLINE static void multiply(F32& f, F32 w, F32 x) { f = fma(w, x, f); }
 };
 
 struct Float16 {
@@ -33,15 +32,16 @@ struct Float16 {
     static constexpr size_t kBytes = 2;
     static constexpr ActFormat kActivations = ActFormat::kF32;
     static constexpr int kColumns = 1;
+    static constexpr bool kPairs = true;
 
     static void decode_row(const uint8_t* row, int n, float* out) {
         for (int i = 0; i < n; i++) out[i] = read_f16(row + 2 * i);
     }
-    template <int T>
-    TL_INLINE static void step(const uint8_t* tile, int k, const ActRows& x, Regs<F32, T>& acc) {
-        const F32 w = load_f16((const uint16_t*)tile + 16 * k);
-        each(acc, [&](int t, F32& f) { f = fma(w, set1(x.f32(t)[k]), f); });
-    }
+    using Weights = F32;
+
+    TL_INLINE static F32 weights(const uint8_t* tile, int k) { return load_f16((const uint16_t*)tile + 16 * k); }
+    TL_INLINE static F32 activation(const ActRows& x, int t, int k) { return set1(x.f32(t)[k]); }
+    TL_INLINE static void multiply(F32& f, F32 w, F32 x) { f = fma(w, x, f); }
 };
 
 struct BFloat16 {
@@ -49,6 +49,7 @@ struct BFloat16 {
     static constexpr size_t kBytes = 2;
     static constexpr ActFormat kActivations = ActFormat::kBF16;
     static constexpr int kColumns = 2;
+    static constexpr bool kPairs = kRegisters >= 32;
 
     static void decode_row(const uint8_t* row, int n, float* out) {
         for (int i = 0; i < n; i++) {
@@ -57,11 +58,11 @@ struct BFloat16 {
             out[i] = bf16_to_float(bits);
         }
     }
-    template <int T>
-    TL_INLINE static void step(const uint8_t* tile, int k, const ActRows& x, Regs<F32, T>& acc) {
-        const Bytes w = bload(tile + 64 * k);
-        each(acc, [&](int t, F32& f) { dot2_bf16(f, w, x.bf16(t) + 2 * k); });
-    }
+    using Weights = Bytes;
+
+    TL_INLINE static Bytes weights(const uint8_t* tile, int k) { return bload(tile + 64 * k); }
+    TL_INLINE static const uint16_t* activation(const ActRows& x, int t, int k) { return x.bf16(t) + 2 * k; }
+    TL_INLINE static void multiply(F32& f, Bytes w, const uint16_t* x) { dot2_bf16(f, w, x); }
 };
 
 }  // namespace tl::TL_LEVEL

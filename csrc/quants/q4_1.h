@@ -49,26 +49,22 @@ struct Q4_1 {
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        const Bytes low_mask = bset1(0x0f), high_mask = bset1(0xf0);
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> low, high;
         clear(low);
         clear(high);
         TL_UNROLL(4)
         for (int j = 0; j < 4; j++) {
-            const Bytes v = bload(tile + kQ + 64 * j);
-            const Bytes lo = v & low_mask;
-            const Bytes hi = kWideDot ? v & high_mask : bshift_right<4>(v) & low_mask;
-            each(low, high, [&](int t, I32& l, I32& h) TL_LAMBDA {
-                const int8_t* a = x.q(t) + 32 * b + 4 * j;
-                dot4_small(l, lo, a);
-                if constexpr (kWideDot)
-                    dot4(h, hi, a + 16);
-                else
-                    dot4_small(h, hi, a + 16);
+            const Bytes v = stream(tile + kQ + 64 * j), lo = low_nibbles(v), hi = high_nibbles(v);
+            each(low, high, a, [&](int, I32& l, I32& h, const int8_t*& row) TL_LAMBDA {
+                dot4_small(l, lo, row + 4 * j);
+                dot4_nibbles(kHighNibble == 1 ? l : h, hi, row + 16 + 4 * j);
             });
         }
-        each(low, high, [](int, I32& l, I32& h) TL_LAMBDA { l = l + (kWideDot ? shift_right<4>(h) : h); });
-        finish<T>(load_f16((const uint16_t*)tile), load_f16((const uint16_t*)(tile + kM)), low, b, x, acc);
+        each(low, high, [](int, I32& l, I32& h) TL_LAMBDA {
+            if constexpr (kHighNibble > 1) l = l + shift_right<4>(h);
+        });
+        finish<T>(stream_f16(tile), load_f16((const uint16_t*)(tile + kM)), low, b, x, acc);
     }
 
     struct alignas(64) Panel {
@@ -89,12 +85,13 @@ struct Q4_1 {
 
     template <int T>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
         clear(sums);
         TL_UNROLL(8)
         for (int j = 0; j < 8; j++) {
             const Bytes w = bload(p.q[j]);
-            each(sums, [&](int t, I32& v) TL_LAMBDA { dot4_small(v, w, x.q(t) + 32 * b + 4 * j); });
+            each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * j); });
         }
         finish<T>(load(p.d), load(p.m), sums, b, x, acc);
     }

@@ -9,10 +9,11 @@
 // Packed, a block of 16 rows is the same 16 * 144 = 2304 bytes:
 //   d[16] f16 | dmin[16] f16 | low[2][64] | high[64] | q[32][64]
 //   q[8c + j]: dword lane r = bytes 32c + 4j .. + 3 of row r
-//   low[h] byte p: low nibble = low 4 bits of sc of (sub-block 4h + p / 16, row p % 16),
-//                  high nibble = low 4 bits of m of (sub-block 4h + 2 (p / 32) + p % 2, row p % 32 / 2)
-//   high byte p: the two top bits of: sc of low[0][p], sc of low[1][p], m of low[0][p], m of low[1][p]
-// Minima lie as pairs of sub-blocks per row, so that one 16-bit dot product handles two sub-blocks.
+//   low[h]: byte i of dword lane r: low nibble = low 4 bits of sc of (sub-block 4h + i, row r),
+//           high nibble = low 4 bits of m of (sub-block 4h + {0, 2, 1, 3}[i], row r)
+//   high: the two top bits of, in each byte: sc of low[0], sc of low[1], m of low[0], m of low[1]
+// So a row's scales stay in its dword lane and a shift takes them out. Minima of sub-blocks 2g and 2g + 1 are the two
+// 16-bit halves of a lane once every other byte is masked off: one 16-bit dot product handles both.
 //
 // Arithmetic per 256 elements and (row, token), a = int8 activations with scale s:
 //   I = sum over sub-blocks sc * (q . a)   exact int32, |I| <= 256 * 15 * 63 * 127 = 3.1e7
@@ -74,8 +75,9 @@ struct Q4K {
         for (int p = 0; p < 64; p++) {
             uint8_t high = 0;
             for (int h = 0; h < 2; h++) {
-                const int scale = sc[4 * h + p / 16][p % 16];
-                const int minimum = m[4 * h + 2 * (p / 32) + p % 2][p % 32 / 2];
+                constexpr int kMinimum[4] = {0, 2, 1, 3};
+                const int scale = sc[4 * h + p % 4][p / 4];
+                const int minimum = m[4 * h + kMinimum[p % 4]][p / 4];
                 tile[kLow + 64 * h + p] = uint8_t((scale & 15) | (minimum & 15) << 4);
                 high |= uint8_t((scale >> 4) << (2 * h) | (minimum >> 4) << (4 + 2 * h));
             }
@@ -88,89 +90,135 @@ struct Q4K {
         for (int j = 0; j < 32; j++) interleave4(rows, 16 + 4 * j, tile + kQ + 64 * j);
     }
 
-    // The 6-bit scales as bytes [8 sub-blocks][16 rows] and minima as bytes [4 pairs][16 rows][2].
-    struct alignas(64) Scales {
-        uint8_t sc[128];
-        uint8_t m[128];
-    };
-
-    TL_INLINE static void unpack_scales(const uint8_t* tile, Scales& s) {
-        const Bytes low0 = bload(tile + kLow), low1 = bload(tile + kLow + 64), high = bload(tile + kHigh);
-        const Bytes nibble = bset1(0x0f), top = bset1(0x30);
-        bstore(s.sc, (low0 & nibble) | (bshift_left<4>(high) & top));
-        bstore(s.sc + 64, (low1 & nibble) | (bshift_left<2>(high) & top));
-        bstore(s.m, (bshift_right<4>(low0) & nibble) | (high & top));
-        bstore(s.m + 64, (bshift_right<4>(low1) & nibble) | (bshift_right<2>(high) & top));
+    // The 6-bit scales of sub-blocks 4h .. 4h + 3 and the minima of the same, as bytes of each row's lane (see above).
+    template <int H> TL_INLINE static Bytes scales(const uint8_t* tile) {
+        const Bytes low = bload(tile + kLow + 64 * H), high = bload(tile + kHigh);
+        return (low & bset1(0x0f)) | (bshift_left<4 - 2 * H>(high) & bset1(0x30));
+    }
+    template <int H> TL_INLINE static Bytes minima(const uint8_t* tile) {
+        const Bytes low = bload(tile + kLow + 64 * H), high = bload(tile + kHigh);
+        return (bshift_right<4>(low) & bset1(0x0f)) | (bshift_right<2 * H>(high) & bset1(0x30));
     }
 
     // M of T tokens.
     template <int T>
-    TL_INLINE static void dot_minima(const Scales& s, int b, const ActRows& x, Regs<I32, T>& minima) {
-        clear(minima);
-        TL_UNROLL(4)
-        for (int g = 0; g < 4; g++) {
-            const Bytes pair = widen_u8(s.m + 32 * g);
-            each(minima, [&](int t, I32& v) { dot2(v, pair, x.sum32<int16_t>(t) + 8 * b + 2 * g); });
-        }
+    TL_INLINE static void dot_minima(const uint8_t* tile, int b, const ActRows& x, Regs<I32, T>& sums) {
+        clear(sums);
+        for_constants<2>([&]<int H>() TL_LAMBDA {
+            const Bytes m = minima<H>(tile);
+            const Bytes first = even_bytes(m), second = odd_bytes(m);
+            each(sums, [&](int t, I32& v) TL_LAMBDA {
+                dot2(v, first, x.sum32<int16_t>(t) + 8 * b + 4 * H);
+                dot2(v, second, x.sum32<int16_t>(t) + 8 * b + 4 * H + 2);
+            });
+        });
     }
 
     // acc += s * (d * I - dmin * M), the one place where floats are rounded.
     template <int T>
     TL_INLINE static void finish(F32 d, F32 dmin, Regs<I32, T>& sums, Regs<I32, T>& minima, const ActRows& x, int b,
                                  Regs<F32, T>& acc) {
-        each(sums, minima, acc, [&](int t, I32& i, I32& m, F32& f) {
+        each(sums, minima, acc, [&](int t, I32& i, I32& m, F32& f) TL_LAMBDA {
             f = fma(fms(d, to_float(i), dmin * to_float(m)), set1(x.scale(t)[b]), f);
         });
     }
 
-    // Per chunk of 64 columns: 8 loads, 16 ANDs, 16 T dot products; per sub-block one integer multiply-add.
+    // group += sc * part. A float multiply-add costs a third of an integer one, and is exact while the sum of a group of
+    // sub-blocks stays below 2^24: four sub-blocks here (128 * 15 * 63 * 127 = 1.5e7), two in Q5_K.
+    template <int T> TL_INLINE static void add_scaled(Regs<I32, T>& part, F32 sc, Regs<F32, T>& group) {
+        each(part, group, [&](int, I32& v, F32& g) TL_LAMBDA {
+            g = fma(to_float(v), sc, g);
+            settle(g);
+        });
+    }
+    // sums += group.
+    template <int T> TL_INLINE static void add_group(Regs<F32, T>& group, Regs<I32, T>& sums) {
+        each(group, sums, [](int, F32& g, I32& i) TL_LAMBDA { i = i + to_int(g); });
+    }
+
+    // The 64 columns of one chunk, both nibbles of a byte at a time.
     template <int T>
-    TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        Scales scales;
-        unpack_scales(tile, scales);
-        Regs<I32, T> sums, minima;
-        clear(sums);
-        dot_minima<T>(scales, b, x, minima);
-        const Bytes low_mask = bset1(0x0f), high_mask = bset1(0xf0);
-        TL_UNROLL(4)
-        for (int c = 0; c < 4; c++) {
-            Regs<I32, T> low, high;
-            clear(low);
-            clear(high);
+    TL_INLINE static void dot_chunk(const uint8_t* q, Regs<const int8_t*, T>& a, Bytes& sc, Regs<F32, T>& group) {
+        Regs<I32, T> low, high;
+        clear(low);
+        clear(high);
+        TL_UNROLL(8)
+        for (int j = 0; j < 8; j++) {
+            const Bytes v = stream(q + 64 * j), lo = low_nibbles(v), hi = high_nibbles(v);
+            each(low, high, a, [&](int, I32& l, I32& h, const int8_t*& row) TL_LAMBDA {
+                dot4_small(l, lo, row + 4 * j);
+                dot4_nibbles(h, hi, row + 32 + 4 * j);
+            });
+        }
+        add_scaled<T>(low, to_float(take_byte(sc)), group);
+        add_scaled<T>(high, to_float(take_byte(sc)) * set1(1.0f / kHighNibble), group);
+    }
+
+    // The same in two passes, with half as many sums alive: the second reads the weights from the L1 cache.
+    template <int T>
+    TL_INLINE static void dot_chunk_twice(const uint8_t* q, Regs<const int8_t*, T>& a, Bytes& sc, Regs<F32, T>& group) {
+        for_constants<2>([&]<int High>() TL_LAMBDA {
+            Regs<I32, T> part;
+            clear(part);
             TL_UNROLL(8)
             for (int j = 0; j < 8; j++) {
-                const Bytes v = bload(tile + kQ + 512 * c + 64 * j);
-                const Bytes lo = v & low_mask;
-                const Bytes hi = kWideDot ? v & high_mask : bshift_right<4>(v) & low_mask;
-                each(low, high, [&](int t, I32& l, I32& h) {
-                    const int8_t* a = x.q(t) + 256 * b + 64 * c + 4 * j;
-                    dot4_small(l, lo, a);
-                    if constexpr (kWideDot)
-                        dot4(h, hi, a + 32);
-                    else
-                        dot4_small(h, hi, a + 32);
-                });
+                const Bytes v = High ? bload(q + 64 * j) : stream(q + 64 * j),
+                            w = High ? high_nibbles(v) : low_nibbles(v);
+                each(part, a,
+                     [&](int, I32& p, const int8_t*& row) TL_LAMBDA { dot4_nibbles(p, w, row + 32 * High + 4 * j); });
             }
-            const I32 sc0 = load_u8(scales.sc + 32 * c), sc1 = load_u8(scales.sc + 32 * c + 16);
-            each(sums, low, high,
-                 [&](int, I32& s, I32& l, I32& h) { s = s + l * sc0 + (kWideDot ? shift_right<4>(h) : h) * sc1; });
-        }
+            const F32 scale = to_float(take_byte(sc));
+            add_scaled<T>(part, High ? scale * set1(1.0f / kHighNibble) : scale, group);
+        });
+    }
+
+    // Four sub-blocks; moves `a` on.
+    template <int T, int H>
+    TL_INLINE static void dot_half(const uint8_t* tile, Regs<const int8_t*, T>& a, Regs<I32, T>& sums) {
+        Bytes sc = scales<H>(tile);
+        Regs<F32, T> group;
+        clear(group);
+        const int end = opaque(2 * H + 2);
+        int c = 2 * H;
+        do {
+            if constexpr (6 * T <= kRegisters - 4)
+                dot_chunk<T>(tile + kQ + 512 * c, a, sc, group);
+            else
+                dot_chunk_twice<T>(tile + kQ + 512 * c, a, sc, group);
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 64; });
+        } while (++c < end);
+        add_group<T>(group, sums);
+    }
+
+    // Per chunk of 64 columns: 8 loads, 16 ANDs, 16 T dot products; per sub-block T conversions and T FMAs.
+    template <int T>
+    TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
+        Regs<I32, T> sums, minima;
+        clear(sums);
+        if constexpr (4 * T > kRegisters - 5) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
+        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        dot_half<T, 0>(tile, a, sums);
+        dot_half<T, 1>(tile, a, sums);
+        dot_minima<T>(tile, b, x, minima);
         finish<T>(load_f16((const uint16_t*)tile), load_f16((const uint16_t*)(tile + 32)), sums, minima, x, b, acc);
     }
 
     struct alignas(64) Panel {
         uint8_t q[64][64];  // [column group of 4][row, column]
-        int32_t sc[8][16];  // [sub-block][row]
+        float sc[8][16];    // [sub-block][row]
         uint8_t m[4][64];   // [pair of sub-blocks][row, 2] as int16
         float d[16], dmin[16];
     };
 
     // All of a panel but q.
     TL_INLINE static void unpack_scales(const uint8_t* tile, Panel& p) {
-        Scales scales;
-        unpack_scales(tile, scales);
-        for (int s = 0; s < 8; s++) istore(p.sc[s], load_u8(scales.sc + 16 * s));
-        for (int g = 0; g < 4; g++) bstore(p.m[g], widen_u8(scales.m + 32 * g));
+        for_constants<2>([&]<int H>() TL_LAMBDA {
+            const Bytes sc = scales<H>(tile), m = minima<H>(tile);
+            for_constants<4>([&]<int I>() TL_LAMBDA { store(p.sc[4 * H + I], to_float(lane_byte<I>(sc))); });
+            bstore(p.m[2 * H], even_bytes(m));
+            bstore(p.m[2 * H + 1], odd_bytes(m));
+        });
         store(p.d, load_f16((const uint16_t*)tile));
         store(p.dmin, load_f16((const uint16_t*)(tile + 32)));
     }
@@ -187,27 +235,35 @@ struct Q4K {
         }
     }
 
-    template <int T>
+    // kGroup: sub-blocks whose sum a float holds exactly.
+    template <int T, int kGroup = 4>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
-        Regs<I32, T> sums;
+        Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
+        Regs<I32, T> sums, minima;
         clear(sums);
-        for (int s = 0; s < 8; s++) {
-            Regs<I32, T> part;
-            clear(part);
-            TL_UNROLL(8)
-            for (int j = 0; j < 8; j++) {
-                const Bytes w = bload(p.q[8 * s + j]);
-                each(part, [&](int t, I32& v) { dot4_small(v, w, x.q(t) + 256 * b + 32 * s + 4 * j); });
+        TL_UNROLL(1)
+        for (int first = 0; first < 8; first += kGroup) {
+            Regs<F32, T> group;
+            clear(group);
+            TL_UNROLL(1)
+            for (int s = first; s < first + kGroup; s++) {
+                Regs<I32, T> part;
+                clear(part);
+                TL_UNROLL(8)
+                for (int j = 0; j < 8; j++) {
+                    const Bytes w = bload(p.q[8 * s + j]);
+                    each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * j); });
+                }
+                add_scaled<T>(part, load(p.sc[s]), group);
+                each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 32; });
             }
-            const I32 sc = iload(p.sc[s]);
-            each(sums, part, [&](int, I32& i, I32& v) { i = i + v * sc; });
+            add_group<T>(group, sums);
         }
-        Regs<I32, T> minima;
         clear(minima);
         TL_UNROLL(4)
         for (int g = 0; g < 4; g++) {
             const Bytes pair = bload(p.m[g]);
-            each(minima, [&](int t, I32& v) { dot2(v, pair, x.sum32<int16_t>(t) + 8 * b + 2 * g); });
+            each(minima, [&](int t, I32& v) TL_LAMBDA { dot2(v, pair, x.sum32<int16_t>(t) + 8 * b + 2 * g); });
         }
         finish<T>(load(p.d), load(p.dmin), sums, minima, x, b, acc);
     }

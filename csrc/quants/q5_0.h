@@ -7,7 +7,7 @@
 // Packed, a block of 16 rows is the same 16 * 22 = 352 bytes: d[16] f16 | the planes of five_bits.h [320].
 //
 // Arithmetic per 32 elements and (row, token), a = int8 activations with scale s:
-//   I = q . a - 16 sum(a)   exact int32 (the accumulator starts at the offset);   acc += (d * s) * I
+//   I = q . a - 16 sum(a)   exact int32;   acc += (d * s) * I
 #pragma once
 
 #include "quants/five_bits.h"
@@ -46,23 +46,22 @@ struct Q5_0 {
     }
 
     template <int T>
-    TL_INLINE static void start(int b, const ActRows& x, Regs<I32, T>& sums) {
-        each(sums, [&](int t, I32& v) TL_LAMBDA { v = iset1(-16 * x.sum32<int32_t>(t)[b]); });
-    }
-
-    template <int T>
     TL_INLINE static void finish(F32 d, Regs<I32, T>& sums, int b, const ActRows& x, Regs<F32, T>& acc) {
-        each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
+        each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA {
+            const I32 offset = shift_left<4>(iset1(x.sum32<int32_t>(t)[b]));
+            f = fma(d * set1(x.scale(t)[b]), to_float(i - offset), f);
+        });
     }
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
-        start<T>(b, x, sums);
+        clear(sums);
         for_five_bits(tile + kQ, [&](int g, Bytes w) TL_LAMBDA {
-            each(sums, [&](int t, I32& v) TL_LAMBDA { dot4_small(v, w, x.q(t) + 32 * b + 4 * g); });
+            each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
         });
-        finish<T>(load_f16((const uint16_t*)tile), sums, b, x, acc);
+        finish<T>(stream_f16(tile), sums, b, x, acc);
     }
 
     struct alignas(64) Panel {
@@ -77,12 +76,13 @@ struct Q5_0 {
 
     template <int T>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
-        start<T>(b, x, sums);
+        clear(sums);
         TL_UNROLL(8)
         for (int g = 0; g < 8; g++) {
             const Bytes w = bload(p.q[g]);
-            each(sums, [&](int t, I32& v) TL_LAMBDA { dot4_small(v, w, x.q(t) + 32 * b + 4 * g); });
+            each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
         }
         finish<T>(load(p.d), sums, b, x, acc);
     }

@@ -57,12 +57,13 @@ struct Q5_1 {
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
         clear(sums);
         for_five_bits(tile + kQ, [&](int g, Bytes w) TL_LAMBDA {
-            each(sums, [&](int t, I32& v) TL_LAMBDA { dot4_small(v, w, x.q(t) + 32 * b + 4 * g); });
+            each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
         });
-        finish<T>(load_f16((const uint16_t*)tile), load_f16((const uint16_t*)(tile + kM)), sums, b, x, acc);
+        finish<T>(stream_f16(tile), load_f16((const uint16_t*)(tile + kM)), sums, b, x, acc);
     }
 
     struct alignas(64) Panel {
@@ -78,12 +79,13 @@ struct Q5_1 {
 
     template <int T>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
         clear(sums);
         TL_UNROLL(8)
         for (int g = 0; g < 8; g++) {
             const Bytes w = bload(p.q[g]);
-            each(sums, [&](int t, I32& v) TL_LAMBDA { dot4_small(v, w, x.q(t) + 32 * b + 4 * g); });
+            each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
         }
         finish<T>(load(p.d), load(p.m), sums, b, x, acc);
     }

@@ -26,6 +26,7 @@ struct Q5K {
     static_assert(kTileBlockBytes == kTileRows * kBlockBytes);
 
     static constexpr size_t kQ = 256;  // offset in a packed block
+    static constexpr int kGroup = 2;   // sub-blocks whose sum floats hold: 64 * 31 * 63 * 127 < 2^24
 
     static void decode_block(const uint8_t* block, float* out) {
         const float d = read_f16(block), dmin = read_f16(block + 2);
@@ -57,23 +58,39 @@ struct Q5K {
         }
     }
 
+    // Sub-blocks s .. s + kGroup - 1; takes their scales from `sc` and moves `a` on.
+    template <int T>
+    TL_INLINE static void dot_group(const uint8_t* tile, int s, Regs<const int8_t*, T>& a, Bytes& sc,
+                                    Regs<I32, T>& sums) {
+        Regs<F32, T> group;
+        clear(group);
+        const int count = opaque(kGroup);
+        int i = 0;
+        do {
+            Regs<I32, T> part;
+            clear(part);
+            for_five_bits(tile + kQ + kFiveBitBytes * (s + i), [&](int g, Bytes w) TL_LAMBDA {
+                each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
+            });
+            Q4K::add_scaled<T>(part, to_float(take_byte(sc)), group);
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 32; });
+        } while (++i < count);
+        Q4K::add_group<T>(group, sums);
+    }
+
     // Per sub-block: 5 planes, 7 shifts, 12 logic operations (AND and OR fuse), 8 T dot products, T multiply-adds.
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        Q4K::Scales scales;
-        Q4K::unpack_scales(tile, scales);
+        Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums, minima;
         clear(sums);
-        Q4K::dot_minima<T>(scales, b, x, minima);
-        for (int s = 0; s < 8; s++) {
-            Regs<I32, T> part;
-            clear(part);
-            for_five_bits(tile + kQ + kFiveBitBytes * s, [&](int g, Bytes w) TL_LAMBDA {
-                each(part, [&](int t, I32& v) TL_LAMBDA { dot4_small(v, w, x.q(t) + 256 * b + 32 * s + 4 * g); });
-            });
-            const I32 sc = load_u8(scales.sc + 16 * s);
-            each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA { i = i + v * sc; });
-        }
+        if constexpr (4 * T > kRegisters - 5) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
+        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        for_constants<2>([&]<int H>() TL_LAMBDA {
+            Bytes sc = Q4K::scales<H>(tile);
+            for (int s = 4 * H; s < 4 * H + 4; s += kGroup) dot_group<T>(tile, s, a, sc, sums);
+        });
+        Q4K::dot_minima<T>(tile, b, x, minima);
         Q4K::finish<T>(load_f16((const uint16_t*)tile), load_f16((const uint16_t*)(tile + 32)), sums, minima, x, b,
                        acc);
     }
@@ -90,7 +107,7 @@ struct Q5K {
 
     template <int T>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
-        Q4K::panel_dot<T>(p, b, x, acc);
+        Q4K::panel_dot<T, kGroup>(p, b, x, acc);
     }
 };
 

@@ -5,16 +5,14 @@
 //   q = nibble of ql[64n + 32 (t & 1) + l] (low if t < 2, else high) | ((qh[32n + l] >> 2t) & 3) << 4
 //
 // Packed, a block of 16 rows is the same 16 * 210 = 3360 bytes:
-//   d[16] f16 | scales[16 sub-blocks][16 rows] int8 | per half n, j < 8: even[64] odd[64] top[64]
+//   d[16] f16 | scales[8 pairs of sub-blocks][16 rows][2] int8 | per half n, j < 8: even[64] odd[64] top[64]
 //   even, odd: dword lane r = ql[64n + 4j ..] and ql[64n + 32 + 4j ..] of row r; top: qh[32n + 4j ..]
 // The three planes of a column group lie together, so a thread reads one sequential stream.
 //
 // Arithmetic per 256 elements and (row, token), a = int8 activations with scale s:
 //   I = sum over sub-blocks sc * (q . a - 32 sum(a))   exact int32, |I| <= 256 * 32 * 128 * 127 = 1.4e8
 //   acc += (d * s) * I
-// The offset costs nothing: the accumulator starts at -32 sum(a).
-// With a full-range dot product the planes are multiplied in place, unshifted: nibble planes and 2-bit planes in
-// separate accumulators, combined by shifts once per 16 columns (8 ANDs instead of 14 logic operations per group).
+// The offset is a dot product of its own, of scales with sums of a, two sub-blocks in each instruction.
 #pragma once
 
 #include "quants/format.h"
@@ -49,7 +47,7 @@ struct Q6K {
     static void pack_block(const uint8_t* const* rows, uint8_t* tile) {
         interleave2(rows, 208, tile);
         for (int r = 0; r < kTileRows; r++) {
-            for (int s = 0; s < 16; s++) tile[kScales + 16 * s + r] = rows[r] ? rows[r][192 + s] : 0;
+            for (int s = 0; s < 16; s++) tile[kScales + 32 * (s / 2) + 2 * r + s % 2] = rows[r] ? rows[r][192 + s] : 0;
         }
         for (int n = 0; n < 2; n++) {
             for (int j = 0; j < 8; j++) {
@@ -61,76 +59,69 @@ struct Q6K {
         }
     }
 
+    // Columns 4j .. 4j + 3 of a quarter of a half, as bytes 0 .. 63; group = the three planes of j.
+    template <int Quarter, bool kStream = false> TL_INLINE static Bytes weights(const uint8_t* group) {
+        const Bytes ql = kStream && Quarter < 2 ? stream(group + 64 * Quarter) : bload(group + 64 * (Quarter % 2));
+        const Bytes qh = kStream && Quarter == 0 ? stream(group + 128) : bload(group + 128);
+        const Bytes low = low_nibbles(Quarter < 2 ? ql : bshift_right<4>(ql)), two = bset1(0x30);
+        if constexpr (Quarter == 0) return low | (bshift_left<4>(qh) & two);
+        if constexpr (Quarter == 1) return low | (bshift_left<2>(qh) & two);
+        if constexpr (Quarter == 2) return low | (qh & two);
+        return low | (bshift_right<2>(qh) & two);
+    }
+
+    // The scales of sub-blocks 2i and 2i + 1 as int16 halves of each row's lane.
+    TL_INLINE static Bytes scale_pair(const uint8_t* tile, int i) {
+        return widen_i8((const int8_t*)tile + kScales + 32 * i);
+    }
+
+    // I starts at the sum of -32 sc sum(a), two sub-blocks in each 16-bit dot product.
+    template <int T>
+    TL_INLINE static void start(const uint8_t* tile, int b, const ActRows& x, Regs<I32, T>& sums) {
+        clear(sums);
+        TL_UNROLL(2)
+        for (int i = 0; i < 8; i++) {
+            const Bytes pair = scale_pair(tile, i);
+            each(sums, [&](int t, I32& v) TL_LAMBDA { dot2(v, pair, x.sum16(t) + 16 * b + 2 * i); });
+        }
+        each(sums, [](int, I32& v) TL_LAMBDA { v = v * iset1(-32); });
+    }
+
     template <int T>
     TL_INLINE static void finish(F32 d, Regs<I32, T>& sums, const ActRows& x, int b, Regs<F32, T>& acc) {
-        each(sums, acc, [&](int t, I32& i, F32& f) { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
+        each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
     }
 
-    // Sixteen columns of each of the four quarters: half n, part h (columns 16h .. 16h + 15 of each quarter).
-    template <int T>
-    TL_INLINE static void dot_part(const uint8_t* tile, int n, int h, int b, const ActRows& x, Regs<I32, T>& sums) {
-        const int8_t* scales = (const int8_t*)tile + kScales + 16 * (8 * n + h);
-        const uint8_t* group = tile + kQ + 192 * (8 * n + 4 * h);
-        // Two quarters at a time (pass p: quarters 2p and 2p + 1) bounds the live registers.
-        TL_UNROLL(2)
-        for (int p = 0; p < 2; p++) {
-            Regs<I32, T> even, odd, even_top, odd_top;
-            each(even, odd, [&](int t, I32& e, I32& o) {
-                const int16_t* sum = x.sum16(t) + 16 * b + 8 * n + 4 * p + h;
-                // High nibbles count 16 times until the shift below.
-                const int offset = kWideDot && p ? -512 : -32;
-                e = iset1(offset * sum[0]);
-                o = iset1(offset * sum[2]);
-            });
-            clear(even_top);
-            clear(odd_top);
-            TL_UNROLL(4)
-            for (int j = 0; j < 4; j++) {
-                const Bytes ql0 = bload(group + 192 * j), ql1 = bload(group + 192 * j + 64),
-                            qh = bload(group + 192 * j + 128);
-                const int column = 256 * b + 128 * n + 64 * p + 16 * h + 4 * j;
-                if constexpr (kWideDot) {
-                    const Bytes nibble = bset1(p ? 0xf0 : 0x0f);
-                    const Bytes e = ql0 & nibble, o = ql1 & nibble;
-                    const Bytes te = qh & bset1(p ? 0x30 : 0x03), to = qh & bset1(p ? 0xc0 : 0x0c);
-                    each(even, even_top, [&](int t, I32& v, I32& top) {
-                        dot4(v, e, x.q(t) + column);
-                        dot4(top, te, x.q(t) + column);
-                    });
-                    each(odd, odd_top, [&](int t, I32& v, I32& top) {
-                        dot4(v, o, x.q(t) + column + 32);
-                        dot4(top, to, x.q(t) + column + 32);
-                    });
-                } else {
-                    const Bytes nibble = bset1(0x0f), two = bset1(0x30);
-                    const Bytes e =
-                        p ? (bshift_right<4>(ql0) & nibble) | (qh & two) : (ql0 & nibble) | (bshift_left<4>(qh) & two);
-                    const Bytes o = p ? (bshift_right<4>(ql1) & nibble) | (bshift_right<2>(qh) & two)
-                                      : (ql1 & nibble) | (bshift_left<2>(qh) & two);
-                    each(even, odd, [&](int t, I32& v, I32& w) {
-                        dot4_small(v, e, x.q(t) + column);
-                        dot4_small(w, o, x.q(t) + column + 32);
-                    });
-                }
-            }
-            const I32 sc_even = load_i8(scales + 16 * (4 * p)), sc_odd = load_i8(scales + 16 * (4 * p + 2));
-            each(sums, even, even_top, [&](int, I32& s, I32& v, I32& top) {
-                if constexpr (kWideDot) v = p ? shift_right<4>(v) + top : v + shift_left<4>(top);
-                s = s + v * sc_even;
-            });
-            each(sums, odd, odd_top, [&](int, I32& s, I32& v, I32& top) {
-                if constexpr (kWideDot) v = p ? shift_right<4>(v) + shift_right<2>(top) : v + shift_left<2>(top);
-                s = s + v * sc_odd;
-            });
-        }
-    }
-
+    // Per 16 columns of a quarter: 8 loads, 12 to 16 logic operations, 4 T dot products, T multiply-adds.
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums;
-        clear(sums);
+        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        start<T>(tile, b, x, sums);
         TL_UNROLL(1)
-        for (int part = 0; part < 4; part++) dot_part<T>(tile, part / 2, part % 2, b, x, sums);
+        for (int n = 0; n < 2; n++) {
+            for_constants<4>([&]<int Quarter>() TL_LAMBDA {
+                const Bytes scales = scale_pair(tile, 4 * n + Quarter);
+                for_constants<2>([&]<int Half>() TL_LAMBDA {
+                    Regs<I32, T> part;
+                    clear(part);
+                    TL_UNROLL(4)
+                    for (int j = 4 * Half; j < 4 * Half + 4; j++) {
+                        const Bytes w = weights<Quarter, true>(tile + kQ + 192 * (8 * n + j));
+                        each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA {
+                            dot4_small(v, w, row + 32 * Quarter + 4 * j);
+                        });
+                    }
+                    const I32 sc = Half ? high_halves(scales) : low_halves(scales);
+                    each(sums, part, [&](int, I32& s, I32& v) TL_LAMBDA {
+                        s = s + v * sc;
+                        settle(s);
+                    });
+                });
+            });
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 128; });
+        }
         finish<T>(load_f16((const uint16_t*)tile), sums, x, b, acc);
     }
 
@@ -142,34 +133,40 @@ struct Q6K {
 
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
         store(p.d, load_f16((const uint16_t*)tile));
-        for (int s = 0; s < 16; s++) istore(p.sc[s], load_i8((const int8_t*)tile + kScales + 16 * s));
-        const Bytes nibble = bset1(0x0f), two = bset1(0x30);
+        for (int i = 0; i < 8; i++) {
+            const Bytes scales = scale_pair(tile, i);
+            istore(p.sc[2 * i], low_halves(scales));
+            istore(p.sc[2 * i + 1], high_halves(scales));
+        }
         for (int n = 0; n < 2; n++) {
             for (int j = 0; j < 8; j++) {
                 const uint8_t* group = tile + kQ + 192 * (8 * n + j);
-                const Bytes ql0 = bload(group), ql1 = bload(group + 64), qh = bload(group + 128);
-                bstore(p.q[32 * n + j], (ql0 & nibble) | (bshift_left<4>(qh) & two));
-                bstore(p.q[32 * n + 8 + j], (ql1 & nibble) | (bshift_left<2>(qh) & two));
-                bstore(p.q[32 * n + 16 + j], (bshift_right<4>(ql0) & nibble) | (qh & two));
-                bstore(p.q[32 * n + 24 + j], (bshift_right<4>(ql1) & nibble) | (bshift_right<2>(qh) & two));
+                for_constants<4>([&]<int Quarter>()
+                                     TL_LAMBDA { bstore(p.q[32 * n + 8 * Quarter + j], weights<Quarter>(group)); });
             }
         }
     }
 
     template <int T>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums;
         clear(sums);
+        TL_UNROLL(1)
         for (int s = 0; s < 16; s++) {
             Regs<I32, T> part;
-            each(part, [&](int t, I32& v) { v = iset1(-32 * x.sum16(t)[16 * b + s]); });
+            each(part, [&](int t, I32& v) TL_LAMBDA { v = iset1(-32 * x.sum16(t)[16 * b + s]); });
             TL_UNROLL(4)
             for (int j = 0; j < 4; j++) {
                 const Bytes w = bload(p.q[4 * s + j]);
-                each(part, [&](int t, I32& v) { dot4_small(v, w, x.q(t) + 256 * b + 16 * s + 4 * j); });
+                each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * j); });
             }
             const I32 sc = iload(p.sc[s]);
-            each(sums, part, [&](int, I32& i, I32& v) { i = i + v * sc; });
+            each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA {
+                i = i + v * sc;
+                settle(i);
+            });
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 16; });
         }
         finish<T>(load(p.d), sums, x, b, acc);
     }

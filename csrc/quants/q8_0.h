@@ -3,8 +3,8 @@
 // In the file a block is 34 bytes: d (f16), qs[32] (int8); an element is d * q.
 //
 // Packed, a block of 16 rows is the same 16 * 34 = 544 bytes: d[16] f16 | q[8][64], where dword lane r of q[j] is
-// bytes 4j .. 4j + 3 of row r, each XOR 0x80: the dot product wants unsigned weights, so q + 128 is stored and the
-// accumulator starts at -128 sum(a).
+// bytes 4j .. 4j + 3 of row r, each XOR 0x80: the dot product wants unsigned weights, so q + 128 is stored and
+// 128 sum(a) is taken off.
 //
 // Arithmetic per 32 elements and (row, token), a = int8 activations with scale s:
 //   I = q . a   exact int32;   acc += (d * s) * I
@@ -33,21 +33,25 @@ struct Q8_0 {
         for (int i = 32; i < 544; i++) tile[i] ^= 0x80;
     }
 
-    template <int T>
+    template <int T, bool kStream>
     TL_INLINE static void dot_scaled(F32 d, const uint8_t* q, int b, const ActRows& x, Regs<F32, T>& acc) {
+        Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
-        each(sums, [&](int t, I32& v) { v = iset1(-128 * x.sum32<int32_t>(t)[b]); });
+        clear(sums);
         TL_UNROLL(8)
         for (int j = 0; j < 8; j++) {
-            const Bytes w = bload(q + 64 * j);
-            each(sums, [&](int t, I32& v) { dot4(v, w, x.q(t) + 32 * b + 4 * j); });
+            const Bytes w = kStream ? stream(q + 64 * j) : bload(q + 64 * j);
+            each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4(v, w, row + 4 * j); });
         }
-        each(sums, acc, [&](int t, I32& i, F32& f) { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
+        each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA {
+            const I32 offset = shift_left<7>(iset1(x.sum32<int32_t>(t)[b]));
+            f = fma(d * set1(x.scale(t)[b]), to_float(i - offset), f);
+        });
     }
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        dot_scaled<T>(load_f16((const uint16_t*)tile), tile + 32, b, x, acc);
+        dot_scaled<T, true>(stream_f16(tile), tile + 32, b, x, acc);
     }
 
     struct alignas(64) Panel {
@@ -62,7 +66,7 @@ struct Q8_0 {
 
     template <int T>
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
-        dot_scaled<T>(load(p.d), p.q[0], b, x, acc);
+        dot_scaled<T, false>(load(p.d), p.q[0], b, x, acc);
     }
 };
 

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from torchless.backends.cpu.arena import Lifetime, plan_arena
-from torchless.backends.cpu.lower import LoweredPlan, lower
+from torchless.backends.cpu.fusions import read_by, written_by
+from torchless.backends.cpu.lower import lower
+from torchless.backends.cpu.stages import LoweredPlan
 from torchless.plan import Plan, RopeSpec, Value
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -52,7 +54,7 @@ def wide_mlp() -> Plan:
 
 def test_gate_up_and_glu_become_one_stage_when_the_width_has_whole_groups() -> None:
     stages = kinds(lower(wide_mlp(), lambda name: "int8x32"))
-    assert stages == ["embed", "convert", "gated_matmul", "matmul", "convert", "matmul"]
+    assert stages == ["embed", "convert", "gated_matmul", "matmul", "convert", "head"]
     assert "gated_matmul" not in kinds(lower(one_layer(), lambda name: "int8x32"))  # 128 wide
 
 
@@ -79,13 +81,13 @@ def test_layer_takes_nine_stages() -> None:
         "glu",
         "matmul",
     ]
-    assert kinds(lowered) == ["embed", *layer, "select", "rms_norm", "matmul"]
+    assert kinds(lowered) == ["embed", *layer, "rms_norm", "head"]
 
 
 def test_products_of_one_input_are_grouped_by_number_format() -> None:
     lowered = lower(one_layer(), lambda name: "f32" if name == "v" else "int8x32")
     groups = [[part[0] for part in s.args["parts"]] for s in lowered.stages if s.kind == "matmul"]  # type: ignore[attr-defined]
-    assert groups == [["q", "k"], ["v"], ["o"], ["gate", "up"], ["down"], ["head"]]
+    assert groups == [["q", "k"], ["v"], ["o"], ["gate", "up"], ["down"]]
 
 
 def test_residual_is_accumulated_in_place_only_when_nothing_else_needs_it() -> None:
@@ -95,16 +97,42 @@ def test_residual_is_accumulated_in_place_only_when_nothing_else_needs_it() -> N
     total = plan.add(x, y)
     plan.set_output(plan.linear(plan.add(total, x), "head"))  # x is needed again
     lowered = lower(plan, lambda name: "f32")
-    assert [part[3] for s in lowered.stages if s.kind == "matmul" for part in s.args["parts"]] == [
-        False,
-        False,
-    ]  # type: ignore[attr-defined]
+    assert [part[3] for s in lowered.stages if s.kind == "matmul" for part in s.args["parts"]] == [False]  # type: ignore[attr-defined]
     assert kinds(lowered).count("add") == 2
 
     inplace = lower(one_layer(), lambda name: "f32")
     flags = {part[0]: part[3] for s in inplace.stages if s.kind == "matmul" for part in s.args["parts"]}  # type: ignore[attr-defined]
     assert flags["o"] and flags["down"] and not flags["q"]
     assert "add" not in kinds(inplace)
+
+
+def test_rows_are_shared_only_while_their_source_stays_as_it_is() -> None:
+    shared = [
+        s.args["shared"] for s in lower(one_layer(), lambda name: "int8x32").stages if "shared" in s.args
+    ]
+    assert shared == [True, True, True, True]  # two norms, attention's conversion, the last norm
+    plan = Plan(SHAPES)
+    x = plan.embed("embd")
+    plan.set_output(plan.linear(plan.add(x, plan.linear(plan.rms_norm(x, "norm", eps=1e-5), "o")), "head"))
+    lowered = lower(plan, lambda name: "f32")  # the product adds to what the norm reads
+    assert [s.args["shared"] for s in lowered.stages if s.kind == "rms_norm"] == [False]
+
+
+def test_what_is_read_for_a_shared_stage_stays_alive() -> None:
+    lowered = lower(one_layer(), lambda name: "int8x32")
+    for index, stage in enumerate(lowered.stages):
+        if stage.args.get("shared"):
+            readers = [i for i, s in enumerate(lowered.stages) if stage.args["out"] in read_by(s)]
+            assert lowered.buffers[stage.args["x"]].last >= max(readers) > index  # type: ignore[index]
+            assert stage.args["x"] not in written_by(lowered.stages[max(readers)])
+
+
+def test_without_fusion_every_op_is_a_stage() -> None:
+    lowered = lower(one_layer(), lambda name: "int8x32", fuse=False)
+    layer = "rms_norm convert matmul matmul matmul rope_kv attention convert matmul add"
+    mlp = "rms_norm convert matmul matmul glu convert matmul add"
+    assert kinds(lowered) == f"embed {layer} {mlp} select rms_norm convert matmul".split()
+    assert not lowered.is_fused
 
 
 def test_values_alive_together_never_share_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from compare_llama_cpp import Round, Test, arguments_of  # noqa: E402
+from compare_peers import Round, Test, arguments_of, chosen_contestants, chosen_tests, parse_options  # noqa: E402
 from report import as_markdown, summarize  # noqa: E402
 from workers import Worker, WorkerError, call_watched  # noqa: E402
 
@@ -57,7 +58,7 @@ def test_report_shows_ratio_failures_and_a_warning_on_a_busy_machine() -> None:
     theirs = {"error": "llama-default: the process died of SIGSEGV in 'measure'"}
     results = {
         "machine": machine,
-        "options": {"model": "m.gguf", "t": 2},
+        "options": {"model": "m.gguf", "t": 2, "kv": "f16"},
         "file_bytes": 4e6,
         "contestants": {"torchless": ours, "llama-default": theirs},
         "end_to_end": [],
@@ -65,7 +66,11 @@ def test_report_shows_ratio_failures_and_a_warning_on_a_busy_machine() -> None:
         **summarize(["tg32"], _rounds((20, 10, 5), foreign=(0.5,)), disturbed=0.1),
     }
     text = as_markdown(results)
-    assert "| tg32 | torchless / llama-default | 2.00 x |" in text
+    assert "| test | torchless, tok/s | llama-default, tok/s | llama-plain, tok/s |" in text
+    assert (
+        "| tg32 | 20.00 (20.00 .. 20.00) | 10.00 (10.00 .. 10.00) | 5.00 (5.00 .. 5.00) | **2.00 x** ("
+        in text
+    )
     assert "FAILED: llama-default: the process died of SIGSEGV" in text
     assert "WARNING: the machine was busy" in text
     assert "| torchless | 1.00 (1.00 .. 1.00) | 5 | 6 | 1 | 1.20 |" in text
@@ -112,3 +117,48 @@ def test_cpu_use_of_others_is_seen() -> None:
     assert usage.wall_s > 0.5
     assert usage.foreign_share > 0.3
     assert usage.idle_workers_cpu_s == 0
+
+
+def _options(monkeypatch: pytest.MonkeyPatch, model: Path, *arguments: str) -> argparse.Namespace:
+    monkeypatch.setattr(sys, "argv", ["compare_peers", str(model), *arguments])
+    return parse_options()
+
+
+def test_tests_are_all_prompts_and_decodings_at_all_depths(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "m.gguf").touch()
+    options = _options(monkeypatch, tmp_path / "m.gguf", "-p", "64,128", "-n", "8", "-d", "0,256")
+    names = [test.name for test in chosen_tests(options)]
+    assert names == ["pp64", "pp128", "tg8", "pp64 @ d256", "pp128 @ d256", "tg8 @ d256"]
+    with pytest.raises(SystemExit):
+        _options(monkeypatch, tmp_path / "m.gguf", "-p", "0", "-n", "0")
+
+
+_FAKE_LLAMA_BENCH = """#!{python}
+import json, sys
+words = sys.argv[1:]
+flags = dict(zip(words[::2], words[1::2]))
+assert flags["-o"] == "json" and flags["-ctk"] == "bf16" and flags["--extra"] == "x", flags
+if "-d" in flags and int(flags["-d"]) > 99:
+    sys.exit("no such depth")
+row = {{"n_prompt": int(flags["-p"]), "n_gen": int(flags["-n"]), "avg_ts": 50.0, "build_commit": "abc"}}
+print(json.dumps([row]))
+"""
+
+
+def test_any_llama_bench_binary_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    binary = tmp_path / "llama-bench"
+    binary.write_text(_FAKE_LLAMA_BENCH.format(python=sys.executable))
+    binary.chmod(0o755)
+    options = _options(monkeypatch, tmp_path / "m.gguf", "--llama-bench", f"{binary} --extra x")
+    engine, settings = chosen_contestants(options)["llama-bench"]
+    settings |= {"model": options.model, "threads": 1, "batch": 512, "kv": "bf16", "context": 512}
+    with Worker("llama-bench", engine) as worker:
+        worker.call("start", settings=settings)
+        assert worker.call("facts")["version"] == "llama-bench abc"
+        for batch in (1, 512):
+            assert worker.call("measure", depth_ids=[], token_ids=[0] * 20, batch=batch) == 20 / 50
+        with pytest.raises(WorkerError, match="status 1: no such depth"):
+            worker.call("measure", depth_ids=[0] * 100, token_ids=[0] * 20, batch=512)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import tracemalloc
 from collections import Counter
 from pathlib import Path
@@ -16,10 +17,11 @@ import torchless
 from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
 from torchless.bench.recipes import RECIPES, find_recipe, tensor_type
 from torchless.bench.shapes import SHAPES, find_shape, tensor_shapes
-from torchless.bench.synthetic import main, synthetic_tensors, write_synthetic
+from torchless.bench.synthetic import main, synthetic_metadata, synthetic_tensors, write_synthetic
 from torchless.errors import InvalidRequestError
 
 HALF_OFFSETS = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0]}
+HALF_OFFSETS |= {"IQ4_NL": [0], "IQ4_XS": [0], "Q2_K": [80, 82], "Q3_K": [108]}
 HALF_OFFSETS |= {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
 
 
@@ -77,12 +79,26 @@ def test_the_same_seed_gives_the_same_bytes_everywhere() -> None:
         ("mistral-7b", "Q4_0", {"F32": 65, "Q4_0": 225, "Q6_K": 1}),
         ("mistral-7b", "Q5_1", {"F32": 65, "Q5_1": 225, "Q6_K": 1}),
         ("llama-3.2-1b", "Q8_0", {"F32": 34, "Q8_0": 113}),
+        ("mistral-7b", "Q3_K_L", {"F32": 65, "Q3_K": 129, "Q5_K": 96, "Q6_K": 1}),
+        ("mistral-7b", "Q3_K_M", {"F32": 65, "Q3_K": 129, "Q4_K": 92, "Q5_K": 4, "Q6_K": 1}),
+        ("mistral-7b", "Q3_K_S", {"F32": 65, "Q3_K": 225, "Q6_K": 1}),
+        ("mistral-7b", "Q2_K", {"F32": 65, "Q2_K": 129, "Q3_K": 64, "Q4_K": 32, "Q6_K": 1}),
+        # By the rules of llama.cpp's quantiser.
+        ("mistral-7b", "IQ4_XS", {"F32": 65, "IQ4_XS": 189, "Q5_K": 36, "Q6_K": 1}),
+        ("llama-3.2-3b", "IQ4_NL", {"F32": 58, "IQ4_NL": 193, "Q5_K": 3, "Q6_K": 1}),
     ],
 )
 def test_recipes_give_the_types_of_published_files(shape: str, recipe: str, expected: dict[str, int]) -> None:
     model, chosen = find_shape(shape), find_recipe(recipe)
     types = Counter(
-        tensor_type(chosen, name, len(dims), num_layers=model.num_layers, tied=model.tied)
+        tensor_type(
+            chosen,
+            name,
+            len(dims),
+            num_layers=model.num_layers,
+            tied=model.tied,
+            queries_per_kv=model.num_heads // model.num_kv_heads,
+        )
         for name, dims in tensor_shapes(model).items()
     )
     assert types == expected
@@ -97,6 +113,10 @@ def test_recipes_give_the_types_of_published_files(shape: str, recipe: str, expe
         ("llama-3.2-3b", 3_212_749_824),
         ("llama-3.1-8b", 8_030_261_248),
         ("mistral-7b", 7_241_732_096),
+        ("qwen2.5-0.5b", 494_032_768),
+        ("qwen3-0.6b", 596_049_920),
+        ("phi-3-mini", 3_821_079_552),
+        ("gemma-2-2b", 2_614_341_888),
     ],
 )
 def test_shapes_have_the_published_number_of_parameters(shape: str, parameters: int) -> None:
@@ -144,7 +164,11 @@ def test_memory_stays_small_while_a_large_file_is_written(tmp_path: Path) -> Non
     assert peak < 50e6
 
 
-@pytest.mark.parametrize("recipe", ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q6_K", "Q4_K_M", "Q5_K_M"])
+RUN = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q6_K", "Q4_K_M", "Q5_K_M", "IQ4_NL", "IQ4_XS", "MXFP4"]
+RUN += ["Q2_K", "Q3_K_M"]
+
+
+@pytest.mark.parametrize("recipe", RUN)
 def test_torchless_runs_it_with_logits_of_ordinary_size(recipe: str, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "model.gguf", "test", recipe)
     with torchless.load(tmp_path / "model.gguf", ctx=64, threads=1, backend="reference") as model:
@@ -181,3 +205,29 @@ def test_command_line_entry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert main(["test:Q9", str(tmp_path / "y.gguf")]) == 1
     assert main(["test"]) == 2
     assert "usage:" in capsys.readouterr().err
+
+
+def test_rows_that_are_no_whole_blocks_get_smaller_blocks() -> None:
+    types = {
+        name: block_type
+        for name, _, block_type, _ in synthetic_tensors(
+            find_shape("qwen2.5-0.5b"), find_recipe("Q4_K_M"), seed=0
+        )
+    }
+    assert types["blk.5.ffn_up.weight"] == "Q5_0"  # rows of 896 weights
+    assert types["blk.5.ffn_down.weight"] in ("Q4_K", "Q6_K")  # 4864 = 19 * 256
+    assert types["token_embd.weight"] == "Q8_0"
+
+
+@pytest.mark.parametrize("shape", ["qwen2.5-0.5b", "qwen3-0.6b", "phi-3-mini", "gemma-2-2b"])
+def test_other_families_have_their_tensors(shape: str, tmp_path: Path) -> None:
+    """Against the gguf package's list of each architecture's tensors."""
+    model = find_shape(shape)
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == model.architecture)
+    known = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[arch]}
+    for name in tensor_shapes(model):
+        stem = name.rpartition(".")[0]
+        assert re.sub(r"blk\.\d+", "blk.{bid}", stem) in known, name
+    metadata = synthetic_metadata(model, find_recipe("Q4_0"), "x")
+    assert metadata["general.architecture"] == model.architecture
+    assert metadata[f"{model.architecture}.block_count"] == model.num_layers

@@ -13,6 +13,8 @@ import pytest
 from cli_models import CONTEXT
 from cli_processes import Terminal, command, environment, torchless
 
+from torchless.bench.synthetic import write_synthetic
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and pseudo-terminals")
 
 FOREVER = ["--ignore-eos", "--ctx", "200000", "--backend", "reference"]
@@ -133,13 +135,20 @@ def test_truncated_file(plain_model, tmp_path):
     assert_error(torchless("run", path, "x"), "short.gguf", "the file")
 
 
-def test_unsupported_architecture_and_type(plain_model, tmp_path, shared_data):
+def test_unsupported_architecture_and_type(tmp_path):
     from cli_models import write_model
 
     path = write_model(tmp_path / "strange.gguf", architecture="strange-net")
     assert_error(torchless("run", path, "x"), "'strange-net' is not supported")
-    path = shared_data("stories260K") / "stories260K-IQ4_NL.gguf"
-    assert_error(torchless("run", path, "x"), "IQ4_NL")
+    path = tmp_path / "nvidia.gguf"
+    write_synthetic(path, "test", "Q4_K_S")
+    name = b"blk.0.ffn_up.weight"
+    raw = bytearray(path.read_bytes())
+    type_at = raw.index(name) + len(name) + 4 + 2 * 8  # number of dimensions, two lengths
+    assert raw[type_at : type_at + 4] == bytes([12, 0, 0, 0])  # Q4_K
+    raw[type_at] = 40  # NVFP4, of as many bytes
+    path.write_bytes(raw)
+    assert_error(torchless("run", path, "x"), "NVFP4")
 
 
 def test_prompt_longer_than_the_context(plain_model):

@@ -87,9 +87,22 @@ def test_bits_do_not_depend_on_the_tokens_computed_together(
 ) -> None:
     rows = product.rows(rng.standard_normal((33, NUM_COLUMNS)).astype(np.float32))
     alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
-    for size in (2, 3, 4, 5, 7, 8, 9, 16, 33):
+    for size in (2, 3, 4, 5, 6, 7, 8, 9, 16, 24, 25, 33):
         together = np.concatenate([product(rows[i : i + size]) for i in range(0, 33, size)])
         np.testing.assert_array_equal(together.view(np.uint32), alone.view(np.uint32))
+
+
+@pytest.mark.parametrize("name", ["BF16", "F16", "F32"])
+@pytest.mark.parametrize("num_columns", [64, 77])
+def test_subnormal_numbers_do_not_tell_tokens_apart(
+    kernels: ModuleType, level: str, rng: np.random.Generator, name: str, num_columns: int
+) -> None:
+    """Products and sums at the edge of what floats hold: one token and many treat them alike."""
+    product = Product(kernels, level, name, num_columns=num_columns)
+    scale = np.exp2(rng.integers(-134, -116, (33, 1))).astype(np.float32)
+    rows = product.rows(rng.standard_normal((33, num_columns)).astype(np.float32) * scale)
+    alone = np.concatenate([product(rows[i : i + 1]) for i in range(33)])
+    np.testing.assert_array_equal(product(rows).view(np.uint32), alone.view(np.uint32))
 
 
 @pytest.mark.parametrize("num_tokens", [1, 9])
@@ -126,9 +139,20 @@ def test_levels_agree(kernels: ModuleType, rng: np.random.Generator) -> None:
             np.testing.assert_allclose(other, results[0], rtol=0, atol=3e-6 * np.abs(results[0]).max())
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_avxvnni_gives_the_bits_of_avx2(kernels: ModuleType, rng: np.random.Generator, name: str) -> None:
+    """The level differs from AVX2 in exact integer instructions only."""
+    if "avxvnni" not in kernels.levels():
+        pytest.skip("this machine has no avxvnni")
+    x = rng.standard_normal((9, NUM_COLUMNS)).astype(np.float32)
+    narrow, wide = (Product(kernels, level, name) for level in ("avx2", "avxvnni"))
+    rows = narrow.rows(x)
+    np.testing.assert_array_equal(narrow(rows).view(np.uint32), wide(rows).view(np.uint32))
+
+
 def test_extreme_activations_do_not_overflow(kernels: ModuleType, level: str) -> None:
     """All activations at +-127 and weights at the ends of their range stay inside 32 bits."""
-    for name in ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"):
+    for name in (name for name in FORMATS if name not in ("F32", "F16", "BF16")):
         product = Product(kernels, level, name, num_columns=512)
         weights = product.format.decode(product.raw).astype(np.float64)
         x = np.where(weights[:1] > 0, 1.0, -1.0).astype(np.float32)

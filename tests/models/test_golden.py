@@ -111,8 +111,8 @@ def test_other_families_are_refused_by_name(family: str, shared_data: Find, tmp_
         record_plan(open_source(tmp_path))
 
 
-WIDE = ["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"]
-NARROW = ["Q4_1", "Q5_0", "Q5_1"]
+WIDE = ["F32", "BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0", "Q3_K_M", "Q2_K", "IQ4_NL", "IQ4_XS"]
+NARROW = ["Q4_1", "Q5_0", "Q5_1", "IQ4_NL"]
 QUANTISED = [f"stories260K-wide256/s260k-wide-{name}.gguf" for name in WIDE]
 QUANTISED += [f"stories260K/stories260K-{name}.gguf" for name in NARROW]
 
@@ -124,7 +124,8 @@ def test_perplexity_of_quantised_files_is_that_of_exact_arithmetic(file: str, sh
     path = shared_data(file)
     text = shared_data("corpora/ppl-tinystories-150k.txt").read_text()[:6000]
     values = [perplexity_of(path, backend, text, 2) for backend in ("cpu", "reference")]
-    assert values[0] == pytest.approx(values[1], rel=0.005)
+    # At two bits this model is so unsure that rounding activations moves a short text by a per cent.
+    assert values[0] == pytest.approx(values[1], rel=0.02 if "Q2_K" in file else 0.005)
 
 
 LLAMA_CPP = {
@@ -135,6 +136,10 @@ LLAMA_CPP = {
     "Q5_K_M": 4.7112,
     "Q4_K_M": 4.9241,
     "Q4_0": 5.1383,
+    "Q3_K_M": 6.0851,
+    "Q2_K": 26.3114,
+    "IQ4_NL": 5.0092,
+    "IQ4_XS": 4.9951,
 }
 
 

@@ -9,7 +9,16 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "name", ["torchless.quants", "torchless.weights.gguf_writer", "torchless.weights.names"]
+    "name",
+    [
+        "torchless.quants",
+        "torchless.weights.gguf_writer",
+        "torchless.weights.names",
+        "torchless.weights.shards",
+        "torchless.conversion.convert",
+        "torchless.conversion.families",
+        "torchless.conversion.rotary_rows",
+    ],
 )
 def test_examples_run(name: str) -> None:
     result = doctest.testmod(importlib.import_module(name))

@@ -102,6 +102,21 @@ def _q5_1(blocks: Bytes, std: float) -> None:
     _set_half(blocks, 2, -15.5 * value, signed=False)
 
 
+def _q2_k(blocks: Bytes, std: float) -> None:
+    # scales[16] at 0: all 4-bit scales and minimums are 8..15; d and dmin at 80.
+    blocks[:, :16] |= 0x88
+    value = std / 14.56
+    _set_half(blocks, 80, value, signed=False)
+    _set_half(blocks, 82, 1.5 * value, signed=False)
+
+
+def _q3_k(blocks: Bytes, std: float) -> None:
+    # b[12] at 96: 6-bit scales of 40..47, which stand for 8..15; the sign of d at 108 cancels the mean.
+    blocks[:, 96:104] |= 0x88
+    blocks[:, 104:108] = 0xAA
+    _set_half(blocks, 108, std / 27.7, signed=True)
+
+
 def _q4_k(blocks: Bytes, std: float) -> None:
     # d, dmin, scales[12]: all 6-bit scales and minimums are 8..15 (upper two bits 00).
     scales = blocks[:, 4:12]
@@ -137,6 +152,27 @@ def _q6_k(blocks: Bytes, std: float) -> None:
     _set_half(blocks, 208, std / (18.5 * 4.64), signed=False)
 
 
+def _iq4_nl(blocks: Bytes, std: float) -> None:
+    _set_half(blocks, 0, std / 68.0, signed=True)  # The sign of the scale cancels the table's mean.
+
+
+def _iq4_xs(blocks: Bytes, std: float) -> None:
+    # high, low[4] at 2: scales of 31 (three in four) and 30, which stand for -1 and -2.
+    blocks[:, 2:4] = 0x55
+    low = blocks[:, 4:8]
+    low |= low >> 1
+    low |= 0xEE
+    _set_half(blocks, 0, std / (68.0 * 1.323), signed=True)
+
+
+def _mxfp4(blocks: Bytes, std: float) -> None:
+    # Two neighbouring powers of two, in the share that gives the wanted mean square.
+    exponent = math.log2(std / 5.85)
+    low = math.floor(exponent)
+    share = (4.0 ** (exponent - low) - 1) / 3
+    blocks[:, 0] = 128 + low + (blocks[:, 0] < round(256 * share))
+
+
 BLOCK_TYPES: dict[str, BlockType] = {
     "F32": BlockType(1, 4, _floats("<u4", 0x807FFFFF, 23, 127)),
     "F16": BlockType(1, 2, _floats("<u2", 0x83FF, 10, 15)),
@@ -146,8 +182,13 @@ BLOCK_TYPES: dict[str, BlockType] = {
     "Q5_0": BlockType(32, 22, _q5_0),
     "Q5_1": BlockType(32, 24, _q5_1),
     "Q8_0": BlockType(32, 34, _q8_0),
+    "Q2_K": BlockType(256, 84, _q2_k),
+    "Q3_K": BlockType(256, 110, _q3_k),
     "Q4_K": BlockType(256, 144, _q4_k),
     "Q5_K": BlockType(256, 176, _q5_k),
     "Q6_K": BlockType(256, 210, _q6_k),
+    "IQ4_NL": BlockType(32, 18, _iq4_nl),
+    "IQ4_XS": BlockType(256, 136, _iq4_xs),
+    "MXFP4": BlockType(32, 17, _mxfp4),
 }
 """By GGUF name. The layouts are those of the format's own description."""

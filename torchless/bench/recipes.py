@@ -6,11 +6,36 @@ tensor, the one that llama.cpp's quantiser makes for a file of that name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torchless.errors import InvalidRequestError
 
 __all__ = ["RECIPES", "Recipe", "find_recipe", "tensor_type"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a matrix is: what the exceptions of recipes depend on."""
+
+    layer: int
+    num_layers: int
+    queries_per_kv: int
+
+    @property
+    def in_first_eighth(self) -> bool:
+        return self.layer < self.num_layers // 8
+
+    @property
+    def gets_more_bits(self) -> bool:
+        """Half of the layers: the first and last eighth, and every third between."""
+        eighth = self.num_layers // 8
+        last = self.layer >= 7 * self.num_layers // 8
+        return self.in_first_eighth or last or (self.layer - eighth) % 3 == 2
+
+
+Rule = Callable[[_Place], "str | None"]
+"""The block type at a place; None for the recipe's base."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,15 +46,47 @@ class Recipe:
         file_type: the number that GGUF's ``general.file_type`` holds for it.
         base: block type of most matrices.
         head: block type of the output projection, or of the embedding where both are one tensor.
-        value_and_down: ``"plain"`` keeps `base` for attn_v and ffn_down; ``"first_layers"`` gives the first
-            layers Q5_K; ``"more_bits"`` gives every layer that `_use_more_bits` picks Q6_K.
+        exceptions: rules by what a matrix does in its layer (``attn_v``).
     """
 
     file_type: int
     base: str
     head: str
-    value_and_down: str = "plain"
+    exceptions: Mapping[str, Rule] = field(default_factory=dict)
 
+
+def _where_more_bits(name: str) -> Rule:
+    return lambda place: name if place.gets_more_bits else None
+
+
+def _always(name: str) -> Rule:
+    return lambda place: name
+
+
+def _first_eighth(name: str) -> Rule:
+    return lambda place: name if place.in_first_eighth else None
+
+
+_Q2_K: dict[str, Rule] = {
+    "attn_v": lambda place: "Q4_K" if place.queries_per_kv >= 4 else "Q3_K",
+    "ffn_down": _always("Q3_K"),
+    "attn_output": _always("Q3_K"),
+}
+_Q3_K_M: dict[str, Rule] = {
+    "attn_v": lambda place: "Q5_K" if place.layer < 2 else "Q4_K",
+    "ffn_down": lambda place: "Q5_K" if place.layer < place.num_layers // 16 else "Q4_K",
+    "attn_output": _always("Q4_K"),
+}
+_Q3_K_L: dict[str, Rule] = dict.fromkeys(("attn_v", "ffn_down", "attn_output"), _always("Q5_K"))
+_M: dict[str, Rule] = dict.fromkeys(("attn_v", "ffn_down"), _where_more_bits("Q6_K"))
+_Q4_K_S: dict[str, Rule] = {
+    "attn_v": lambda place: "Q5_K" if place.layer < 4 else None,
+    "ffn_down": _first_eighth("Q5_K"),
+}
+_IQ4: dict[str, Rule] = {
+    "attn_v": lambda place: "Q5_K" if place.queries_per_kv >= 4 else None,
+    "ffn_down": _first_eighth("Q5_K"),
+}
 
 RECIPES: dict[str, Recipe] = {
     "F32": Recipe(0, "F32", "F32"),
@@ -41,11 +98,19 @@ RECIPES: dict[str, Recipe] = {
     "Q5_0": Recipe(8, "Q5_0", "Q6_K"),
     "Q5_1": Recipe(9, "Q5_1", "Q6_K"),
     "Q6_K": Recipe(18, "Q6_K", "Q6_K"),
-    "Q4_K_S": Recipe(14, "Q4_K", "Q6_K", "first_layers"),
-    "Q4_K_M": Recipe(15, "Q4_K", "Q6_K", "more_bits"),
+    "Q2_K": Recipe(10, "Q2_K", "Q6_K", _Q2_K),
+    "Q3_K_S": Recipe(11, "Q3_K", "Q6_K"),
+    "Q3_K_M": Recipe(12, "Q3_K", "Q6_K", _Q3_K_M),
+    "Q3_K_L": Recipe(13, "Q3_K", "Q6_K", _Q3_K_L),
+    "Q4_K_S": Recipe(14, "Q4_K", "Q6_K", _Q4_K_S),
+    "Q4_K_M": Recipe(15, "Q4_K", "Q6_K", _M),
     "Q5_K_S": Recipe(16, "Q5_K", "Q6_K"),
-    "Q5_K_M": Recipe(17, "Q5_K", "Q6_K", "more_bits"),
+    "Q5_K_M": Recipe(17, "Q5_K", "Q6_K", _M),
+    "IQ4_NL": Recipe(25, "IQ4_NL", "Q6_K", _IQ4),
+    "IQ4_XS": Recipe(30, "IQ4_XS", "Q6_K", _IQ4),
+    "MXFP4": Recipe(38, "MXFP4", "Q8_0"),
 }
+"""By name. ``MXFP4`` stores every matrix so; llama.cpp's file of that type does it to experts only."""
 
 
 def find_recipe(name: str) -> Recipe:
@@ -60,25 +125,21 @@ def find_recipe(name: str) -> Recipe:
     return recipe
 
 
-def tensor_type(recipe: Recipe, name: str, num_dims: int, *, num_layers: int, tied: bool) -> str:
-    """Block type of the tensor `name` (GGUF's name) in a file of this recipe."""
+def tensor_type(
+    recipe: Recipe, name: str, num_dims: int, *, num_layers: int, tied: bool, queries_per_kv: int
+) -> str:
+    """Block type of the tensor `name` (GGUF's name) in a file of this recipe.
+
+    `queries_per_kv` is the number of query heads that share a key/value head, `tied` whether the output
+    projection is the embedding.
+    """
     if num_dims < 2:
         return "F32"
     if name == "output.weight" or (tied and name == "token_embd.weight"):
         return recipe.head
     if not name.startswith("blk."):
         return recipe.base
-    _, layer_text, kind, _ = name.split(".")
-    layer = int(layer_text)
-    if kind not in ("attn_v", "ffn_down") or recipe.value_and_down == "plain":
-        return recipe.base
-    if recipe.value_and_down == "more_bits":
-        return "Q6_K" if _use_more_bits(layer, num_layers) else recipe.base
-    num_first = 4 if kind == "attn_v" else num_layers // 8
-    return "Q5_K" if layer < num_first else recipe.base
-
-
-def _use_more_bits(layer: int, num_layers: int) -> bool:
-    """Half of the layers: the first and last eighth, and every third between."""
-    eighth = num_layers // 8
-    return layer < eighth or layer >= 7 * num_layers // 8 or (layer - eighth) % 3 == 2
+    _, layer, kind, _ = name.split(".")
+    rule = recipe.exceptions.get(kind)
+    found = rule(_Place(int(layer), num_layers, queries_per_kv)) if rule is not None else None
+    return found or recipe.base

@@ -28,7 +28,13 @@ class Llama3Rope:
 
 @dataclass(frozen=True, slots=True)
 class ModelShape:
-    """What decides the speed and memory of a llama-family model, and nothing that it learned."""
+    """What decides the speed and memory of a model, and nothing that it learned.
+
+    Attributes:
+        architecture: GGUF's name of the family.
+        window: keys that a token sees in layers with a sliding window; 0 without one.
+        logit_softcaps: Gemma 2's limits of attention scores and of the logits.
+    """
 
     num_layers: int
     width: int
@@ -42,6 +48,9 @@ class ModelShape:
     norm_eps: float = 1e-5
     tied: bool = False
     rope_scaling: Llama3Rope | None = None
+    architecture: str = "llama"
+    window: int = 0
+    logit_softcaps: tuple[float, float] | None = None
 
 
 SHAPES: dict[str, ModelShape] = {
@@ -57,6 +66,22 @@ SHAPES: dict[str, ModelShape] = {
         32, 4096, 32, 8, 128, 14336, 128256, 131072, 500000.0, rope_scaling=Llama3Rope(8.0)
     ),
     "mistral-7b": ModelShape(32, 4096, 32, 8, 128, 14336, 32000, 32768, 1000000.0),
+    "qwen2.5-0.5b": ModelShape(
+        24, 896, 14, 2, 64, 4864, 151936, 32768, 1000000.0, 1e-6, tied=True, architecture="qwen2"
+    ),
+    "qwen3-0.6b": ModelShape(
+        28, 1024, 16, 8, 128, 3072, 151936, 40960, 1000000.0, 1e-6, tied=True, architecture="qwen3"
+    ),
+    "phi-3-mini": ModelShape(
+        32, 3072, 32, 32, 96, 8192, 32064, 4096, 10000.0, architecture="phi3", window=2047
+    ),
+    "gemma-2-2b": ModelShape(
+        *(26, 2304, 8, 4, 256, 9216, 256000, 8192, 10000.0, 1e-6),
+        tied=True,
+        architecture="gemma2",
+        window=4096,
+        logit_softcaps=(50.0, 30.0),
+    ),
 }
 """By name. Positional order: layers, width, heads, key/value heads, head size, feed-forward width,
 vocabulary, context length, rope theta. Figures are those of the models' published configurations."""
@@ -76,25 +101,43 @@ def find_shape(name: str) -> ModelShape:
 
 def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     """Name -> shape (rows first) of every tensor of the model, in the order in which files hold them."""
-    width, heads_width = shape.width, shape.num_heads * shape.head_dim
-    kv_width = shape.num_kv_heads * shape.head_dim
-    tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (shape.vocab_size, width)}
+    tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (shape.vocab_size, shape.width)}
     if shape.rope_scaling is not None:
         tensors["rope_freqs.weight"] = (shape.head_dim // 2,)
     for layer in range(shape.num_layers):
-        block = {
-            "attn_norm": (width,),
-            "ffn_down": (width, shape.ffn_width),
-            "ffn_gate": (shape.ffn_width, width),
-            "ffn_up": (shape.ffn_width, width),
-            "ffn_norm": (width,),
-            "attn_k": (kv_width, width),
-            "attn_output": (width, heads_width),
-            "attn_q": (heads_width, width),
-            "attn_v": (kv_width, width),
-        }
-        tensors.update({f"blk.{layer}.{name}.weight": dims for name, dims in block.items()})
-    tensors["output_norm.weight"] = (width,)
+        tensors.update({f"blk.{layer}.{name}": dims for name, dims in _layer(shape).items()})
+    tensors["output_norm.weight"] = (shape.width,)
     if not shape.tied:
-        tensors["output.weight"] = (shape.vocab_size, width)
+        tensors["output.weight"] = (shape.vocab_size, shape.width)
     return tensors
+
+
+def _layer(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+    """Tensors of one layer, in file order, as the family has them."""
+    width, ffn, family = shape.width, shape.ffn_width, shape.architecture
+    heads_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
+    layer: dict[str, tuple[int, ...]] = {"attn_norm.weight": (width,), "ffn_down.weight": (width, ffn)}
+    if family == "phi3":  # gate and up are one matrix, and so are q, k and v
+        layer["ffn_up.weight"] = (2 * ffn, width)
+    else:
+        layer |= {"ffn_gate.weight": (ffn, width), "ffn_up.weight": (ffn, width)}
+    layer["ffn_norm.weight"] = (width,)
+    if family == "gemma2":
+        layer |= {"post_attention_norm.weight": (width,), "post_ffw_norm.weight": (width,)}
+    if family == "qwen3":
+        layer |= {"attn_k_norm.weight": (shape.head_dim,), "attn_q_norm.weight": (shape.head_dim,)}
+    if family == "phi3":
+        return layer | {
+            "attn_output.weight": (width, heads_width),
+            "attn_qkv.weight": (heads_width + 2 * kv_width, width),
+        }
+    biases = family == "qwen2"
+    for name, rows, columns, has_bias in (
+        ("attn_k", kv_width, width, biases),
+        ("attn_output", width, heads_width, False),
+        ("attn_q", heads_width, width, biases),
+        ("attn_v", kv_width, width, biases),
+    ):
+        layer |= {f"{name}.bias": (rows,)} if has_bias else {}
+        layer[f"{name}.weight"] = (rows, columns)
+    return layer

@@ -67,13 +67,22 @@ def synthetic_tensors(
 ) -> Iterator[tuple[str, tuple[int, ...], str, Iterator[npt.NDArray[np.uint8]]]]:
     """Yields (name, shape with rows first, type, chunks of stored bytes) of each tensor in file order."""
     for name, dims in tensor_shapes(shape).items():
-        block_type = tensor_type(recipe, name, len(dims), num_layers=shape.num_layers, tied=shape.tied)
+        block_type = tensor_type(
+            recipe,
+            name,
+            len(dims),
+            num_layers=shape.num_layers,
+            tied=shape.tied,
+            queries_per_kv=shape.num_heads // shape.num_kv_heads,
+        )
         if name == "rope_freqs.weight":
             assert shape.rope_scaling is not None
             chunks = iter([_frequency_factors(shape, shape.rope_scaling).view(np.uint8)])
         elif len(dims) == 1:
-            chunks = iter([_norm_weights(dims[0], [seed, zlib.crc32(name.encode())]).view(np.uint8)])
+            values = _norm_weights(dims[0], [seed, zlib.crc32(name.encode())])
+            chunks = iter([(values - np.float32(name.endswith(".bias"))).view(np.uint8)])
         else:
+            block_type = _fitting_type(block_type, dims[1])
             std = 1 / math.sqrt(dims[1])
             seeds = [seed, zlib.crc32(name.encode())]
             chunks = random_blocks(BLOCK_TYPES[block_type], math.prod(dims), std, seeds)
@@ -84,22 +93,24 @@ def synthetic_metadata(shape: ModelShape, recipe: Recipe, name: str) -> dict[str
     """The GGUF metadata of such a model, with a byte-level BPE vocabulary of the right size."""
     tokens, token_types = _vocabulary(shape.vocab_size)
     first_special = len(tokens) - len(_SPECIAL_TOKENS)
+    family = shape.architecture
     return {
-        "general.architecture": "llama",
+        "general.architecture": family,
         "general.name": name,
         "general.file_type": np.uint32(recipe.file_type),
-        "llama.block_count": np.uint32(shape.num_layers),
-        "llama.context_length": np.uint32(shape.context_length),
-        "llama.embedding_length": np.uint32(shape.width),
-        "llama.feed_forward_length": np.uint32(shape.ffn_width),
-        "llama.attention.head_count": np.uint32(shape.num_heads),
-        "llama.attention.head_count_kv": np.uint32(shape.num_kv_heads),
-        "llama.attention.key_length": np.uint32(shape.head_dim),
-        "llama.attention.value_length": np.uint32(shape.head_dim),
-        "llama.attention.layer_norm_rms_epsilon": np.float32(shape.norm_eps),
-        "llama.rope.dimension_count": np.uint32(shape.head_dim),
-        "llama.rope.freq_base": np.float32(shape.rope_theta),
-        "llama.vocab_size": np.uint32(shape.vocab_size),
+        f"{family}.block_count": np.uint32(shape.num_layers),
+        f"{family}.context_length": np.uint32(shape.context_length),
+        f"{family}.embedding_length": np.uint32(shape.width),
+        f"{family}.feed_forward_length": np.uint32(shape.ffn_width),
+        f"{family}.attention.head_count": np.uint32(shape.num_heads),
+        f"{family}.attention.head_count_kv": np.uint32(shape.num_kv_heads),
+        f"{family}.attention.key_length": np.uint32(shape.head_dim),
+        f"{family}.attention.value_length": np.uint32(shape.head_dim),
+        f"{family}.attention.layer_norm_rms_epsilon": np.float32(shape.norm_eps),
+        f"{family}.rope.dimension_count": np.uint32(shape.head_dim),
+        f"{family}.rope.freq_base": np.float32(shape.rope_theta),
+        f"{family}.vocab_size": np.uint32(shape.vocab_size),
+        **_family_metadata(shape),
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "llama-bpe",
         "tokenizer.ggml.tokens": tokens,
@@ -109,6 +120,36 @@ def synthetic_metadata(shape: ModelShape, recipe: Recipe, name: str) -> dict[str
         "tokenizer.ggml.eos_token_id": np.uint32(first_special + 1),
         "tokenizer.ggml.add_bos_token": True,
     }
+
+
+def _family_metadata(shape: ModelShape) -> dict[str, Any]:
+    """What only some families have."""
+    family, found = shape.architecture, dict[str, Any]()
+    if shape.window:
+        found[f"{family}.attention.sliding_window"] = np.uint32(shape.window)
+    if shape.logit_softcaps is not None:
+        scores, logits = shape.logit_softcaps
+        found[f"{family}.attn_logit_softcapping"] = np.float32(scores)
+        found[f"{family}.final_logit_softcapping"] = np.float32(logits)
+    return found
+
+
+# Where rows are no whole blocks of the recipe's type: the next type with small blocks, as llama.cpp's quantiser does.
+_SMALLER_BLOCKS = {
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "IQ4_XS": "IQ4_NL",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+}
+
+
+def _fitting_type(block_type: str, row_length: int) -> str:
+    """`block_type`, or another that divides a row."""
+    if row_length % BLOCK_TYPES[block_type].num_weights == 0:
+        return block_type
+    return _SMALLER_BLOCKS[block_type]
 
 
 def _with_layers(shape: ModelShape, layers: int | None) -> ModelShape:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torchless.llm import LLM
 
-__all__ = ["LoadProgress", "load_for_verb"]
+__all__ = ["LoadProgress", "load_for_verb", "show_warnings"]
 
 PATIENCE_SECONDS = 1.0
 """How long loading may take before a person is told about it."""
@@ -28,7 +28,7 @@ def load_for_verb(model: str | None, keywords: dict[str, Any], progress: LoadPro
     """`torchless.load` with `progress`, warnings on stderr, and a note where the built-in model is used."""
     import torchless
 
-    _show_warnings()
+    show_warnings()
     if model is None:
         note("Using the built-in model, a small writer of stories; name a file to use another.")
     with progress, named_by_flags():
@@ -41,8 +41,8 @@ class LoadProgress:
     Pass it as `progress` to `torchless.load`.
     """
 
-    def __init__(self, model: str | None) -> None:
-        self._title = "Loading " + (Path(model).name if model is not None else "the built-in model")
+    def __init__(self, model: str | None, title: str = "Loading") -> None:
+        self._title = f"{title} " + (Path(model).name if model is not None else "the built-in model")
         self._lock = threading.Lock()  # between the loading thread and the timer's
         self._timer: threading.Timer | None = None
         self._bar: Progress | None = None
@@ -108,7 +108,8 @@ class _WarningPrinter(logging.Handler):
         print_warning(record.getMessage())
 
 
-def _show_warnings() -> None:
+def show_warnings() -> None:
+    """Prints what the library warns of on stderr, from now on."""
     logger = logging.getLogger("torchless")
     if not any(isinstance(handler, _WarningPrinter) for handler in logger.handlers):
         logger.addHandler(_WarningPrinter(logging.WARNING))

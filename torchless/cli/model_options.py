@@ -82,7 +82,7 @@ LOAD_OPTIONS = (
         "--model",
         heading=_MODEL,
         metavar="PATH",
-        help="GGUF file, or Hugging Face folder. Same as the argument MODEL.",
+        help="GGUF file, Hugging Face folder, org/repo[:QUANT] or URL. Same as the argument MODEL.",
     ),
     Option(
         "-c",
@@ -112,6 +112,12 @@ LOAD_OPTIONS = (
         heading=_MODEL,
         aliases=("--batch-size", "-ub", "--ubatch-size", "--prefill-step-size"),
         help="Prompt tokens computed at once.",
+    ),
+    Option(
+        "--quant",
+        metavar="RECIPE",
+        heading=_MODEL,
+        help="Quantise a model in F32, F16 or BF16 while it is loaded, such as Q4_K_M.",
     ),
     Option(
         "--kv-type",
@@ -243,6 +249,9 @@ def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     keywords = {name: values.pop(name) for name in ("ctx", "threads", "batch_tokens", "kv", "backend")}
     k_type, v_type = split_kv_type(keywords["kv"])
     keywords["kv"] = kv_type_name(values.pop("kv_type_k") or k_type, values.pop("kv_type_v") or v_type)
+    quant = values.pop("quant", None)  # not every verb quantises
+    if quant is not None:
+        keywords["quant"] = quant
     template_file = values.pop("chat_template")
     if template_file is not None:
         keywords["chat_template"] = read_text_file(template_file)

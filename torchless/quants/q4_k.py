@@ -24,7 +24,7 @@ import numpy as np
 from torchless.quants import Bytes, Floats, Format, ratio
 
 _TRIAL_SHIFTS = np.linspace(-1.0, 1.0, 21, dtype=np.float32)
-"""Added to 15 (Q5_K: 31), the steps from the lowest to the highest weight."""
+"""Added to 15 (Q5_K: 31, Q2_K: 3), the steps from the lowest to the highest weight."""
 
 
 def _decode(blocks: Bytes) -> Floats:
@@ -56,7 +56,7 @@ def scale_sub_blocks(scales: Bytes, q: Bytes) -> Floats:
 def quantise_sub_blocks(values: Floats, top: int) -> tuple[Bytes, Bytes]:
     """The first 16 bytes of blocks and q (n, 8, 32) in 0..top for weights (n, 256)."""
     x = values.reshape(-1, 8, 32)
-    steps, offsets = _fit(x, np.float32(top))
+    steps, offsets = fit_scale_and_minimum(x, np.float32(top))
     d = (steps.max(axis=1, keepdims=True) / np.float32(63)).astype("<f2")
     dmin = (offsets.max(axis=1, keepdims=True) / np.float32(63)).astype("<f2")
     scales, minimums = _six_bits(steps, d), _six_bits(offsets, dmin)
@@ -67,8 +67,8 @@ def quantise_sub_blocks(values: Floats, top: int) -> tuple[Bytes, Bytes]:
     return np.concatenate(header, axis=1), q
 
 
-def _fit(x: Floats, top: np.float32) -> tuple[Floats, Floats]:
-    """Scale and (positive) minimum of each sub-block (..., 32) that minimise the weighted squared error."""
+def fit_scale_and_minimum(x: Floats, top: np.float32) -> tuple[Floats, Floats]:
+    """Scale and (positive) minimum of each sub-block (..., n) that minimise the weighted squared error."""
     weight = np.sqrt(np.mean(x * x, axis=-1, keepdims=True)) + np.abs(x)
     high = x.max(axis=-1)
     best_low = np.minimum(x.min(axis=-1), np.float32(0))

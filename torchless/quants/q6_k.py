@@ -24,7 +24,7 @@ import numpy as np
 from torchless.quants import Bytes, Floats, Format, ratio
 
 _TRIAL_SHIFTS = np.linspace(-0.9, 0.9, 19, dtype=np.float32)
-"""Added to 32, the steps from zero to the weight of largest magnitude."""
+"""Added to 32 (Q3_K: 4), the steps from zero to the weight of largest magnitude."""
 
 
 def _decode(blocks: Bytes) -> Floats:
@@ -41,7 +41,7 @@ def _decode(blocks: Bytes) -> Floats:
 
 def _encode(values: Floats) -> Bytes:
     x = values.reshape(-1, 16, 16)
-    steps = _fit(x)
+    steps = fit_scales(x, 32)
     peak = np.take_along_axis(steps, np.abs(steps).argmax(axis=1, keepdims=True), axis=1)
     d = (peak / np.float32(-128)).astype("<f2")
     wide = d.astype(np.float32)
@@ -59,14 +59,17 @@ def _encode(values: Floats) -> Bytes:
     return blocks
 
 
-def _fit(x: Floats) -> Floats:
-    """Scale of each sub-block (..., 16), of either sign, that minimises the weighted squared error."""
+def fit_scales(x: Floats, top: int) -> Floats:
+    """Scale of each sub-block (..., 16), of either sign, that minimises the weighted squared error.
+
+    Steps are -top..top - 1. Q3_K has the same.
+    """
     peak = np.take_along_axis(x, np.abs(x).argmax(axis=-1, keepdims=True), axis=-1)
     weight = x * x
     best = np.zeros(x.shape[:-1], np.float32)
     best_gain = np.zeros(x.shape[:-1], np.float32)
     for shift in _TRIAL_SHIFTS:
-        q = np.rint(x * ratio(-(np.float32(32) + shift), peak)).clip(-32, 31)
+        q = np.rint(x * ratio(-(np.float32(top) + shift), peak)).clip(-top, top - 1)
         wq = weight * q
         sum_qq, sum_xq = (wq * q).sum(axis=-1), (wq * x).sum(axis=-1)
         gain = ratio(sum_xq * sum_xq, sum_qq)  # What this scale takes off the error.

@@ -13,10 +13,11 @@ import numpy.typing as npt
 from torchless.errors import FormatError
 from torchless.text.end_tokens import CONTROL_TEXTS
 from torchless.text.pieces import BYTE_LETTERS
+from torchless.text.pretokenizers import PreTokenizer
 from torchless.text.tokenizer_spm import spm_merges
 from torchless.text.vocabulary import TokenType, Vocabulary
 
-__all__ = ["BuiltTokenizer", "build_tokenizer"]
+__all__ = ["BuiltTokenizer", "build_tokenizer", "byte_level_text_rules"]
 
 # Bytes that occur in UTF-8; the others need no token.
 _UTF8_BYTES = frozenset(range(256)) - frozenset((0xC0, 0xC1, *range(0xF5, 0x100)))
@@ -57,7 +58,8 @@ def build_tokenizer(vocabulary: Vocabulary) -> BuiltTokenizer:
         merges = spm_merges(texts, vocabulary.scores, mergeable)
         text_rules = _spm_text_rules(vocabulary)
     else:
-        text_rules = _bpe_text_rules(vocabulary)
+        assert vocabulary.pre is not None
+        text_rules = byte_level_text_rules(vocabulary.pre)
         # Padding up to the size of the model's output, never part of a text.
         raw_tokens.update(dict.fromkeys(np.flatnonzero(types == TokenType.UNUSED).tolist(), b""))
         if unknown is None:
@@ -164,16 +166,15 @@ def _spm_text_rules(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
-def _bpe_text_rules(vocabulary: Vocabulary) -> dict[str, Any]:
+def byte_level_text_rules(pre: PreTokenizer) -> dict[str, Any]:
     """Byte-level BPE: text is cut into words, their bytes are written as printable letters."""
-    assert vocabulary.pre is not None
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     splits = [
         {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in vocabulary.pre.splits
+        for regex in pre.splits
     ]
     return {
-        "normalizer": {"type": vocabulary.pre.normalizer} if vocabulary.pre.normalizer else None,
+        "normalizer": {"type": pre.normalizer} if pre.normalizer else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
         "decoder": byte_level,
     }

@@ -14,7 +14,7 @@ from torchless.text.tokenizer import TokenizerSpec
 from torchless.text.tokenizer_gguf import load_library_tokenizer, tokenizer_from_metadata
 from torchless.text.vocabulary import TokenType
 
-__all__ = ["tokenizer_from_folder"]
+__all__ = ["metadata_from_sentencepiece", "tokenizer_from_folder"]
 
 _MAX_BYTES = 1 << 28
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
@@ -22,23 +22,31 @@ _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
 
 def tokenizer_from_folder(folder: Path) -> tuple[Any, TokenizerSpec]:
     """The library's tokenizer and our description of it; see `Tokenizer.from_folder`."""
-    config = {
-        **_read_json(folder / "special_tokens_map.json"),
-        **_read_json(folder / "tokenizer_config.json"),
-    }
+    config = _read_config(folder)
     templates = _templates(folder, config)
     if (folder / "tokenizer.json").is_file():
         return _from_json(folder, config, templates)
     if (folder / "tokenizer.model").is_file():
-        metadata = read_sentencepiece_model(folder / "tokenizer.model")
-        _add_tokens(folder, config, metadata)
-        _add_settings(folder, config, metadata)
+        metadata = metadata_from_sentencepiece(folder)
         for name, source in templates.items():
             metadata[f"tokenizer.chat_template.{name}".removesuffix(".default")] = source
         return tokenizer_from_metadata(metadata, None)
     raise FormatError(
         f"{folder} has no tokenizer: expected tokenizer.json or tokenizer.model; get it from the model's page"
     )
+
+
+def metadata_from_sentencepiece(folder: Path) -> dict[str, Any]:
+    """``tokenizer.ggml.*`` metadata from a folder's ``tokenizer.model`` and the tokens that were added to it."""
+    config = _read_config(folder)
+    metadata = read_sentencepiece_model(folder / "tokenizer.model")
+    _add_tokens(folder, config, metadata)
+    _add_settings(folder, config, metadata)
+    return metadata
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    return {**_read_json(folder / "special_tokens_map.json"), **_read_json(folder / "tokenizer_config.json")}
 
 
 def _from_json(

@@ -11,9 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from torchless.errors import FormatError, UnsupportedError
 
-__all__ = ["read_json", "translate"]
+__all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "translate"]
 
 _ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
@@ -24,6 +26,9 @@ _ARCHITECTURES = {
 """Class names whose GGUF architecture is not simply their model_type, or that are common."""
 
 _MODEL_TYPES = {"mistral": "llama"}
+
+QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")
+"""Values of quant_method whose weights are read (of the last two: 8-bit floats); see `checkpoints`."""
 
 _SETTINGS: dict[str, tuple[str, type]] = {
     "num_hidden_layers": ("block_count", int),
@@ -89,7 +94,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
     settings = _Settings(config_path, read_json(config_path, "configuration"))
-    settings.refuse_quantisation()
+    settings.quantisation()
     architecture = settings.architecture()
     settings.out["general.architecture"] = architecture
     if settings.config.pop("use_sliding_window", None) is False:
@@ -112,6 +117,53 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         settings.out["tokenizer.ggml.eos_token_ids"] = eos
     settings.out.update({f"hf.{key}": value for key, value in settings.config.items()})
     return settings.out
+
+
+def settings_of(metadata: Mapping[str, Any], architecture: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The way back: keys of config.json and of generation_config.json for what GGUF metadata says.
+
+    Numbers that GGUF holds as float32 get the shortest decimal that means them.
+    """
+    config: dict[str, Any] = {}
+    for key, (target, kind) in _SETTINGS.items():
+        value = metadata.get(f"{architecture}.{target}")
+        if value is not None:
+            config[key] = _shortest(value) if kind is float else kind(value)
+    scaling = {
+        key: _shortest(value) if kind is float else value
+        for key, (target, kind) in _ROPE_SETTINGS.items()
+        if key != "rope_theta" and (value := metadata.get(f"{architecture}.rope.{target}")) is not None
+    }
+    rope_type = metadata.get(f"{architecture}.rope.scaling.type", "none")
+    if rope_type != "none":
+        config["rope_scaling"] = {"rope_type": rope_type, **scaling}
+    generation: dict[str, Any] = {}
+    for key, target in _TOKENS.items():
+        if f"tokenizer.ggml.{target}" in metadata:
+            config[key] = generation[key] = int(metadata[f"tokenizer.ggml.{target}"])
+    ends = [int(item) for item in metadata.get("tokenizer.ggml.eos_token_ids", ())]
+    if not ends and "tokenizer.ggml.eos_token_id" in metadata:
+        ends = [int(metadata["tokenizer.ggml.eos_token_id"])]
+    if ends:
+        config["eos_token_id"] = generation["eos_token_id"] = ends[0] if len(ends) == 1 else ends
+    for key, (target, kind) in _SAMPLING.items():
+        value = metadata.get(f"general.sampling.{target}")
+        if value is not None:
+            generation[key] = _shortest(value) if kind is float else int(value)
+    return config, generation
+
+
+def _shortest(value: Any) -> float:
+    return float(str(np.float32(value)))
+
+
+def quantisation_of(config_path: Path) -> dict[str, Any]:
+    """How another library stored the weights (``quantization_config``); empty for plain weights.
+
+    Raises:
+        UnsupportedError: a method that torchless does not read.
+    """
+    return _Settings(config_path, read_json(config_path, "configuration")).quantisation()
 
 
 class _Settings:
@@ -149,14 +201,18 @@ class _Settings:
         }
         raise FormatError(f"{self.path}: {key}: found {value!r:.60}, expected {expected[kind]}")
 
-    def refuse_quantisation(self) -> None:
-        method = self.config.get("quantization_config")
-        if method:
-            name = method.get("quant_method", "unknown") if isinstance(method, dict) else method
+    def quantisation(self) -> dict[str, Any]:
+        """Moves out how another library stored the weights; refuses methods that are not read."""
+        found = self.config.pop("quantization_config", None) or self.config.pop("compression_config", None)
+        if not found:
+            return {}
+        method = found.get("quant_method", "unknown") if isinstance(found, dict) else found
+        if not isinstance(found, dict) or method not in QUANTISATION_METHODS:
             raise UnsupportedError(
-                f"{self.path}: quantization_config: the weights are stored by the method {name!r}, which "
-                f"torchless does not read; use the unquantised model or a GGUF of it"
+                f"{self.path}: quantization_config: the weights are stored by the method {method!r:.60}; torchless "
+                f"reads {', '.join(QUANTISATION_METHODS)}: use the unquantised model or a GGUF of it"
             )
+        return found
 
     def architecture(self) -> str:
         """GGUF's name of the architecture; the original one is kept as ``hf.architecture``."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["canonical_name"]
+__all__ = ["canonical_name", "hugging_face_name"]
 
 _TOP = {
     "model.embed_tokens": "token_embd",
@@ -58,3 +58,23 @@ def canonical_name(name: str) -> str | None:
     if top is not None and top[1] in _TOP:
         return f"{_TOP[top[1]]}.{top[2]}"
     return f"hf.{name}"
+
+
+_HUGGING_FACE_TOP = {ours: theirs for theirs, ours in _TOP.items()}
+_HUGGING_FACE_LAYER = {ours: theirs for theirs, ours in _LAYER.items()}
+_OUR_LAYER_NAME = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def hugging_face_name(name: str) -> str | None:
+    """The Hugging Face name of a tensor under its canonical name; None where there is none.
+
+    >>> hugging_face_name("blk.3.attn_q.weight"), hugging_face_name("rope_freqs.weight")
+    ('model.layers.3.self_attn.q_proj.weight', None)
+    """
+    layer = _OUR_LAYER_NAME.fullmatch(name)
+    if layer is not None and layer[2] in _HUGGING_FACE_LAYER:
+        return f"model.layers.{int(layer[1])}.{_HUGGING_FACE_LAYER[layer[2]]}.{layer[3]}"
+    top = _TOP_NAME.fullmatch(name)
+    if top is not None and top[1] in _HUGGING_FACE_TOP:
+        return f"{_HUGGING_FACE_TOP[top[1]]}.{top[2]}"
+    return name[3:] if name.startswith("hf.") else None

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 from torchless.errors import FormatError, ModelNotFoundError, TorchlessError
+from torchless.hub import local_path
 from torchless.weights.gguf import PART_NAME, GgufSource
 from torchless.weights.safetensors import SafetensorsSource
 from torchless.weights.source import WeightSource
@@ -22,14 +23,15 @@ def open_source(path: str | Path) -> WeightSource:
 
     Args:
         path: a .gguf file (any part of a split one), a Hugging Face folder with config.json and
-            .safetensors files, one of those files, or a folder with one GGUF model.
+            .safetensors files, one of those files, or a folder with one GGUF model. A name of the hub or a URL
+            (a str; see `torchless.hub`) is downloaded.
 
     Raises:
         ModelNotFoundError: nothing there, or not readable; suggests names that are there.
         FormatError: not a model, or a broken one; says what was found.
         UnsupportedError: a model that torchless cannot run, by name.
     """
-    path = Path(path).expanduser()
+    path = local_path(path).expanduser()
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a zero byte in the name.

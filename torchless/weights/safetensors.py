@@ -14,14 +14,15 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn
 
-from torchless.errors import FormatError, ModelNotFoundError, UnsupportedError
+from torchless.errors import FormatError, ModelNotFoundError
 from torchless.quants import Bytes
-from torchless.weights.hf_config import read_json, translate
+from torchless.weights.checkpoints import join_weights
+from torchless.weights.hf_config import quantisation_of, read_json, translate
 from torchless.weights.mapped_file import MappedFile
-from torchless.weights.names import canonical_name
 from torchless.weights.source import TensorInfo
+from torchless.weights.stored_weights import FileTensor, LastCopy, StoredTensor, StoredWeight
 
 __all__ = ["SafetensorsSource", "read_safetensors_header"]
 
@@ -32,19 +33,9 @@ _ELEMENT_BITS = {
     "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
-_SUPPORTED = ("F32", "F16", "BF16")
 _SHARD_NAME = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 _INDEX_SUFFIX = ".safetensors.index.json"
 _INDEX_NAME = "model" + _INDEX_SUFFIX
-
-
-class StoredTensor(NamedTuple):
-    """One entry of a file's header; `offset` counts from the start of the file."""
-
-    dtype: str
-    shape: tuple[int, ...]
-    offset: int
-    num_bytes: int
 
 
 class SafetensorsSource:
@@ -60,7 +51,7 @@ class SafetensorsSource:
     Raises:
         FormatError: a file is broken, or files are missing; the message names file and field.
         ModelNotFoundError: a shard is missing.
-        UnsupportedError: a tensor type other than F32, F16, BF16, by name.
+        UnsupportedError: a tensor type or a way of quantising that is not read, by name.
 
     Example:
         >>> with SafetensorsSource("Llama-3.2-1B") as source:                       # doctest: +SKIP
@@ -84,36 +75,60 @@ class SafetensorsSource:
                 f"what model it holds: give a model folder with config.json"
             )
         generation = config.with_name("generation_config.json")
-        metadata = translate(config, generation if generation.is_file() else None)
+        self.config_path, self.generation_path = config, generation if generation.is_file() else None
+        metadata = translate(config, self.generation_path)
         self.metadata = MappingProxyType(metadata)
         tied = metadata.get(f"{metadata['general.architecture']}.tie_word_embeddings", False)
-        self._places: dict[str, tuple[MappedFile, StoredTensor]] = {}
         self._files: list[MappedFile] = []
-        tensors: dict[str, TensorInfo] = {}
-        for file_path, wanted in _weight_files(self.path).items():
-            file = _map(file_path)
-            self._files.append(file)
-            for info, stored in _named_tensors(file, wanted, tied):
-                if info.name in tensors:
-                    other = self._places[info.name][0].path.name
-                    raise FormatError(f"{file_path}: tensor {info.name!r} is in {other} already")
-                tensors[info.name] = info
-                self._places[info.name] = file, stored
-        self.tensors = MappingProxyType(tensors)
+        self._weights: dict[str, StoredWeight] = {}
+        self._copy = LastCopy()
+        for weight in join_weights(self._file_tensors(), quantisation_of(config), tied=tied):
+            other = self._weights.setdefault(weight.info.name, weight)
+            if other is not weight:
+                raise FormatError(
+                    f"{weight.origin.file.path}: {weight.origin.name!r} and {other.origin.name!r} (in "
+                    f"{other.origin.file.path.name}) are both tensor {weight.info.name!r}"
+                )
+        self.tensors = MappingProxyType({name: weight.info for name, weight in self._weights.items()})
 
     def raw(self, name: str) -> Bytes:
-        """The stored bytes of a tensor: a read-only zero-copy view, aligned to 8 bytes at least."""
-        file, stored = self._places[name]
-        return file.view(stored.offset, stored.num_bytes)
+        """The stored bytes of a tensor, read-only: a zero-copy view, aligned to 8 bytes at least, or a copy where
+        the file holds a type that is decoded."""
+        weight = self._weights[name]
+        return weight.raw() if weight.is_view else self._copy.get(name, weight.raw)
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
         """Lets the operating system take back the memory behind a tensor, or behind `num_bytes` bytes of it from
         `start` on; a later read loads it again."""
-        file, stored = self._places[name]
-        file.drop_pages(stored.offset + start, stored.num_bytes - start if num_bytes is None else num_bytes)
+        weight = self._weights[name]
+        if not weight.is_view:
+            self._copy.drop(name, None if num_bytes is None else start + num_bytes)
+            return
+        stored = weight.origin.stored
+        rest = stored.num_bytes - start if num_bytes is None else num_bytes
+        weight.origin.file.drop_pages(stored.offset + start, rest)
+
+    def _file_tensors(self) -> dict[str, FileTensor]:
+        """All tensors of all files under their own names."""
+        tensors: dict[str, FileTensor] = {}
+        for path, wanted in _weight_files(self.path).items():
+            file = _map(path)
+            self._files.append(file)
+            found = read_safetensors_header(file)
+            missing = (wanted or set()) - found.keys()
+            if missing:
+                raise FormatError(
+                    f"{path}: tensor {min(missing)!r} is missing, though the index says it is here"
+                )
+            for name, stored in found.items():
+                if name in tensors:
+                    raise FormatError(f"{path}: tensor {name!r} is in {tensors[name].file.path.name} already")
+                tensors[name] = FileTensor(name, file, stored)
+        return tensors
 
     def close(self) -> None:
         """Lets go of the tensor data; it is unmapped once the last view is gone."""
+        self._copy = LastCopy()
         for file in self._files:
             file.close()
 
@@ -187,30 +202,6 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
         raise ValueError(f"the key {twice!r} appears twice")
-    return found
-
-
-def _named_tensors(
-    file: MappedFile, wanted: set[str] | None, tied: bool
-) -> list[tuple[TensorInfo, StoredTensor]]:
-    """A file's tensors under their canonical names, in file order, without buffers and tied copies."""
-    stored = read_safetensors_header(file)
-    missing = (wanted or set()) - stored.keys()
-    if missing:
-        raise FormatError(
-            f"{file.path}: tensor {min(missing)!r} is missing, though the index says it is here"
-        )
-    found = []
-    for source_name, tensor in stored.items():
-        name = canonical_name(source_name)
-        if name is None or (tied and name == "output.weight"):
-            continue
-        if tensor.dtype not in _SUPPORTED:
-            raise UnsupportedError(
-                f"{file.path}: tensor {source_name!r} has the type {tensor.dtype}; torchless reads "
-                f"{', '.join(_SUPPORTED)} from safetensors files"
-            )
-        found.append((TensorInfo(name, tensor.shape, tensor.dtype, tensor.num_bytes), tensor))
     return found
 
 

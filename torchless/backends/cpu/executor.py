@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from torchless import quants
 from torchless.backends.base import Batch, ExecutorOptions, Progress
 from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
-from torchless.backends.cpu.lower import LoweredPlan, lower
+from torchless.backends.cpu.lower import lower
+from torchless.backends.cpu.stages import LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.kv_types import split_kv_type
 from torchless.plan import Attention, Embed, Linear, Plan, RmsNorm
@@ -64,7 +66,7 @@ class _Layout:
         self._check_types()
         self.attention = _common_attention(plan)
         self.kv_types = split_kv_type(options.kv_type)
-        self.lowered: LoweredPlan = lower(plan, self._activation_format)
+        self.lowered: LoweredPlan = lower(plan, self._activation_format, fuse=fuses())
         self.offsets, self.arena_bytes = plan_arena(
             [
                 Lifetime(self._rows(b.rows) * self._row_bytes(b.format, b.width), b.first, b.last)
@@ -144,7 +146,7 @@ class CpuExecutor:
         handles = self._load_weights(layout, progress)
         self._source, self._tables, self._rows_read = layout.source, layout.tables, 0
         self._add_stages(layout, handles)
-        self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size)
+        self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size, layout.lowered.is_fused)
         self._logits: npt.NDArray[np.float32] = self._core.logits
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
@@ -183,6 +185,21 @@ class CpuExecutor:
             "kv_used": int(self._pages_used.sum()) * self._core.page_bytes,
             "kv_page": self._core.page_bytes,
         }
+
+    def time_stages(self, on: bool) -> None:
+        """Measures, while on, how long every stage takes; turning it on starts from zero."""
+        self._core.time_stages(on)
+
+    def stage_times(self) -> list[tuple[Stage | None, float]]:
+        """Each stage with its seconds so far, in order; None stands for the preparation before the first.
+
+        Empty while stages are not timed.
+        """
+        seconds = [nanoseconds / 1e9 for nanoseconds in self._core.stage_ns()]
+        stages = self.lowered.stages if seconds else []
+        first = len(seconds) - len(stages)
+        preparation: list[tuple[Stage | None, float]] = [(None, sum(seconds[:first]))] if seconds else []
+        return [*preparation, *zip(stages, seconds[first:], strict=True)]
 
     def close(self) -> None:
         """Frees everything once no view of the logits is left."""
@@ -250,11 +267,23 @@ class CpuExecutor:
                     )
                     for weight, bias, out, accumulate in args["parts"]
                 ]
+            if stage.kind == "head":
+                weight, bias, *rest = args["part"]
+                args["part"] = (
+                    handles["matrix"][weight],
+                    -1 if bias is None else handles["vector"][bias],
+                    *rest,
+                )
             for key in ("gate", "up"):
                 if stage.kind == "gated_matmul":
                     weight, bias = args[key]
                     args[key] = (handles["matrix"][weight], -1 if bias is None else handles["vector"][bias])
             getattr(core, stage.kind)(**args)
+
+
+def fuses() -> bool:
+    """Whether stages are fused: always, but for the slow twin that ``TORCHLESS_FUSE=0`` asks for."""
+    return os.environ.get("TORCHLESS_FUSE", "1") != "0"
 
 
 def _check_formats(formats: list[tuple[int, int, int, str]]) -> dict[int, str]:

@@ -6,17 +6,23 @@ A stage runs on all threads and ends with a barrier, so fewer stages are faster.
 - products of the same input (q, k and v) become one stage;
 - gate, up and the GLU become one stage, a group of 256 columns at a time;
 - ``add(x, linear(y))`` accumulates into x when x is not needed afterwards;
-- rotary embedding happens in place, in one stage with storing keys and values.
+- a norm of selected rows selects them itself;
+- rotary embedding happens in place, in one stage with storing keys and values; attention takes that stage's work over
+  in a step where each sequence has few rows;
+- with few rows, the threads of a product each make its input again instead of meeting behind a norm (`fusions.py`);
+- the product that makes the logits can keep the best of each row instead of writing them all.
 
-None of them changes a result's bits: they move the same float operations, they do not reorder sums.
+None of them changes a result's bits: they move the same float operations, they do not reorder sums. ``fuse=False``
+(``TORCHLESS_FUSE=0``) leaves all of them out but the in-place rotation: the slow twin.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
+from torchless.backends.cpu.fusions import share_rows
+from torchless.backends.cpu.stages import Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
@@ -28,7 +34,6 @@ from torchless.plan import (
     Plan,
     RmsNorm,
     Rope,
-    RopeSpec,
     SelectOutputs,
     Value,
 )
@@ -40,56 +45,26 @@ GROUP_COLUMNS = 256
 """Columns that a gated product makes at a time: whole blocks in every number format."""
 
 
-@dataclass(slots=True)
-class Buffer:
-    """A block of the arena: rows of one number format. `first` and `last` are stage indices (lifetime)."""
-
-    rows: str
-    format: str
-    width: int
-    first: int
-    last: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """One call of the core's builder: its method and arguments; buffers and weights are still symbolic."""
-
-    kind: str
-    args: dict[str, object]
-
-    def __str__(self) -> str:
-        return f"{self.kind}({', '.join(f'{k}={v}' for k, v in self.args.items())})"
-
-
-@dataclass(slots=True)
-class LoweredPlan:
-    """The stages in execution order and the buffers they use. Printed by ``torchless show --plan``."""
-
-    stages: list[Stage] = field(default_factory=list)
-    buffers: list[Buffer] = field(default_factory=list)
-    ropes: list[tuple[RopeSpec, int, int]] = field(default_factory=list)  # spec, cos buffer, sin buffer
-    output: int = -1
-
-    def __str__(self) -> str:
-        return "\n".join(str(stage) for stage in self.stages)
-
-
-def lower(plan: Plan, activation_format: Callable[[str], str]) -> LoweredPlan:
+def lower(plan: Plan, activation_format: Callable[[str], str], *, fuse: bool = True) -> LoweredPlan:
     """Lowers `plan`; `activation_format(weight name)` says which number format its product reads."""
-    return _Lowering(plan, activation_format).run()
+    lowered = _Lowering(plan, activation_format, fuse).run()
+    if fuse:
+        share_rows(lowered)
+    return lowered
 
 
 class _Lowering:
-    def __init__(self, plan: Plan, activation_format: Callable[[str], str]) -> None:
+    def __init__(self, plan: Plan, activation_format: Callable[[str], str], fuse: bool) -> None:
         if plan.output is None:
             raise ValueError("the plan has no output")
         self.plan = plan
         self.activation_format = activation_format
-        self.result = LoweredPlan()
+        self.fuse = fuse
+        self.result = LoweredPlan(is_fused=fuse)
         # (value id, format) -> buffer
         self.locations: dict[tuple[int, str], int] = {}
         self.uses: Mapping[int, list[int]] = _uses(plan)
+        self.selected: dict[int, Value] = {}  # selected rows that a norm takes from this value itself
         self.done: set[int] = set()  # indices of ops already emitted out of order
 
     def run(self) -> LoweredPlan:
@@ -119,9 +94,10 @@ class _Lowering:
             self._stage("embed", table=op.weight, out=out, scale=op.scale)
             self._convert_for_consumers(op.out)
         elif isinstance(op, RmsNorm):
-            x = self._read(op.x, F32)
+            x = self._read(self.selected.get(op.x.id, op.x), F32)
             for_direct, rest = self._formats_of(op.out)
-            self._stage("rms_norm", x=x, weight=op.weight, eps=op.eps, out=self._define(op.out, for_direct))
+            out = self._define(op.out, for_direct)
+            self._stage("rms_norm", x=x, weight=op.weight, eps=op.eps, out=out, shared=False)
             self._convert(op.out, rest)
         elif isinstance(op, Linear):
             self._emit_linear(index, op)
@@ -140,6 +116,8 @@ class _Lowering:
             a, b = self._read(op.a, F32), self._read(op.b, F32)
             self._stage("add", a=a, b=b, out=self._define(op.out, F32))
             self._convert_for_consumers(op.out)
+        elif isinstance(op, SelectOutputs) and self._is_for_one_norm(op.out):
+            self.selected[op.out.id] = op.x
         elif isinstance(op, SelectOutputs):
             x = self._read(op.x, F32)
             self._stage("select", x=x, out=self._define(op.out, F32))
@@ -156,6 +134,7 @@ class _Lowering:
             (i, other)
             for i, other in enumerate(self.plan.ops)
             if i >= index
+            and (i == index or self.fuse)
             and i not in self.done
             and isinstance(other, Linear)
             and other.x == op.x
@@ -174,7 +153,10 @@ class _Lowering:
                 self.done.add(add_index)
             parts.append((linear.weight, linear.bias, out, residual is not None))
             self.done.add(i)
-        self._stage("matmul", x=x, parts=parts)
+        if self.fuse and len(group) == 1 and op.out == self.plan.output:
+            self._stage("head", x=x, part=parts[0])
+        else:
+            self._stage("matmul", x=x, parts=parts)
         for part in parts:
             self._touch(part[2], len(self.result.stages) - 1)
         for i, linear in group:
@@ -183,6 +165,8 @@ class _Lowering:
 
     def _emit_gated(self, gate: Linear, number_format: str) -> bool:
         """glu(gate(x), up(x)) as one stage, when only the GLU reads the two products; False when it is not one."""
+        if not self.fuse:
+            return False
         uses = self.uses[gate.out.id]
         glu = self.plan.ops[uses[0]] if len(uses) == 1 else None
         if not isinstance(glu, Glu) or glu.gate != gate.out or gate.out.width % GROUP_COLUMNS:
@@ -207,7 +191,7 @@ class _Lowering:
 
     def _residual_of(self, index: int, op: Linear) -> tuple[int, Add, Value] | None:
         """The `add(other, op.out)` that can be done in place: nothing else reads op.out, or other later."""
-        if len(self.uses[op.out.id]) != 1 or op.out == self.plan.output:
+        if not self.fuse or len(self.uses[op.out.id]) != 1 or op.out == self.plan.output:
             return None
         add_index = self.uses[op.out.id][0]
         add = self.plan.ops[add_index]
@@ -253,6 +237,7 @@ class _Lowering:
             softcap=op.softcap or 0.0,
             slopes=list(op.slopes or ()),
             sinks=op.sinks,
+            rope_kv=self.fuse,
         )
         self._convert_for_consumers(op.out)
 
@@ -261,6 +246,10 @@ class _Lowering:
             if op.out == value:
                 return op if isinstance(op, Rope) else None
         return None
+
+    def _is_for_one_norm(self, value: Value) -> bool:
+        ops = [self.plan.ops[index] for index in self.uses[value.id]]
+        return self.fuse and value != self.plan.output and len(ops) == 1 and isinstance(ops[0], RmsNorm)
 
     # -- buffers ----------------------------------------------------------------------------------
 
@@ -272,7 +261,7 @@ class _Lowering:
             formats[self.activation_format(op.weight) if isinstance(op, Linear) else F32] = None
         if value == self.plan.output:
             formats[F32] = None
-        if len(formats) == 1:
+        if len(formats) == 1 and (self.fuse or F32 in formats):
             return next(iter(formats)), []
         return F32, [f for f in formats if f != F32]
 
@@ -283,7 +272,7 @@ class _Lowering:
     def _convert(self, value: Value, formats: list[str]) -> None:
         for number_format in formats:
             x = self._read(value, F32)
-            self._stage("convert", x=x, out=self._define(value, number_format))
+            self._stage("convert", x=x, out=self._define(value, number_format), shared=False)
 
     def _buffer(self, rows: str, number_format: str, width: int) -> int:
         now = len(self.result.stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -40,7 +41,11 @@ def _page_bytes(plan: Plan) -> int:
 
 
 class ReferenceExecutor:
-    """An `Executor` in float64. See `backends.base.Executor`."""
+    """An `Executor` in float64. See `backends.base.Executor`.
+
+    Attributes:
+        observe_input: called with the weight's name and the input rows (n, in) of every linear layer that runs.
+    """
 
     def __init__(
         self, plan: Plan, source: WeightSource, options: ExecutorOptions, progress: Progress | None = None
@@ -51,6 +56,7 @@ class ReferenceExecutor:
         self.options = options
         self.output = plan.output
         self.vocab_size = plan.output.width
+        self.observe_input: Callable[[str, Array], None] | None = None
         total = sum(source.tensors[name].num_bytes for name in plan.weight_names)
         done = 0
         self.weights: dict[str, Array] = {}
@@ -98,6 +104,8 @@ class ReferenceExecutor:
         if isinstance(op, RmsNorm):
             return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps)
         if isinstance(op, Linear):
+            if self.observe_input is not None:
+                self.observe_input(op.weight, values[op.x.id])
             bias = None if op.bias is None else self.weights[op.bias]
             return ops.linear(values[op.x.id], self.weights[op.weight], bias)
         if isinstance(op, Rope):

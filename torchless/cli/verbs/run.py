@@ -25,7 +25,8 @@ __all__ = ["command"]
 
 _HELP = """Continue a text, or answer a question, and stream the result to stdout.
 
-MODEL is a GGUF file or a Hugging Face folder. A single argument that names no file is a prompt for the
+MODEL is a GGUF file, a Hugging Face folder, a name such as org/repo:Q4_K_M on the Hugging Face hub, or a URL;
+what is named is downloaded once. A single argument that names no file is a prompt for the
 built-in model, which tells small stories. Piped standard input is the prompt, or follows it after a blank
 line.
 

@@ -1,4 +1,4 @@
-"""torchless against llama.cpp on one GGUF file: prefill, decode, load time and memory, interleaved.
+"""torchless against llama.cpp on one GGUF file: prefill and decode at depths, load time and memory, interleaved.
 
 Each contestant lives in a process of its own that sleeps while another one is measured. A round runs every
 contestant once, in an order that turns from round to round; ratios are taken within rounds. README.md in this
@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import random
+import shlex
 import statistics
 import sys
 from dataclasses import dataclass, field
@@ -27,7 +28,8 @@ CONTESTANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-default": ("llama_cpp", {"repack": True}),
     "llama-plain": ("llama_cpp", {"repack": False}),
 }
-"""Name -> engine file and its settings. `llama-plain` is llama-bench's ``--repack 0``."""
+"""Name -> engine file and its settings. `llama-plain` is llama.cpp without its repacked layouts (``--repack 0``).
+Every ``--llama-bench`` adds one."""
 
 DISTURBED = 0.10
 """A round counts as disturbed when others used more than this share of the CPU time that a test used."""
@@ -59,26 +61,30 @@ class Round:
 
 def main() -> int:
     options = parse_options()
+    contestants = chosen_contestants(options)
     tests = chosen_tests(options)
     with Path(options.model).open("rb") as file:  # Into the page cache, so that no load waits for the disk.
         while file.read(16 << 20):
             pass
     results: dict[str, Any] = {"machine": machine_facts(), "options": vars(options), "contestants": {}}
     with contextlib.ExitStack() as stack:
-        workers = start_all(options, stack, results["contestants"])
+        workers = start_all(options, contestants, stack, results["contestants"])
         if not workers:
             print("error: no contestant could be started", file=sys.stderr)
             return 1
         bandwidth = start_bandwidth(options, stack)
         rounds = run_rounds(options, tests, workers, bandwidth, results["contestants"])
-        vocab_size = next(n["facts"]["vocab_size"] for n in results["contestants"].values() if "facts" in n)
+        vocab_size = max(n["facts"]["vocab_size"] for n in results["contestants"].values() if "facts" in n)
         results["end_to_end"] = run_end_to_end(options, workers, vocab_size)
-        for name, worker in workers.items():
+        inside = {name: w for name, w in workers.items() if contestants[name][0] != "llama_bench"}
+        for name, worker in inside.items():
             results["contestants"][name]["kv_bytes"] = worker.call("kv_bytes")
             results["contestants"][name]["peak_bytes"] = worker.peak_bytes()
-        results["logits_difference"] = compare_logits(options, workers, vocab_size)
+        results["logits_difference"] = compare_logits(options, inside, vocab_size)
     results["file_bytes"] = Path(options.model).stat().st_size
     results |= summarize([test.name for test in tests], rounds, DISTURBED)
+    if options.save:
+        Path(options.save).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=1) if options.output == "json" else as_markdown(results))
     return 0
 
@@ -86,16 +92,29 @@ def main() -> int:
 def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", help="GGUF file; `python -m torchless.bench.synthetic` writes one")
-    parser.add_argument("-p", type=int, default=256, metavar="N", help="prompt tokens (0: no prefill test)")
-    parser.add_argument("-n", type=int, default=32, metavar="N", help="decoded tokens (0: no decode test)")
-    parser.add_argument("-d", type=int, default=0, metavar="N", help="tokens already in the context")
+    parser.add_argument(
+        "-p", type=counts, default=[512], metavar="N,..", help="prompt tokens (0: no prefill test)"
+    )
+    parser.add_argument(
+        "-n", type=counts, default=[32], metavar="N,..", help="decoded tokens (0: no decode test)"
+    )
+    parser.add_argument("-d", type=counts, default=[0], metavar="N,..", help="tokens already in the context")
     parser.add_argument("-t", type=int, default=physical_cores(), metavar="N", help="threads of each engine")
     parser.add_argument("-b", type=int, default=512, metavar="N", help="most tokens in one prefill step")
     parser.add_argument("-r", type=int, default=5, metavar="N", help="undisturbed rounds wanted")
     parser.add_argument("-o", dest="output", choices=("md", "json"), default="md", help="form of the report")
+    parser.add_argument("--save", metavar="FILE", help="also write all figures as JSON")
+    parser.add_argument("--kv", choices=("f16", "bf16"), default="f16", help="number format of the caches")
     parser.add_argument("--loads", type=int, default=3, metavar="N", help="times that each engine loads")
     parser.add_argument("--contestants", default=",".join(CONTESTANTS), metavar="A,B", help="which to run")
     parser.add_argument("--llama-python", default=sys.executable, metavar="PATH", help="has llama-cpp-python")
+    parser.add_argument(
+        "--llama-bench",
+        action="append",
+        default=[],
+        metavar="COMMAND",
+        help="a llama-bench binary, with arguments of its own if you like; repeatable",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the random token ids")
     options = parser.parse_args()
     unknown = set(options.contestants.split(",")) - set(CONTESTANTS)
@@ -103,37 +122,55 @@ def parse_options() -> argparse.Namespace:
         parser.error(f"unknown contestants {sorted(unknown)}; known: {', '.join(CONTESTANTS)}")
     if not Path(options.model).is_file():
         parser.error(f"no such file: {options.model}")
-    counts = (options.p, options.n, options.d)
-    if (
-        min(counts) < 0
-        or options.p + options.n < 1
-        or min(options.r, options.loads, options.b, options.t) < 1
-    ):
-        parser.error(
-            "-p, -n and -d are at least 0 (-p or -n more than that), -r, -b, -t and --loads at least 1"
-        )
+    if not chosen_tests(options) or min(options.r, options.loads, options.b, options.t) < 1:
+        parser.error("-p or -n must be above 0, and so must -r, -b, -t and --loads")
     return options
 
 
+def counts(text: str) -> list[int]:
+    """``0,4096`` -> [0, 4096]."""
+    numbers = [int(word) for word in text.split(",")]
+    if min(numbers) < 0:
+        raise argparse.ArgumentTypeError(f"{text!r} has a number below 0")
+    return numbers
+
+
+def chosen_contestants(options: argparse.Namespace) -> dict[str, tuple[str, dict[str, Any]]]:
+    """Name -> engine file and settings of all that will run."""
+    chosen = {name: CONTESTANTS[name] for name in options.contestants.split(",")}
+    for i, command in enumerate(options.llama_bench, 1):
+        name = "llama-bench" if len(options.llama_bench) == 1 else f"llama-bench-{i}"
+        chosen[name] = ("llama_bench", {"command": shlex.split(command)})
+    return chosen
+
+
 def chosen_tests(options: argparse.Namespace) -> list[Test]:
-    at_depth = f" @ d{options.d}" if options.d else ""
-    tests = [Test(f"pp{options.p}{at_depth}", options.p, options.b, options.d)] if options.p else []
-    return tests + ([Test(f"tg{options.n}{at_depth}", options.n, 1, options.d)] if options.n else [])
+    tests = []
+    for depth in options.d:
+        at = f" @ d{depth}" if depth else ""
+        tests += [Test(f"pp{count}{at}", count, max(options.b, 2), depth) for count in options.p if count]
+        tests += [Test(f"tg{count}{at}", count, 1, depth) for count in options.n if count]
+    return tests
 
 
 def start_all(
-    options: argparse.Namespace, stack: contextlib.ExitStack, notes: dict[str, Any]
+    options: argparse.Namespace,
+    contestants: dict[str, tuple[str, dict[str, Any]]],
+    stack: contextlib.ExitStack,
+    notes: dict[str, Any],
 ) -> dict[str, Worker]:
     """Starts every contestant, several times for the load times; one that fails is noted and left out."""
     workers = {}
-    for name in options.contestants.split(","):
+    for name, (engine, settings) in contestants.items():
         notes[name] = {"loads_s": [], "error": None}
+        python = options.llama_python if engine == "llama_cpp" else sys.executable
+        num_loads = 1 if engine == "llama_bench" else options.loads
         try:
-            for _ in range(options.loads - 1):
-                with new_worker(name, options) as worker:
-                    notes[name]["loads_s"].append(start(worker, options)["load_s"])
-            worker = stack.enter_context(new_worker(name, options))
-            facts = start(worker, options)
+            for _ in range(num_loads - 1):
+                with Worker(name, engine, python) as worker:
+                    notes[name]["loads_s"].append(start(worker, options, settings)["load_s"])
+            worker = stack.enter_context(Worker(name, engine, python))
+            facts = start(worker, options, settings)
             notes[name]["loads_s"].append(facts["load_s"])
             notes[name] |= {"facts": facts, "loaded_bytes": worker.peak_bytes()}
             for test in chosen_tests(options):  # Warms up, and shows an engine that cannot run at all.
@@ -145,16 +182,13 @@ def start_all(
     return workers
 
 
-def new_worker(name: str, options: argparse.Namespace) -> Worker:
-    engine, _ = CONTESTANTS[name]
-    return Worker(name, engine, options.llama_python if engine == "llama_cpp" else sys.executable)
-
-
-def start(worker: Worker, options: argparse.Namespace) -> dict[str, Any]:
+def start(worker: Worker, options: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
     """Loads the model in the worker; returns its facts."""
-    _, settings = CONTESTANTS[worker.name]
-    context = -(-(options.d + options.p + options.n + 64) // 256) * 256
-    common = {"model": options.model, "threads": options.t, "context": context, "batch": options.b}
+    longest = max(test.depth + test.num_tokens for test in chosen_tests(options))
+    # Room for `generate`, which takes a prompt and then decodes, and for the logits' comparison.
+    longest = max(longest, max(options.p) + max(options.n))
+    common = {"model": options.model, "threads": options.t, "batch": max(options.b, 2), "kv": options.kv}
+    common["context"] = -(-(longest + 64) // 256) * 256
     worker.call("start", settings={**common, **settings})
     facts: dict[str, Any] = worker.call("facts")
     return facts
@@ -206,15 +240,15 @@ def arguments_of(test: Test, seed: int, vocab_size: int) -> dict[str, Any]:
 def run_end_to_end(
     options: argparse.Namespace, workers: dict[str, Worker], vocab_size: int
 ) -> list[dict[str, Any]]:
-    """`generate` as a user calls it, -p tokens in and -n out."""
-    if "torchless" not in workers or not options.n:
+    """`generate` as a user calls it, the most -p tokens in and -n out."""
+    if "torchless" not in workers or not max(options.n):
         return []
-    ids = random.Random(options.seed).choices(range(vocab_size), k=max(1, options.p))
+    ids = random.Random(options.seed).choices(range(vocab_size), k=max(1, *options.p))
     ours = workers["torchless"]
     others = [worker for worker in workers.values() if worker is not ours]
     runs: list[dict[str, Any]] = []
     while len(runs) < 3 * options.r and sum(run["foreign_share"] <= DISTURBED for run in runs) < options.r:
-        run, usage = call_watched(ours, others, "generate", token_ids=ids, max_tokens=options.n)
+        run, usage = call_watched(ours, others, "generate", token_ids=ids, max_tokens=max(options.n))
         runs.append({**run, "foreign_share": usage.foreign_share})
     return [run for run in runs if run["foreign_share"] <= DISTURBED] or runs
 

@@ -1,0 +1,69 @@
+"""Fusion over a list of stages: which rows the readers of a buffer may make themselves.
+
+A norm or a conversion of few rows takes a microsecond, the barrier behind it as long. The core lets such a stage out of
+a step and every thread of the products that read it makes the rows again, if the stage is marked ``shared`` here. That
+is right when nothing changes the stage's input before its last reader is done, and when products are its only readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torchless.backends.cpu.stages import LoweredPlan, Stage
+
+__all__ = ["read_by", "share_rows", "written_by"]
+
+_MAKERS = ("rms_norm", "convert")
+_PRODUCTS = ("matmul", "gated_matmul", "head")
+
+
+def share_rows(lowered: LoweredPlan) -> None:
+    """Marks the stages whose readers may do their work, and keeps what they read alive until then."""
+    for index, stage in enumerate(lowered.stages):
+        if stage.kind not in _MAKERS:
+            continue
+        source, out = stage.args["x"], stage.args["out"]
+        readers = [i for i, other in enumerate(lowered.stages) if out in read_by(other)]
+        if not readers or out == lowered.output:
+            continue
+        are_products = all(
+            lowered.stages[i].kind in _PRODUCTS and lowered.stages[i].args["x"] == out for i in readers
+        )
+        between = lowered.stages[index + 1 : readers[-1] + 1]
+        if not are_products or any(source in written_by(other) for other in between):
+            continue
+        stage.args["shared"] = True
+        assert isinstance(source, int)
+        buffer = lowered.buffers[source]
+        buffer.last = max(buffer.last, readers[-1])
+
+
+def read_by(stage: Stage) -> set[object]:
+    """The buffers that a stage reads, those that it changes included."""
+    args = stage.args
+    names = {
+        "embed": (),
+        "rope_kv": ("k", "v"),
+        "glu": ("gate", "up"),
+        "add": ("a", "b"),
+        "attention": ("q",),
+    }.get(stage.kind, ("x",))
+    changed = {part[2] for part in _parts(stage) if part[3]} if stage.kind in _PRODUCTS else set()
+    if stage.kind == "rope_kv":
+        changed = {part[0] for part in _parts(stage)}
+    return {args[name] for name in names} | changed
+
+
+def written_by(stage: Stage) -> set[object]:
+    """The buffers that a stage writes or changes."""
+    if stage.kind == "rope_kv":
+        return {part[0] for part in _parts(stage)}
+    if stage.kind in ("matmul", "head"):
+        return {part[2] for part in _parts(stage)}
+    return {stage.args["out"]}
+
+
+def _parts(stage: Stage) -> Iterable[tuple[object, ...]]:
+    parts = [stage.args["part"]] if stage.kind == "head" else stage.args.get("parts", ())
+    assert isinstance(parts, Iterable)
+    return parts

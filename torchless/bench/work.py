@@ -1,0 +1,114 @@
+"""How many bytes a step reads and how many operations it makes: what speeds are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from torchless import quants
+from torchless.backends.base import PAGE_TOKENS
+from torchless.plan import Attention, Linear, Plan
+from torchless.weights.source import WeightSource
+
+__all__ = ["ModelWork", "Work", "count_work", "dot_kinds"]
+
+ATTENTION = "attention"
+
+
+@dataclass(slots=True)
+class Work:
+    """Sums over steps.
+
+    Attributes:
+        read_bytes: packed weights once a step, keys and values once a step and sequence.
+        operations: two per multiply-add, by what is multiplied: ``int8``, ``bf16``, ``f32``, or ``attention``.
+    """
+
+    read_bytes: int = 0
+    operations: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def num_operations(self) -> int:
+        """Of all kinds."""
+        return sum(self.operations.values())
+
+    def add(self, kind: str, operations: int) -> None:
+        """Counts more operations."""
+        if operations:
+            self.operations[kind] = self.operations.get(kind, 0) + operations
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWork:
+    """What a model's plan costs, by the numbers that a step multiplies it with.
+
+    Attributes:
+        weight_bytes: packed matrices.
+        kv_bytes_per_token: keys and values of all layers.
+        token_operations: of the products, per token row, by kind.
+        output_operations: of the products, per output row, by kind.
+        attentions: (heads x head size, window or None) of each layer.
+    """
+
+    weight_bytes: int
+    kv_bytes_per_token: float
+    token_operations: dict[str, int]
+    output_operations: dict[str, int]
+    attentions: tuple[tuple[int, int | None], ...]
+
+    def step(self, runs: Iterable[tuple[int, int]], num_outputs: int) -> Work:
+        """Work of one step: `runs` are (first position, tokens) of the sequences in it."""
+        work = Work(read_bytes=self.weight_bytes)
+        num_tokens, layers = 0, max(len(self.attentions), 1)
+        for first, count in runs:
+            num_tokens += count
+            for width, window in self.attentions:
+                work.add(ATTENTION, 4 * width * _visible_keys(first, count, window))
+                seen = first + count if window is None else min(first + count, window + count)
+                work.read_bytes += round(seen * self.kv_bytes_per_token / layers)
+        for kind, operations in self.token_operations.items():
+            work.add(kind, operations * num_tokens)
+        for kind, operations in self.output_operations.items():
+            work.add(kind, operations * num_outputs)
+        return work
+
+
+def count_work(
+    plan: Plan, source: WeightSource, kinds: dict[str, str], weight_bytes: int, kv_page_bytes: int
+) -> ModelWork:
+    """Counts a plan's work.
+
+    Args:
+        kinds: from `dot_kinds`.
+        weight_bytes: of the packed matrices, as the backend says.
+        kv_page_bytes: of one page of the cache.
+    """
+    token: dict[str, int] = {}
+    output: dict[str, int] = {}
+    for op in plan.ops:
+        if isinstance(op, Linear):
+            rows, columns = source.tensors[op.weight].shape
+            counts = output if op.out.rows == "outputs" else token
+            kind = kinds.get(source.tensors[op.weight].type, "f32")
+            counts[kind] = counts.get(kind, 0) + 2 * rows * columns
+    attentions = tuple(
+        (op.num_heads * op.head_dim, op.window) for op in plan.ops if isinstance(op, Attention)
+    )
+    return ModelWork(weight_bytes, kv_page_bytes / PAGE_TOKENS, token, output, attentions)
+
+
+def dot_kinds() -> dict[str, str]:
+    """What a product with weights of each type multiplies: ``int8``, ``bf16`` or ``f32``, by type name."""
+    from torchless.backends.cpu.extension import load_extension
+
+    formats = load_extension().formats()
+    return {quants.by_id(type_id).name: activation.partition("x")[0] for type_id, _, _, activation in formats}
+
+
+def _visible_keys(first: int, count: int, window: int | None) -> int:
+    """Keys that tokens at positions ``first .. first + count - 1`` see, added up."""
+    last = first + count
+    if window is None or last <= window:
+        return (first + 1 + last) * count // 2
+    num_growing = max(0, window - first)  # tokens that see fewer keys than the window holds
+    return (first + 1 + first + num_growing) * num_growing // 2 + window * (count - num_growing)

@@ -1,0 +1,55 @@
+"""What differs between the two file formats of a model family, as data: a further family is one entry.
+
+Names of tensors are translated in `weights.names`, settings in `weights.hf_config`; both are the same for all
+families that share a name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torchless.errors import UnsupportedError
+
+__all__ = ["Family", "find_conversion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One architecture by its GGUF name.
+
+    Attributes:
+        hf_class: class in ``architectures`` of a config.json that is made anew.
+        model_type: its ``model_type``.
+        window_class, window_type: the same for models with a sliding window, where they have names of their own.
+        rotary_rows: parts whose rows GGUF stores with the two halves of every rotary pair side by side
+            ("interleaved") while safetensors files keep all first halves before all second ones, and the setting
+            that says how many heads they have.
+    """
+
+    hf_class: str
+    model_type: str
+    window_class: str | None = None
+    window_type: str | None = None
+    rotary_rows: tuple[tuple[str, str], ...] = ()
+
+
+_INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_count_kv"))
+
+_FAMILIES = {
+    "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
+}
+
+
+def find_conversion(architecture: str) -> Family:
+    """The entry of an architecture. Raises UnsupportedError naming it and those that are known.
+
+    >>> find_conversion("llama").hf_class
+    'LlamaForCausalLM'
+    """
+    family = _FAMILIES.get(architecture)
+    if family is None:
+        raise UnsupportedError(
+            f"models of the architecture {architecture!r} cannot be converted between GGUF and safetensors; "
+            f"torchless converts: {', '.join(sorted(_FAMILIES))}"
+        )
+    return family

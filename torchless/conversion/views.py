@@ -1,0 +1,120 @@
+"""A model as the other file format would hold it: a weight source over a weight source.
+
+Tensors that look the same in both formats pass through without a copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from torchless import quants
+from torchless.conversion.families import Family
+from torchless.conversion.rotary_rows import row_order
+from torchless.quants import Bytes, Floats
+from torchless.weights.source import TensorInfo, WeightSource
+
+__all__ = ["ConvertedView"]
+
+
+class ConvertedView:
+    """A model with its rotary rows in another order, and with vectors in types of the other format.
+
+    Implements `weights.source.WeightSource`.
+
+    Args:
+        source: the model as stored.
+        family: its entry in the table of families.
+        metadata: what the view shows as such.
+        layout: how rotary rows shall lie.
+        vector_type: type of the vectors (norms, biases).
+        extra: further F32 tensors.
+        dropped: names of tensors that the other format does not have.
+    """
+
+    path: Path
+    format: Literal["gguf", "safetensors"]
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    rope_layout: Literal["interleaved", "half"]
+
+    def __init__(
+        self,
+        source: WeightSource,
+        family: Family,
+        metadata: Mapping[str, Any],
+        *,
+        layout: Literal["interleaved", "half"],
+        vector_type: str,
+        extra: Mapping[str, Floats] | None = None,
+        dropped: tuple[str, ...] = (),
+    ) -> None:
+        self.source = source
+        self.path, self.metadata = source.path, metadata
+        self.format = "gguf" if source.format == "safetensors" else "safetensors"
+        self.rope_layout = layout if family.rotary_rows else source.rope_layout
+        self._extra = dict(extra or {})
+        self._orders = _orders(source, family, layout)
+        tensors = {}
+        for info in source.tensors.values():
+            if info.name in dropped:
+                continue
+            stored = quants.stored_type(vector_type)
+            if len(info.shape) < 2 and info.type != vector_type and stored is not None:
+                num_bytes = math.prod(info.shape) * stored.block_bytes
+                info = TensorInfo(info.name, info.shape, vector_type, num_bytes)
+            tensors[info.name] = info
+        for name, values in self._extra.items():
+            tensors[name] = TensorInfo(name, values.shape, "F32", values.nbytes)
+        self.tensors = MappingProxyType(tensors)
+
+    def raw(self, name: str) -> Bytes:
+        """The bytes of a tensor: the source's own where nothing differs."""
+        if name in self._extra:
+            return self._extra[name].view(np.uint8).reshape(-1)
+        raw, stored, shown = self.source.raw(name), self.source.tensors[name], self.tensors[name]
+        if shown.type != stored.type:
+            values = quants.by_name(stored.type).decode(raw)
+            raw = quants.by_name(shown.type).encode(values).reshape(-1)
+        order = self._orders.get(name)
+        if order is not None:
+            raw = raw.reshape(len(order), -1)[order].reshape(-1)
+            self.source.drop_pages(name)
+        return raw
+
+    def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
+        """Lets the pages behind a tensor go; copies hold none."""
+        if name not in self._extra and name not in self._orders and self._is_same(name):
+            self.source.drop_pages(name, start, num_bytes)
+
+    def close(self) -> None:
+        """Closes the source."""
+        self.source.close()
+
+    def _is_same(self, name: str) -> bool:
+        return self.tensors[name] is self.source.tensors.get(name)
+
+
+def _orders(
+    source: WeightSource, family: Family, layout: Literal["interleaved", "half"]
+) -> dict[str, npt.NDArray[np.intp]]:
+    """New order of rows by tensor, for those that have one."""
+    if not family.rotary_rows or source.rope_layout == layout:
+        return {}
+    architecture = source.metadata["general.architecture"]
+    orders = {}
+    for part, heads_key in family.rotary_rows:
+        heads = source.metadata.get(f"{architecture}.{heads_key}")
+        if heads is None:
+            heads = source.metadata[f"{architecture}.attention.head_count"]
+        for name, info in source.tensors.items():
+            if name.startswith("blk.") and name.split(".")[2] == part:
+                rotated = source.metadata.get(f"{architecture}.rope.dimension_count", info.shape[0] // heads)
+                orders[name] = row_order(info.shape[0], heads, rotated, layout)
+    return orders

@@ -1,0 +1,1 @@
+"""Quantising model files: recipes, the importance of columns, types by measured error."""
