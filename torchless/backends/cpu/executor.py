@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless import quants
-from torchless.backends.base import Batch, ExecutorOptions, Progress
+from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
 from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import lower
@@ -148,9 +148,26 @@ class CpuExecutor:
         self._add_stages(layout, handles)
         self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size, layout.lowered.is_fused)
         self._logits: npt.NDArray[np.float32] = self._core.logits
+        self._best = Best(self._core.best_ids, self._core.best_logits) if self.max_best(1) else None
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Runs one step; returns logits (m, vocab), overwritten by the next step."""
+        self._step(batch, 0)
+        return self._logits[: len(batch.output_rows)]
+
+    def max_best(self, num_outputs: int) -> int:
+        """See `backends.base.Executor`."""
+        return 0 if self._core is None else min(int(self._core.max_best(num_outputs)), self.vocab_size)
+
+    def step_best(self, batch: Batch, count: int) -> Best:
+        """Runs one step; returns the `count` largest logits of each row, overwritten by the next step."""
+        if self._best is None or count < 1:
+            raise ValueError(f"the best {count} logits of a plan that keeps {self.max_best(1)}")
+        self._step(batch, count)
+        num_rows = len(batch.output_rows)
+        return Best(self._best.ids[:num_rows, :count], self._best.logits[:num_rows, :count])
+
+    def _step(self, batch: Batch, num_best: int) -> None:
         if self._core is None:
             raise ValueError("this executor is closed")
         self._core.step(
@@ -160,6 +177,7 @@ class CpuExecutor:
             batch.page_ids,
             batch.page_starts,
             batch.output_rows,
+            num_best,
         )
         self._pages_used[batch.page_ids] = True
         self._rows_read += len(batch.token_ids)
@@ -167,7 +185,6 @@ class CpuExecutor:
             self._rows_read = 0
             for name in self._tables:
                 self._source.drop_pages(name)
-        return self._logits[: len(batch.output_rows)]
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Gives the memory of these pages back to the system."""
@@ -204,6 +221,7 @@ class CpuExecutor:
     def close(self) -> None:
         """Frees everything once no view of the logits is left."""
         self._core = None
+        self._best = None
         self._logits = np.empty((0, self.vocab_size), np.float32)
 
     # -- building ---------------------------------------------------------------------------------
