@@ -38,6 +38,8 @@ def load(
     ctx: int | Literal["auto"] = "auto",
     threads: int | Literal["auto"] = "auto",
     kv: KvType = "f16",
+    pin: bool = False,
+    numa: bool = False,
     backend: str = "cpu",
     batch_tokens: int = 512,
     chat_template: str | None = None,
@@ -54,6 +56,9 @@ def load(
         kv: number format of cached keys and values: "f16", "bf16", "f32", "q8_0" or "q4_0", or one for each
             as in "k=q8_0,v=f16". q8_0 takes about half of f16's memory,
             q4_0 a bit more than a quarter; keys in q4_0 may cost much quality, values hardly any.
+        pin: every thread keeps to a core of its own, the calling one while it computes (Linux).
+        numa: the same on a machine with several memory nodes, with the weights that a thread reads in the
+            memory of its node; without effect on others.
         backend: a folder of `torchless/backends`: "cpu", or "reference" (float64, slow, exact).
         batch_tokens: most tokens computed in one step; prompts are cut into chunks of this size.
         chat_template: Jinja source that replaces the model's own.
@@ -70,7 +75,15 @@ def load(
         with torchless.load() as model:
             print(model.generate("Once upon a time", max_tokens=40, seed=1).text)
     """
-    named = {"ctx": ctx, "threads": threads, "kv": kv, "backend": backend, "batch_tokens": batch_tokens}
+    named = {
+        "ctx": ctx,
+        "threads": threads,
+        "kv": kv,
+        "pin": pin,
+        "numa": numa,
+        "backend": backend,
+        "batch_tokens": batch_tokens,
+    }
     settings = load_settings(model, named, aliases, chat_template)
     return LLM(load_model(settings, progress))
 

@@ -52,6 +52,7 @@ class ExecutorOptions:
         max_batch_tokens: most token rows in one step.
         max_outputs: most output rows in one step.
         num_threads: worker threads.
+        cpus: the processor that each thread keeps to, or none (`placement.thread_cpus`).
         kv_type: number format of cached keys and values.
     """
 
@@ -60,6 +61,7 @@ class ExecutorOptions:
     max_outputs: int
     num_threads: int
     kv_type: KvType = "f16"
+    cpus: tuple[int, ...] = ()
 
 
 class Best(NamedTuple):
