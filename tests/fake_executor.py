@@ -10,7 +10,7 @@ import hashlib
 
 import numpy as np
 
-from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions
+from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions
 
 
 def expected_logits(tokens, vocab_size: int) -> np.ndarray:
@@ -57,6 +57,15 @@ class FakeExecutor:
             if len(context) in self.favourites:
                 self._logits[i, self.favourites[len(context)]] = 100
         return self._logits[: len(batch.output_rows)]
+
+    def max_best(self, num_outputs: int) -> int:
+        return 12
+
+    def step_best(self, batch: Batch, count: int) -> Best:
+        assert 1 <= count <= 12
+        logits = self.step(batch)
+        order = (-logits).argsort(axis=1, kind="stable")[:, :count]
+        return Best(order.astype(np.int32), np.take_along_axis(logits, order, axis=1))
 
     def _check(self, batch: Batch) -> None:
         arrays = [getattr(batch, name) for name in Batch.__slots__]

@@ -68,7 +68,11 @@ class Executor:
     A plan in the making, then ready to run: add weights, buffers and stages, call finish(), then step().
     """
 
-    def __init__(self, num_threads: int, max_tokens: int, max_outputs: int, weight_bytes: int) -> None: ...
+    def __init__(
+        self, num_threads: int, max_tokens: int, max_outputs: int, weight_bytes: int, cpus: Sequence[int]
+    ) -> None:
+        """cpus: the processor that each thread keeps to, or none"""
+
     def set_kv_cache(
         self, k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
     ) -> None: ...
@@ -142,6 +146,11 @@ class Executor:
     def select(self, x: int, out: int) -> None: ...
     def finish(self, arena_bytes: int, logits: int, vocab_size: int, merge_inputs: bool) -> None:
         """merge_inputs: stages that read the batch alone share one barrier"""
+
+    def place_weights(self) -> None:
+        """
+        Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.
+        """
 
     def step(
         self,

@@ -38,6 +38,7 @@ def fit(
     batch_tokens: int,
     num_threads: int,
     kv: KvType,
+    cpus: tuple[int, ...] = (),
     measure: Callable[[], Available | None] = available_memory,
 ) -> Fitted:
     """Chooses context length and executor options that fit into memory.
@@ -52,7 +53,7 @@ def fit(
     Raises:
         OutOfMemoryError: it does not fit; the message has the numbers and the cheapest ways out.
     """
-    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv)
+    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus)
     most = ctx or min(trained_context_length, AUTO_CONTEXT_TOKENS)
     available = measure()
     if available is None:
@@ -77,13 +78,15 @@ class _Demand:
     batch_tokens: int
     num_threads: int
     kv: KvType
+    cpus: tuple[int, ...]
 
     def options(self, context_length: int, num_contexts: int = 1) -> ExecutorOptions:
         """Options for a cache of so many contexts."""
         num_pages = num_contexts * -(-context_length // PAGE_TOKENS)
         rows = min(self.batch_tokens, num_pages * PAGE_TOKENS)
         vocab_size = self.plan.output.width if self.plan.output is not None else 1
-        return ExecutorOptions(num_pages, rows, _max_outputs(vocab_size, rows), self.num_threads, self.kv)
+        num_outputs = _max_outputs(vocab_size, rows)
+        return ExecutorOptions(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus)
 
     def purposes(self, options: ExecutorOptions) -> dict[str, int]:
         """Bytes by purpose."""

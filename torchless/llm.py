@@ -38,6 +38,8 @@ def load(
     ctx: int | Literal["auto"] = "auto",
     threads: int | Literal["auto"] = "auto",
     kv: KvType = "f16",
+    pin: bool = False,
+    numa: bool = False,
     backend: str = "cpu",
     batch_tokens: int = 512,
     quant: str | None = None,
@@ -55,6 +57,9 @@ def load(
         kv: number format of cached keys and values: "f16", "bf16", "f32", "q8_0" or "q4_0", or one for each
             as in "k=q8_0,v=f16". q8_0 takes about half of f16's memory,
             q4_0 a bit more than a quarter; keys in q4_0 may cost much quality, values hardly any.
+        pin: every thread keeps to a core of its own, the calling one while it computes (Linux).
+        numa: the same on a machine with several memory nodes, with the weights that a thread reads in the
+            memory of its node; without effect on others.
         backend: a folder of `torchless/backends`: "cpu", or "reference" (float64, slow, exact).
         batch_tokens: most tokens computed in one step; prompts are cut into chunks of this size.
         quant: a recipe such as ``"Q4_K_M"``: quantises a model in F32, F16 or BF16 while it is loaded, to what
@@ -77,6 +82,8 @@ def load(
         "ctx": ctx,
         "threads": threads,
         "kv": kv,
+        "pin": pin,
+        "numa": numa,
         "backend": backend,
         "batch_tokens": batch_tokens,
         "quant": quant,

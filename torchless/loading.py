@@ -20,6 +20,7 @@ from torchless.hub import local_path, parse_name
 from torchless.keywords import resolve_keywords
 from torchless.kv_types import kv_type_name, split_kv_type
 from torchless.models import ModelConfig, record_plan
+from torchless.placement import thread_cpus
 from torchless.plan import Plan
 from torchless.processors import usable_cores
 from torchless.sampling.parameters import SamplingParams
@@ -67,6 +68,8 @@ class LoadSettings:
     ctx: int | None
     threads: int | None
     kv: KvType
+    pin: bool
+    numa: bool
     backend: str
     batch_tokens: int
     chat_template: str | None
@@ -104,6 +107,7 @@ class LoadedModel:
             "trained_context_length": self.config.context_length,
             "backend": self.backend,
             "num_threads": options.num_threads,
+            "cpus": list(options.cpus),
             "kv_type": options.kv_type,
             "num_pages": options.num_pages,
             "batch_tokens": options.max_batch_tokens,
@@ -151,6 +155,8 @@ def load_settings(
         ctx=_count("ctx", values["ctx"], 2, 2**31 - 1, auto=True),
         threads=_count("threads", values["threads"], 1, MAX_THREADS, auto=True),
         kv=kv_type_name(*split_kv_type(values["kv"])),
+        pin=_flag("pin", values.get("pin", False)),
+        numa=_flag("numa", values.get("numa", False)),
         backend=values["backend"],
         batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
         chat_template=chat_template,
@@ -168,6 +174,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
         tokenizer = tokenizer_of(source)
         defaults = SamplingParams.from_metadata(source.metadata)
         backend = cast(Backend, import_module(f"{backends.__name__}.{settings.backend}"))
+        num_threads = settings.threads or _useful_threads(source)
         fitted = fit(
             backend,
             plan,
@@ -175,8 +182,9 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             ctx=settings.ctx,
             trained_context_length=config.context_length,
             batch_tokens=settings.batch_tokens,
-            num_threads=settings.threads or _useful_threads(source),
+            num_threads=num_threads,
             kv=settings.kv,
+            cpus=thread_cpus(num_threads, pin=settings.pin, numa=settings.numa),
         )
         if fitted.context_length > config.context_length:
             _log.warning(
@@ -271,6 +279,12 @@ def _count(name: str, value: Any, low: int, high: int, *, auto: bool = False) ->
             f"{name} must be {either}a whole number from {low} to {high}, got {value!r}"
         )
     return number
+
+
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"{name} must be True or False, got {value!r}")
+    return value
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torchless.memory import control_group_folders
 
-__all__ = ["cpu_quota", "physical_cores", "usable_cores"]
+__all__ = ["core_name", "cpu_quota", "physical_cores", "usable_cores"]
 
 
 def usable_cores(root: Path = Path("/")) -> int:
@@ -28,10 +28,10 @@ def physical_cores(root: Path = Path("/")) -> int:
     allowed = (
         sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     )
-    return len({_core(root, cpu) for cpu in allowed})
+    return len({core_name(root, cpu) for cpu in allowed})
 
 
-def _core(root: Path, cpu: int) -> str:
+def core_name(root: Path, cpu: int) -> str:
     """A name that the hardware threads of one core share."""
     try:
         return (root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text().strip()

@@ -178,10 +178,13 @@ void bind_executor(nb::module_& m) {
                            "then step().")
         .def(
             "__init__",
-            [](PyExecutor* self, int num_threads, int max_tokens, int max_outputs, size_t weight_bytes) {
-                new (self) PyExecutor(tl::ExecutorSizes{num_threads, max_tokens, max_outputs, weight_bytes});
+            [](PyExecutor* self, int num_threads, int max_tokens, int max_outputs, size_t weight_bytes,
+               std::vector<int> cpus) {
+                new (self)
+                    PyExecutor(tl::ExecutorSizes{num_threads, max_tokens, max_outputs, weight_bytes, std::move(cpus)});
             },
-            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a)
+            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a, "cpus"_a,
+            "cpus: the processor that each thread keeps to, or none")
         .def(
             "set_kv_cache",
             [](PyExecutor& self, const std::string& k_type, const std::string& v_type, int layers, int kv_heads,
@@ -329,6 +332,9 @@ void bind_executor(nb::module_& m) {
             },
             "arena_bytes"_a, "logits"_a, "vocab_size"_a, "merge_inputs"_a,
             "merge_inputs: stages that read the batch alone share one barrier")
+        .def(
+            "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
+            "Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
              "output_rows"_a, "num_best"_a = 0,
              "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "

@@ -20,7 +20,7 @@ constexpr auto kPollInterval = std::chrono::milliseconds(50);
 Executor::Executor(const ExecutorSizes& sizes)
     : sizes_(sizes),
       kernels_(active_kernels()),
-      pool_(sizes.num_threads),
+      pool_(sizes.num_threads, sizes.cpus),
       weights_(kernels_, sizes.weight_bytes),
       row_runs_(sizes.max_tokens),
       row_blocks_(sizes.max_tokens),
@@ -97,6 +97,23 @@ void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge
     if (shared) shared_ = MappedBuffer(shared, PageSize::kSmall);
     machine_->shared = shared_.data();
     machine_->shared_bytes = shared;
+}
+
+void Executor::place_weights() {
+    Step decode;
+    decode.num_tokens = decode.num_outputs = 1;
+    for (const auto& stage : stages_) {
+        stage->prepare(*machine_, decode);
+        struct Job {
+            Stage& stage;
+            const Machine& machine;
+        } job{*stage, *machine_};
+        const auto touch = [](void* context, int thread) {
+            Job& job = *static_cast<Job*>(context);
+            job.stage.touch_weights(job.machine, thread);
+        };
+        pool_.run(touch, &job);
+    }
 }
 
 void Executor::accept(const BatchArrays& batch) {

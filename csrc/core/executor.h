@@ -14,6 +14,7 @@ struct ExecutorSizes {
     int max_tokens;   // token rows of one step
     int max_outputs;  // output rows of one step
     size_t weight_bytes;
+    std::vector<int> cpus;  // of each thread, or none (see ThreadPool)
 };
 
 // The batch of one step, as backends/base.py describes it.
@@ -50,6 +51,9 @@ class Executor {
     // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns. merge_inputs: stages
     // that read the batch alone share one barrier.
     void finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs);
+
+    // Spreads the memory of the weights over the threads that will read it; before they are packed.
+    void place_weights();
 
     // -- running ------------------------------------------------------------------------------------
     // Runs one step. `poll` is called now and then on the calling thread; when it returns false the step is given

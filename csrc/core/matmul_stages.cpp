@@ -13,6 +13,14 @@ int tokens_per_block(size_t row_bytes, int num_tokens, int most) {
     return std::min(fitting, std::max(num_tokens, 1));
 }
 
+// Writes to each page of some tiles, which are all zeros before they are packed.
+void touch_tiles(const PackedMatrix& matrix, int begin, int end) {
+    constexpr size_t kPage = 4096;
+    uint8_t* first = const_cast<uint8_t*>(matrix.data) + size_t(begin) * matrix.tile_bytes;
+    const size_t num_bytes = size_t(end - begin) * matrix.tile_bytes;
+    for (size_t i = 0; i < num_bytes; i += kPage) *static_cast<volatile uint8_t*>(first + i) = 0;
+}
+
 // One or several matrices that read the same activations (q, k, v; gate and up).
 class Matmul final : public Stage {
  public:
@@ -44,6 +52,18 @@ class Matmul final : public Stage {
                 const int count = std::min(end - begin, m.weights.matrix(parts_[part].matrix).num_tiles() - tile);
                 multiply(m, parts_[part], x, block * block_tokens_, tile, tile + count, thread);
                 begin += count;
+            }
+        }
+    }
+
+    void touch_weights(const Machine& m, int thread) override {
+        for (int begin, end; work_.claim_own(thread, begin, end);) {
+            int first = 0;  // tile of all parts
+            for (const MatmulPart& part : parts_) {
+                const PackedMatrix& matrix = m.weights.matrix(part.matrix);
+                const int from = std::max(begin - first, 0), to = std::min(end - first, matrix.num_tiles());
+                if (from < to) touch_tiles(matrix, from, to);
+                first += matrix.num_tiles();
             }
         }
     }
@@ -115,6 +135,13 @@ class Gated final : public Stage {
                 m.kernels.glu_rows(p_.activation, gate + at, up + at, kGroupColumns, 1, group_layout, row);
                 place_group(layout, group * kGroupColumns, row, m.row(p_.out, first + t));
             }
+        }
+    }
+
+    void touch_weights(const Machine& m, int thread) override {
+        constexpr int kTiles = kGroupColumns / kTileRows;
+        for (int begin, end; work_.claim_own(thread, begin, end);) {
+            for (const int index : {p_.gate, p_.up}) touch_tiles(m.weights.matrix(index), begin * kTiles, end * kTiles);
         }
     }
 
@@ -194,6 +221,8 @@ class Head final : public Stage {
             }
         }
     }
+
+    void touch_weights(const Machine& m, int thread) override { all_.touch_weights(m, thread); }
 
     size_t scratch_bytes(const Machine& m) const override { return all_.scratch_bytes(m) + kLogitBytes; }
 

@@ -87,6 +87,9 @@ class Stage {
     virtual bool reads_batch_only() const { return false; }
     // Called on every thread. Must not allocate or throw.
     virtual void run(const Machine& machine, const Step& step, int thread) = 0;
+    // Writes to the memory of the weights that a thread will most likely read, so that it lies near that thread. Called on
+    // every thread, after prepare, before the weights are packed.
+    virtual void touch_weights(const Machine&, int) {}
     // Scratch memory that one thread needs.
     virtual size_t scratch_bytes(const Machine&) const { return 0; }
     // Memory that its threads share; what it holds is lost when the next stage runs.

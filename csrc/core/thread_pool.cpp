@@ -1,9 +1,13 @@
 #include "core/thread_pool.h"
 
 #include <unistd.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace tl {
 namespace {
@@ -17,6 +21,40 @@ inline void pause_briefly() {
     asm volatile("yield");
 #endif
 }
+
+// Ties the calling thread to one processor and lets it go again.
+class Pinned {
+ public:
+    explicit Pinned(int cpu) {
+#if defined(__linux__)
+        is_pinned_ = cpu >= 0 && sched_getaffinity(0, sizeof before_, &before_) == 0;
+        if (is_pinned_) keep_to(cpu);
+#else
+        (void)cpu;
+#endif
+    }
+    ~Pinned() {
+#if defined(__linux__)
+        if (is_pinned_) sched_setaffinity(0, sizeof before_, &before_);
+#endif
+    }
+    static void keep_to(int cpu) {
+#if defined(__linux__)
+        cpu_set_t only;
+        CPU_ZERO(&only);
+        if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &only);
+        sched_setaffinity(0, sizeof only, &only);  // an empty or foreign set changes nothing
+#else
+        (void)cpu;
+#endif
+    }
+
+ private:
+#if defined(__linux__)
+    cpu_set_t before_;
+    bool is_pinned_ = false;
+#endif
+};
 
 }  // namespace
 
@@ -39,7 +77,8 @@ void SpinThenSleep::advance() {
     if (num_sleepers_.load() > 0) counter_.notify_all();
 }
 
-ThreadPool::ThreadPool(int num_threads) : num_threads_(std::clamp(num_threads, 1, kMaxThreads)), process_(getpid()) {
+ThreadPool::ThreadPool(int num_threads, std::vector<int> cpus)
+    : cpus_(std::move(cpus)), num_threads_(std::clamp(num_threads, 1, kMaxThreads)), process_(getpid()) {
     workers_.reserve(num_threads_ - 1);
     for (int i = 1; i < num_threads_; i++) workers_.emplace_back([this, i] { work(i); });
 }
@@ -55,6 +94,7 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::work(int thread) {
+    if (size_t(thread) < cpus_.size()) Pinned::keep_to(cpus_[thread]);
     for (uint32_t round = 0;; round++) {
         start_.wait_while(round);
         if (stopping_) return;
@@ -64,6 +104,7 @@ void ThreadPool::work(int thread) {
 }
 
 void ThreadPool::run(void (*task)(void*, int), void* context) {
+    const Pinned caller(cpus_.empty() ? -1 : cpus_[0]);
     task_ = task;
     context_ = context;
     if (num_threads_ == 1) {
@@ -100,15 +141,17 @@ void WorkRanges::reset(int num_items, int chunk, int num_threads) {
     }
 }
 
+bool WorkRanges::claim_own(int thread, int& begin, int& end) {
+    Range& range = ranges_[thread];
+    if (range.next.load(std::memory_order_relaxed) >= range.end) return false;
+    begin = range.next.fetch_add(chunk_, std::memory_order_relaxed);
+    end = std::min(begin + chunk_, range.end);
+    return begin < range.end;
+}
+
 bool WorkRanges::claim(int thread, int& begin, int& end) {
     for (int i = 0; i < num_threads_; i++) {
-        Range& range = ranges_[(thread + i) % num_threads_];
-        if (range.next.load(std::memory_order_relaxed) >= range.end) continue;
-        begin = range.next.fetch_add(chunk_, std::memory_order_relaxed);
-        if (begin < range.end) {
-            end = std::min(begin + chunk_, range.end);
-            return true;
-        }
+        if (claim_own((thread + i) % num_threads_, begin, end)) return true;
     }
     return false;
 }

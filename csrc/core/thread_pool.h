@@ -26,7 +26,9 @@ class SpinThenSleep {
 
 class ThreadPool {
  public:
-    explicit ThreadPool(int num_threads);
+    // cpus: the processor that each thread keeps to, the caller's while it runs a task; empty = any. Without effect on
+    // systems that cannot do it, and for a processor that this process may not use.
+    explicit ThreadPool(int num_threads, std::vector<int> cpus = {});
     ~ThreadPool();
     ThreadPool(const ThreadPool&) = delete;
     ThreadPool& operator=(const ThreadPool&) = delete;
@@ -43,6 +45,7 @@ class ThreadPool {
  private:
     void work(int thread);
 
+    std::vector<int> cpus_;
     int num_threads_;
     int process_;  // the process that owns the threads
     alignas(64) SpinThenSleep start_;
@@ -61,6 +64,8 @@ class WorkRanges {
     void reset(int num_items, int chunk, int num_threads);
     // Next chunk for this thread; false when nothing is left.
     bool claim(int thread, int& begin, int& end);
+    // The same from the thread's own share only.
+    bool claim_own(int thread, int& begin, int& end);
 
  private:
     struct alignas(64) Range {

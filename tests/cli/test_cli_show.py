@@ -76,6 +76,18 @@ def test_the_plan_is_printed(cli, plain_model):
     source.close()
 
 
+def test_stages_tell_what_was_fused(cli, plain_model, monkeypatch):
+    pytest.importorskip("torchless._core")
+    status, out, _ = cli("show", plain_model, "--stages")
+    assert status == 0
+    for text in ("3 products of one input", "addition to the residual", "the work of stage", "best logits"):
+        assert text in out, text
+    monkeypatch.setenv("TORCHLESS_FUSE", "0")
+    _, out, _ = cli("show", plain_model, "--stages")
+    assert "not fused (TORCHLESS_FUSE=0)" in out.splitlines()[0]
+    assert "+" not in out
+
+
 def test_metadata_is_listed_with_long_values_shortened(cli, chat_model):
     out = cli("show", chat_model, "--metadata")[1]
     lines = {line.split()[0]: line.split(maxsplit=1)[1] for line in out.splitlines()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from torchless.plan import Plan
 from torchless.weights.source import WeightSource
 
-__all__ = ["PAGE_TOKENS", "Backend", "Batch", "Executor", "ExecutorOptions", "KvType", "Progress"]
+__all__ = ["PAGE_TOKENS", "Backend", "Batch", "Best", "Executor", "ExecutorOptions", "KvType", "Progress"]
 
 PAGE_TOKENS = 32
 """Tokens whose keys and values one page holds, for all layers. A multiple of the 16 keys that fill a
@@ -52,6 +52,7 @@ class ExecutorOptions:
         max_batch_tokens: most token rows in one step.
         max_outputs: most output rows in one step.
         num_threads: worker threads.
+        cpus: the processor that each thread keeps to, or none (`placement.thread_cpus`).
         kv_type: number format of cached keys and values.
     """
 
@@ -60,6 +61,19 @@ class ExecutorOptions:
     max_outputs: int
     num_threads: int
     kv_type: KvType = "f16"
+    cpus: tuple[int, ...] = ()
+
+
+class Best(NamedTuple):
+    """The largest logits of each output row: larger first, of equal ones the lower id first, NaN before all.
+
+    Attributes:
+        ids: int32 (m, count), token ids.
+        logits: float32 (m, count), their logits.
+    """
+
+    ids: npt.NDArray[np.int32]
+    logits: npt.NDArray[np.float32]
 
 
 class Progress(Protocol):
@@ -81,6 +95,20 @@ class Executor(Protocol):
 
         Raises:
             ValueError: the batch is not well formed (sizes, page ids, positions are checked).
+        """
+        ...
+
+    def max_best(self, num_outputs: int) -> int:
+        """Most candidates per row that `step_best` finds for that many output rows; 0 where it finds none."""
+        ...
+
+    def step_best(self, batch: Batch, count: int) -> Best:
+        """Runs one step that leaves only the `count` largest logits of each row; `count` is 1 to `max_best`.
+
+        They are those that `step` would give. The arrays are overwritten by the next step.
+
+        Raises:
+            ValueError: as `step`, and for a count out of range.
         """
         ...
 

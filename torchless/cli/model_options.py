@@ -76,6 +76,8 @@ class TokenBias(_ParamType):
 _MODEL = "Model and machine"
 _SAMPLING = "Picking tokens (default: what the model recommends, else as given here)"
 
+_LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "backend")
+
 LOAD_OPTIONS = (
     Option(
         "-m",
@@ -101,6 +103,18 @@ LOAD_OPTIONS = (
         heading=_MODEL,
         aliases=("--num-threads",),
         help="Worker threads; auto takes the cores that this process may use.",
+    ),
+    Option(
+        "--pin",
+        is_flag=True,
+        heading=_MODEL,
+        help="Keep each thread on a core of its own (Linux).",
+    ),
+    Option(
+        "--numa",
+        is_flag=True,
+        heading=_MODEL,
+        help="The same on several memory nodes, each thread's weights in its node's memory.",
     ),
     Option(
         "-b",
@@ -246,7 +260,7 @@ SAMPLING_OPTIONS = (
 
 def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     """Takes what `LOAD_OPTIONS` gave out of `values`; returns keywords of `torchless.load`."""
-    keywords = {name: values.pop(name) for name in ("ctx", "threads", "batch_tokens", "kv", "backend")}
+    keywords = {name: values.pop(name) for name in _LOAD_KEYWORDS}
     k_type, v_type = split_kv_type(keywords["kv"])
     keywords["kv"] = kv_type_name(values.pop("kv_type_k") or k_type, values.pop("kv_type_v") or v_type)
     quant = values.pop("quant", None)  # not every verb quantises

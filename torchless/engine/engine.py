@@ -11,6 +11,7 @@ from torchless.backends.base import Executor
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
+from torchless.sampling.chain import Sampler
 
 __all__ = ["Engine", "StepResult"]
 
@@ -38,6 +39,7 @@ class Engine:
         self.pages = PageAllocator(options.num_pages)
         self.scheduler = Scheduler(self.pages, options.max_batch_tokens, options.max_outputs)
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
+        self._no_logits = np.empty((0, executor.vocab_size), dtype=np.float32)
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence; it takes part from the next step that has room for it."""
@@ -56,8 +58,7 @@ class Engine:
         An exception (also KeyboardInterrupt) leaves the engine usable once `recover` was called.
         """
         schedule = self.scheduler.schedule()
-        logits = self._run(schedule)
-        tokens = self._sample(schedule, logits)
+        logits, tokens = self._compute(schedule)
         finished = self._post_process(schedule, logits, tokens)
         return StepResult(sum(run.num_tokens for run in schedule.runs), finished)
 
@@ -75,19 +76,40 @@ class Engine:
 
     # -- the parts of a step ----------------------------------------------------------------------
 
-    def _run(self, schedule: Schedule) -> npt.NDArray[np.float32]:
-        if schedule.batch is None:
-            return np.empty((0, self.executor.vocab_size), dtype=np.float32)
-        return self.executor.step(schedule.batch)
+    def _compute(self, schedule: Schedule) -> tuple[npt.NDArray[np.float32], list[int | None]]:
+        """The logits of the step and the next token of each run, None where it has none.
 
-    def _sample(self, schedule: Schedule, logits: npt.NDArray[np.float32]) -> list[int | None]:
-        """The next token of each run, None where it has none."""
-        return [
-            run.sequence.sampler.pick(logits[run.first_output], run.sequence.history)
-            if run.sequence.sampler is not None and run.num_outputs
-            else None
-            for run in schedule.runs
+        Where every run can pick from its largest logits, the executor is asked for no more and no row is returned.
+        """
+        if schedule.batch is None:
+            return self._no_logits, []
+        num_best = self._num_best(schedule)
+        if num_best:
+            ids, values = self.executor.step_best(schedule.batch, num_best)
+            return self._no_logits, [
+                sampler.pick_best(ids[row], values[row], history) if sampler is not None else None
+                for sampler, row, history in map(_sampling, schedule.runs)
+            ]
+        logits = self.executor.step(schedule.batch)
+        return logits, [
+            sampler.pick(logits[row], history) if sampler is not None else None
+            for sampler, row, history in map(_sampling, schedule.runs)
         ]
+
+    def _num_best(self, schedule: Schedule) -> int:
+        """How many of the largest logits of a row do for every run; 0 when one wants them all, or none does any."""
+        most = num_outputs = 0
+        for run in schedule.runs:
+            if not run.num_outputs:
+                continue
+            num_outputs += run.num_outputs
+            sampler = run.sequence.sampler
+            needed = None if sampler is None or run.sequence.digest is not None else sampler.num_best
+            if needed is None:
+                return 0
+            most = max(most, needed)
+        most = min(most, self.executor.vocab_size)
+        return most if num_outputs and most <= self.executor.max_best(num_outputs) else 0
 
     def _post_process(
         self, schedule: Schedule, logits: npt.NDArray[np.float32], tokens: list[int | None]
@@ -124,3 +146,9 @@ class Engine:
         """Gives the memory of freed pages back to the operating system."""
         if len(page_ids):
             self.executor.release_pages(page_ids)
+
+
+def _sampling(run: Run) -> tuple[Sampler | None, int, npt.NDArray[np.int32]]:
+    """The sampler of a run's next token, if it has one, its row of logits, and the tokens before it."""
+    sequence = run.sequence
+    return sequence.sampler if run.num_outputs else None, run.first_output, sequence.history

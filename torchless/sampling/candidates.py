@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Candidates", "Step", "largest"]
+__all__ = ["Candidates", "KeepLargest", "Step", "largest"]
 
 
 class Candidates:
@@ -28,6 +29,16 @@ class Candidates:
         self.ids: npt.NDArray[np.intp] | None = None
         self.is_sorted = False
         self._is_shared = True
+
+    @classmethod
+    def of_best(cls, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32]) -> Candidates:
+        """The largest logits, sorted; what `keep_largest` would have left of all."""
+        best = cls(logits)
+        best.logits = logits.astype(np.float64)
+        best.ids = ids.astype(np.intp)
+        best.is_sorted = True
+        best._is_shared = False
+        return best
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -68,6 +79,16 @@ class Candidates:
             return
         self.keep(largest(self.logits, count))
         self.is_sorted = True
+
+
+@dataclass(frozen=True, slots=True)
+class KeepLargest:
+    """A step that keeps the `count` largest. A chain that begins with it needs no others (`Sampler.num_best`)."""
+
+    count: int
+
+    def __call__(self, candidates: Candidates, history: npt.NDArray[np.int32]) -> None:
+        candidates.keep_largest(self.count)
 
 
 Step = Callable[[Candidates, npt.NDArray[np.int32]], None]

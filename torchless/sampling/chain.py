@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from torchless.errors import TorchlessError
 from torchless.sampling import steps
-from torchless.sampling.candidates import Candidates, Step
+from torchless.sampling.candidates import Candidates, KeepLargest, Step
 from torchless.sampling.parameters import SamplingParams
 from torchless.sampling.random_numbers import CounterRandom
 
@@ -54,6 +54,29 @@ class Sampler:
         self._steps = [step for step in built if step is not None]
         self._random = None if params.temperature == 0 else CounterRandom(params.seeded().seed or 0)
 
+    @property
+    def num_best(self) -> int | None:
+        """How many of the largest logits `pick_best` needs; None where only `pick`, with all of them, will do."""
+        if not self._steps:
+            return 1 if self._random is None else None
+        first = self._steps[0]
+        return first.count if isinstance(first, KeepLargest) else None
+
+    def pick_best(
+        self, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32], history: npt.NDArray[np.int32]
+    ) -> int:
+        """What `pick` picks, from no more than the `num_best` largest logits and their ids, largest first.
+
+        Of equal logits the lower id comes first, NaN before all.
+
+        Raises:
+            TorchlessError: the largest is NaN or infinite.
+        """
+        _check_peak(logits[0])
+        if self._random is None:
+            return int(ids[0])
+        return self._narrow_and_pick(Candidates.of_best(ids, logits), history)
+
     def pick(self, logits: npt.NDArray[np.float32], history: npt.NDArray[np.int32]) -> int:
         """The next token after `history`.
 
@@ -71,6 +94,9 @@ class Sampler:
             return best
         _check_peak(logits.max())
         candidates = Candidates(logits)
+        return self._narrow_and_pick(candidates, history)
+
+    def _narrow_and_pick(self, candidates: Candidates, history: npt.NDArray[np.int32]) -> int:
         for step in self._steps:
             step(candidates, history)
         if self._random is None:

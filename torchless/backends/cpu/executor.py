@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless import quants
-from torchless.backends.base import Batch, ExecutorOptions, Progress
+from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
 from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import lower
@@ -137,20 +137,44 @@ class CpuExecutor:
         self.lowered = layout.lowered
         self._pages_used = np.zeros(options.num_pages, dtype=bool)
         self._core: Any = layout.core.Executor(
-            options.num_threads, options.max_batch_tokens, options.max_outputs, layout.weight_bytes
+            options.num_threads,
+            options.max_batch_tokens,
+            options.max_outputs,
+            layout.weight_bytes,
+            list(options.cpus),
         )
         kv = layout.attention
         if kv is not None:
             layers = len({op.layer for op in layout.plan.attention_ops})
             self._core.set_kv_cache(*layout.kv_types, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
-        handles = self._load_weights(layout, progress)
+        handles = self._name_weights(layout)
         self._source, self._tables, self._rows_read = layout.source, layout.tables, 0
         self._add_stages(layout, handles)
         self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size, layout.lowered.is_fused)
+        if options.cpus:
+            self._core.place_weights()
+        self._pack_weights(layout, handles["matrix"], progress)
         self._logits: npt.NDArray[np.float32] = self._core.logits
+        self._best = Best(self._core.best_ids, self._core.best_logits) if self.max_best(1) else None
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Runs one step; returns logits (m, vocab), overwritten by the next step."""
+        self._step(batch, 0)
+        return self._logits[: len(batch.output_rows)]
+
+    def max_best(self, num_outputs: int) -> int:
+        """See `backends.base.Executor`."""
+        return 0 if self._core is None else min(int(self._core.max_best(num_outputs)), self.vocab_size)
+
+    def step_best(self, batch: Batch, count: int) -> Best:
+        """Runs one step; returns the `count` largest logits of each row, overwritten by the next step."""
+        if self._best is None or count < 1:
+            raise ValueError(f"the best {count} logits of a plan that keeps {self.max_best(1)}")
+        self._step(batch, count)
+        num_rows = len(batch.output_rows)
+        return Best(self._best.ids[:num_rows, :count], self._best.logits[:num_rows, :count])
+
+    def _step(self, batch: Batch, num_best: int) -> None:
         if self._core is None:
             raise ValueError("this executor is closed")
         self._core.step(
@@ -160,6 +184,7 @@ class CpuExecutor:
             batch.page_ids,
             batch.page_starts,
             batch.output_rows,
+            num_best,
         )
         self._pages_used[batch.page_ids] = True
         self._rows_read += len(batch.token_ids)
@@ -167,7 +192,6 @@ class CpuExecutor:
             self._rows_read = 0
             for name in self._tables:
                 self._source.drop_pages(name)
-        return self._logits[: len(batch.output_rows)]
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Gives the memory of these pages back to the system."""
@@ -204,16 +228,15 @@ class CpuExecutor:
     def close(self) -> None:
         """Frees everything once no view of the logits is left."""
         self._core = None
+        self._best = None
         self._logits = np.empty((0, self.vocab_size), np.float32)
 
     # -- building ---------------------------------------------------------------------------------
 
-    def _load_weights(self, layout: _Layout, progress: Progress | None) -> dict[str, dict[str, int]]:
-        """Packs all weights; returns handles by kind and name."""
+    def _name_weights(self, layout: _Layout) -> dict[str, dict[str, int]]:
+        """Loads vectors and tables and makes room for matrices; returns handles by kind and name."""
         source, core = layout.source, self._core
         handles: dict[str, dict[str, int]] = {"matrix": {}, "table": {}, "vector": {}}
-        total = sum(source.tensors[name].num_bytes for name in layout.matrices)
-        done = 0
         for name in layout.vectors:
             info = source.tensors[name]
             values = quants.by_name(info.type).decode(source.raw(name)).astype(np.float32, copy=False)
@@ -221,8 +244,15 @@ class CpuExecutor:
         for name in layout.tables:
             handles["table"][name] = core.add_table(*layout._matrix(name), source.raw(name))
         for name in layout.matrices:
-            type_id, rows, columns = layout._matrix(name)
-            handle = handles["matrix"][name] = core.add_matrix(type_id, rows, columns)
+            handles["matrix"][name] = core.add_matrix(*layout._matrix(name))
+        return handles
+
+    def _pack_weights(self, layout: _Layout, handles: dict[str, int], progress: Progress | None) -> None:
+        source, core = layout.source, self._core
+        total = sum(source.tensors[name].num_bytes for name in layout.matrices)
+        done = 0
+        for name, handle in handles.items():
+            rows = layout._matrix(name)[1]
             raw = source.raw(name)
             row_bytes = source.tensors[name].num_bytes // rows
             # In slices: the file's pages go as soon as they are packed, so both copies never add up, and Ctrl-C is
@@ -238,7 +268,6 @@ class CpuExecutor:
                 done += num_bytes
         if progress is not None:
             progress(total, total)
-        return handles
 
     def _add_stages(self, layout: _Layout, handles: dict[str, dict[str, int]]) -> None:
         core, lowered = self._core, layout.lowered

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless import quants
-from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions, Progress
+from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress
 from torchless.backends.reference import ops
 from torchless.backends.reference.ops import Array
 from torchless.errors import UnsupportedError
@@ -77,6 +77,18 @@ class ReferenceExecutor:
         for op in self.plan.ops:
             values[op.out.id] = self._run(op, batch, values)
         return values[self.output.id].astype(np.float32)
+
+    def max_best(self, num_outputs: int) -> int:
+        """All of them."""
+        return self.vocab_size
+
+    def step_best(self, batch: Batch, count: int) -> Best:
+        """Runs one step; returns the `count` largest logits of each row, found by sorting."""
+        if not 1 <= count <= self.vocab_size:
+            raise ValueError(f"the best {count} of {self.vocab_size} logits")
+        logits = self.step(batch)
+        order = np.where(np.isnan(logits), -np.inf, -logits).argsort(axis=1, kind="stable")[:, :count]
+        return Best(order.astype(np.int32), np.take_along_axis(logits, order, axis=1))
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Forgets what these pages hold."""

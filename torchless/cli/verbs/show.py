@@ -31,6 +31,9 @@ _SHOWN_ITEMS = 6  # elements of a metadata array
 _SHOW_OPTIONS = (
     Option("-m", "--model", metavar="PATH", help="Same as the argument MODEL."),
     Option("--plan", "part", flag_value="plan", help="The operations of one step, in order."),
+    Option(
+        "--stages", "part", flag_value="stages", help="What the CPU backend makes of them, and what it fused."
+    ),
     Option("--metadata", "part", flag_value="metadata", help="All metadata; long values are shortened."),
     Option("--tensors", "part", flag_value="tensors", help="All tensors with type, shape and size."),
     Option("--template", "part", flag_value="template", help="The chat template as it stands."),
@@ -69,6 +72,14 @@ def _plan(source: WeightSource) -> Iterable[str]:
 
     plan, _ = record_plan(source)
     return str(plan).splitlines()
+
+
+def _stages(source: WeightSource) -> Iterable[str]:
+    from torchless.backends.cpu.listing import list_stages
+    from torchless.models import record_plan
+
+    plan, _ = record_plan(source)
+    return list_stages(plan, source)
 
 
 def _metadata(source: WeightSource) -> Iterable[str]:
@@ -110,6 +121,7 @@ def _shown(value: Any) -> str:
 _PARTS: dict[str | None, Callable[[WeightSource], Iterable[str]]] = {
     None: _summary,
     "plan": _plan,
+    "stages": _stages,
     "metadata": _metadata,
     "tensors": _tensors,
     "template": _template,
