@@ -289,3 +289,29 @@ def test_a_gptq_checkpoint_runs_and_converts_without_loss(tmp_path: Path) -> Non
     back = load_file(tmp_path / "back/model.safetensors")
     assert all(np.array_equal(back[name].astype(np.float32), values) for name, values in plain.items())
     assert "quantization_config" not in json.loads((tmp_path / "back/config.json").read_text())
+
+
+def test_a_folder_is_quantised_in_one_go(tmp_path: Path) -> None:
+    folder = write_hf_model(tmp_path / "tiny", "BF16")
+    convert(folder, tmp_path / "wanted.gguf", type="Q8_0")
+    torchless.quantize(folder, tmp_path / "found.gguf", "Q8_0")
+    wanted, found = (GgufSource(tmp_path / f"{name}.gguf") for name in ("wanted", "found"))
+    assert dict(wanted.metadata) == dict(found.metadata) and dict(wanted.value_types) == dict(
+        found.value_types
+    )
+    assert_same_weights(wanted.path, found.path)
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path) -> None:
+    [path] = convert(write_hf_model(tmp_path / "tiny"), tmp_path / "tiny.gguf")
+    before = set(tmp_path.rglob("*"))
+
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    for dst in (tmp_path / "new", tmp_path / "new.gguf"):
+        for size in (None, "40K"):
+            with pytest.raises(KeyboardInterrupt):
+                convert(path, dst, split_max_size=size, progress=stop)
+            assert set(tmp_path.rglob("*")) == before
