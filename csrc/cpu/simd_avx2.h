@@ -281,6 +281,7 @@ TL_INLINE void dot4_signed(I32& acc, Bytes w, const int8_t* a) {
     const __m256i hi = _mm256_maddubs_epi16(_mm256_abs_epi8(w.hi), _mm256_sign_epi8(x, w.hi));
     acc.lo = _mm256_add_epi32(acc.lo, _mm256_madd_epi16(lo, ones));
     acc.hi = _mm256_add_epi32(acc.hi, _mm256_madd_epi16(hi, ones));
+    settle(acc);
 }
 TL_INLINE void dot2(I32& acc, Bytes w, const int16_t* a) {
     const __m256i x = broadcast4(a);

@@ -62,14 +62,23 @@ struct IQ4XS {
         for (int j = 0; j < 32; j++) interleave4(rows, 8 + 4 * j, tile + kCodes + 64 * j);
     }
 
-    // sc - 32 of sub-blocks 4 H + 2 I and 4 H + 2 I + 1 as int16 halves of each row's lane.
-    template <int H, int I> TL_INLINE static Bytes scale_pair(const uint8_t* tile) {
-        const Bytes low = bload(tile + kLow), high = widen_u8(tile + kHigh);
-        const Bytes nibbles = H ? bshift_right<4>(low) : low;
-        const Bytes tops = H ? high | bshift_left<6>(high) : bshift_left<4>(high) | bshift_left<10>(high);
-        const Bytes sc = (nibbles & bset1(0x0f)) | (tops & bset1(0x30));
-        return add16(I ? odd_bytes(sc) : even_bytes(sc), set16(-32));
-    }
+    // The scales of four sub-blocks, and of the other four after next().
+    struct Scales {
+        Bytes low, high;
+
+        TL_INLINE explicit Scales(const uint8_t* tile) : low(bload(tile + kLow)), high(widen_u8(tile + kHigh)) {}
+
+        // sc - 32 of sub-blocks 2 P and 2 P + 1 as int16 halves of each row's lane.
+        template <int P> TL_INLINE Bytes pair() const {
+            const Bytes tops = bshift_left<4>(high) | bshift_left<10>(high);
+            const Bytes sc = (low & bset1(0x0f)) | (tops & bset1(0x30));
+            return add16(P ? odd_bytes(sc) : even_bytes(sc), set16(-32));
+        }
+        TL_INLINE void next() {
+            low = bshift_right<4>(low);
+            high = bshift_right<4>(high);
+        }
+    };
 
     // sums += (the two scales) * (what the offset of the weights takes away); see kSignedOffset.
     template <int T>
@@ -78,6 +87,13 @@ struct IQ4XS {
             const Bytes offset = multiply16(pair, set16(-kSignedOffset));
             each(sums, [&](int t, I32& v) TL_LAMBDA { dot2(v, offset, x.sum32<int16_t>(t) + 8 * b + 2 * pair_index); });
         }
+    }
+
+    template <int T> TL_INLINE static void add_scaled(Regs<I32, T>& part, I32 sc, Regs<I32, T>& sums) {
+        each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA {
+            i = i + v * sc;
+            settle(i);
+        });
     }
 
     template <int T>
@@ -94,21 +110,29 @@ struct IQ4XS {
         clear(sums);
         stream_line(tile);
         stream_line(tile + kLow);
-        for_constants<4>([&]<int P>() TL_LAMBDA {
-            const Bytes pair = scale_pair<P / 2, P % 2>(tile);
-            add_offset<T>(pair, b, P, x, sums);
-            for_constants<2>([&]<int S>() TL_LAMBDA {
-                Regs<I32, T> part;
-                clear(part);
-                for_codes<true>(tile + kCodes + kCodeBytes * (2 * P + S), table, [&](int g, Bytes w) TL_LAMBDA {
-                    each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA {
-                        dot4_signed(v, w, row + 64 * P + 32 * S + 4 * g);
+        Scales scales(tile);
+        const uint8_t* codes = tile + kCodes;
+        const int end = opaque(4);
+        int first = 0;
+        do {
+            for_constants<2>([&]<int P>() TL_LAMBDA {
+                const Bytes pair = scales.pair<P>();
+                add_offset<T>(pair, b, first + P, x, sums);
+                for_constants<2>([&]<int S>() TL_LAMBDA {
+                    Regs<I32, T> part;
+                    clear(part);
+                    for_codes<true>(codes + kCodeBytes * (2 * P + S), table, [&](int g, Bytes w) TL_LAMBDA {
+                        each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA {
+                            dot4_signed(v, w, row + 64 * P + 32 * S + 4 * g);
+                        });
                     });
+                    add_scaled<T>(part, S ? high_halves(pair) : low_halves(pair), sums);
                 });
-                const I32 sc = S ? high_halves(pair) : low_halves(pair);
-                each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA { i = i + v * sc; });
             });
-        });
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 128; });
+            codes += 4 * kCodeBytes;
+            scales.next();
+        } while ((first += 2) < end);
         finish<T>(load_f16((const uint16_t*)tile), sums, b, x, acc);
     }
 
@@ -121,7 +145,12 @@ struct IQ4XS {
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
         const Table table = load_table(kIq4Values);
         store(p.d, load_f16((const uint16_t*)tile));
-        for_constants<4>([&]<int P>() TL_LAMBDA { bstore(p.pairs[P], scale_pair<P / 2, P % 2>(tile)); });
+        Scales scales(tile);
+        for (int i = 0; i < 4; i += 2) {
+            bstore(p.pairs[i], scales.pair<0>());
+            bstore(p.pairs[i + 1], scales.pair<1>());
+            scales.next();
+        }
         TL_UNROLL(1)
         for (int s = 0; s < 8; s++) {
             for_codes<false>(tile + kCodes + kCodeBytes * s, table,
@@ -147,8 +176,7 @@ struct IQ4XS {
                     each(part, a,
                          [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_signed(v, w, row + 32 * S + 4 * g); });
                 }
-                const I32 sc = S ? high_halves(pair) : low_halves(pair);
-                each(sums, part, [&](int, I32& i, I32& v) TL_LAMBDA { i = i + v * sc; });
+                add_scaled<T>(part, S ? high_halves(pair) : low_halves(pair), sums);
             });
             each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 64; });
         }

@@ -11,7 +11,7 @@
 //   A plane's dword lane r belongs to row r, byte k of the dword to column k of a group of 4 columns. Groups 0 .. 3 are
 //   the first sub-block of the pair, 4 .. 7 the second.
 //   plane p: bits 0-2 = weight of group p, bits 3-5 = weight of group p + 4
-//   bits 6-7 of plane 0: low 2 bits of group 3; of plane 1: of group 7; of plane 2: top bit of group 3, of group 7
+//   bits 6-7 of planes 2, 1 and 0, in this order from the lowest: the 3 bits of group 3, then those of group 7
 //   nibbles[h] byte 4r + i: low 4 bits of sc of (sub-block 8h + kOrder[i], row r), then of (8h + 4 + kOrder[i], r)
 //   tops byte 4r + i: bits 2v and 2v + 1 = upper 2 bits of sc of (sub-block 4v + kOrder[i], row r)
 // kOrder = 0 2 1 3, so that the even bytes of a lane are the scales of one pair of sub-blocks, the odd ones of the next.
@@ -74,10 +74,10 @@ struct Q3K {
             std::memcpy(&low, block + 32 + 32 * (pair / 4) + 4 * i, 4);
             g[i] = (low >> (2 * (pair % 4)) & 0x03030303u) | (high >> pair & 0x01010101u) << 2;
         }
-        const uint32_t low2 = 0x03030303u, top = 0x04040404u;
-        const uint32_t rest[3] = {(g[3] & low2) << 6, (g[7] & low2) << 6, (g[3] & top) << 4 | (g[7] & top) << 5};
+        const uint32_t six = g[3] | g[7] << 3;
         for (int p = 0; p < 3; p++) {
-            const uint32_t dword = g[p] | g[p + 4] << 3 | rest[p];
+            const uint32_t two = six >> (4 - 2 * p) & 0x03030303u;
+            const uint32_t dword = g[p] | g[p + 4] << 3 | two << 6;
             std::memcpy(planes + 64 * p, &dword, 4);
         }
     }
@@ -92,9 +92,9 @@ struct Q3K {
         }
     }
 
-    // sc - 32 of pairs of sub-blocks 2 V and 2 V + 1, as int16 halves of each row's lane.
-    struct TwoPairs { Bytes first, second; };
-    template <int V> TL_INLINE static TwoPairs scale_pairs(const uint8_t* tile) {
+    // sc - 32 of sub-blocks 2 P and 2 P + 1 as int16 halves of each row's lane.
+    template <int P> TL_INLINE static Bytes scale_pair(const uint8_t* tile) {
+        constexpr int V = P / 2;
         const Bytes nibbles = bload(tile + kNibbles + 64 * (V / 2)), tops = bload(tile + kTops);
         const Bytes low = (V % 2 ? bshift_right<4>(nibbles) : nibbles) & bset1(0x0f), mask = bset1(0x30);
         Bytes sc;
@@ -102,14 +102,22 @@ struct Q3K {
         if constexpr (V == 1) sc = low | (bshift_left<2>(tops) & mask);
         if constexpr (V == 2) sc = low | (tops & mask);
         if constexpr (V == 3) sc = low | (bshift_right<2>(tops) & mask);
-        return {add16(even_bytes(sc), set16(-32)), add16(odd_bytes(sc), set16(-32))};
+        return add16(P % 2 ? odd_bytes(sc) : even_bytes(sc), set16(-32));
     }
 
-    // The weights of group G of a pair of sub-blocks, 0 .. 7; of the second sub-block (G >= 4) 8 times as much.
-    template <int G> TL_INLINE static Bytes weights(Bytes plane0, Bytes plane1, Bytes plane2) {
-        if constexpr (G == 3) return (bshift_right<6>(plane0) & bset1(0x03)) | (bshift_right<4>(plane2) & bset1(0x04));
-        if constexpr (G == 7) return (bshift_right<3>(plane1) & bset1(0x18)) | (bshift_right<2>(plane2) & bset1(0x20));
-        return (G % 4 == 0 ? plane0 : G % 4 == 1 ? plane1 : plane2) & bset1(G < 4 ? 0x07 : 0x38);
+    // Calls f(g, weights of groups g and g + 4) for g = 2, 1, 0, 3: bits 0-2 of a byte are the weight of the first group,
+    // bits 3-5 that of the second, others are to be masked off.
+    template <bool kStream, class F> TL_INLINE static void for_groups(const uint8_t* planes, F f) {
+        const Bytes top = bset1(0xc0);
+        const Bytes plane2 = kStream ? stream(planes + 128) : bload(planes + 128);
+        f(2, plane2);
+        Bytes rest = bshift_right<2>(plane2 & top);
+        const Bytes plane1 = kStream ? stream(planes + 64) : bload(planes + 64);
+        f(1, plane1);
+        rest = bshift_right<2>(rest | (plane1 & top));
+        const Bytes plane0 = kStream ? stream(planes) : bload(planes);
+        f(0, plane0);
+        f(3, bshift_right<2>(rest | (plane0 & top)));
     }
 
     template <int T>
@@ -120,24 +128,50 @@ struct Q3K {
     // Per pair of sub-blocks: 3 loads, 8 shifts, 14 logic operations (AND and OR fuse), 8 T dot products; scales, and
     // 4 T operations to scale.
     template <int T>
-    TL_INLINE static void dot_pair(const uint8_t* planes, Bytes scales, int pair, int b, Regs<const int8_t*, T>& a,
-                                   const ActRows& x, Regs<I32, T>& sums) {
-        const Bytes plane0 = stream(planes), plane1 = stream(planes + 64), plane2 = stream(planes + 128);
+    TL_INLINE static void dot_pair(const uint8_t* planes, Bytes scales, Regs<const int8_t*, T>& a, Regs<I32, T>& sums) {
         Regs<I32, T> first, second;
         clear(first);
         clear(second);
-        for_constants<4>([&]<int G>() TL_LAMBDA {
-            const Bytes w = weights<G>(plane0, plane1, plane2), v = weights<G + 4>(plane0, plane1, plane2);
+        for_groups<true>(planes, [&](int g, Bytes v) TL_LAMBDA {
+            const Bytes low = v & bset1(0x07), high = v & bset1(0x38);
             each(first, second, a, [&](int, I32& f, I32& s, const int8_t*& row) TL_LAMBDA {
-                dot4_small(f, w, row + 4 * G);
-                dot4_small(s, v, row + 16 + 4 * G);
+                dot4_small(f, low, row + 4 * g);
+                dot4_small(s, high, row + 16 + 4 * g);
             });
         });
         each(first, second, sums,
              [&](int, I32& f, I32& s, I32& i) TL_LAMBDA { dot2(i, join_halves<0, 3>(f, s), scales); });
+    }
+
+    // The same in two passes, for few registers: the second reads the planes from the L1 cache.
+    template <int T>
+    TL_INLINE static void dot_pair_twice(const uint8_t* planes, Bytes scales, Regs<const int8_t*, T>& a,
+                                         Regs<I32, T>& sums) {
+        for_constants<2>([&]<int Second>() TL_LAMBDA {
+            Regs<I32, T> part;
+            clear(part);
+            asm volatile("" : "+r"(planes));  // The compiler must not keep the planes of the first pass.
+            for_groups<!Second>(planes, [&](int g, Bytes v) TL_LAMBDA {
+                const Bytes w = v & bset1(Second ? 0x38 : 0x07);
+                each(part, a,
+                     [&](int, I32& p, const int8_t*& row) TL_LAMBDA { dot4_small(p, w, row + 16 * Second + 4 * g); });
+            });
+            const I32 sc = Second ? high_halves(scales) : low_halves(scales);
+            each(part, sums, [&](int, I32& p, I32& i) TL_LAMBDA {
+                i = i + (Second ? shift_right<3>(p) : p) * sc;
+                settle(i);
+            });
+        });
+    }
+
+    // sums -= 4 times scales times the sums of a, of one pair of sub-blocks.
+    template <int T>
+    TL_INLINE static void add_offset(Bytes scales, int pair, int b, const ActRows& x, Regs<I32, T>& sums) {
         const Bytes offset = multiply16(scales, set16(-4));
-        each(sums, [&](int t, I32& v) TL_LAMBDA { dot2(v, offset, x.sum16(t) + 16 * b + 2 * pair); });
-        each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 32; });
+        each(sums, [&](int t, I32& v) TL_LAMBDA {
+            dot2(v, offset, x.sum16(t) + 16 * b + 2 * pair);
+            settle(v);
+        });
     }
 
     template <int T>
@@ -145,12 +179,19 @@ struct Q3K {
         Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums;
         clear(sums);
+        constexpr bool kFew = kRegisters < 16 && T > 1;  // registers
+        if constexpr (kFew) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
         for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
-        for_constants<4>([&]<int V>() TL_LAMBDA {
-            const TwoPairs scales = scale_pairs<V>(tile);
-            const uint8_t* planes = tile + kQ + 2 * V * kPairBytes;
-            dot_pair<T>(planes, scales.first, 2 * V, b, a, x, sums);
-            dot_pair<T>(planes + kPairBytes, scales.second, 2 * V + 1, b, a, x, sums);
+        for_constants<8>([&]<int P>() TL_LAMBDA {
+            if constexpr (kFew) asm volatile("" : "+r"(tile));  // Not all scales at once.
+            const uint8_t* planes = tile + kQ + kPairBytes * P;
+            const Bytes scales = scale_pair<P>(tile);
+            if constexpr (kFew)
+                dot_pair_twice<T>(planes, scales, a, sums);
+            else
+                dot_pair<T>(planes, scales, a, sums);
+            add_offset<T>(scales, P, b, x, sums);
+            each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 32; });
         });
         finish<T>(load_f16((const uint16_t*)tile), sums, b, x, acc);
     }
@@ -162,26 +203,26 @@ struct Q3K {
 
     // Two products at once: the bytes of sc' * q + c, c = 128 - 4 sc', lie in 0 .. 252 for sc' = 32 - sc, so that 16-bit
     // arithmetic carries nothing from one to the other.
+    TL_INLINE static Bytes offset_form(Bytes factor) {
+        return multiply16(add16(multiply16(factor, set16(-4)), set16(128)), set16(257));
+    }
     TL_INLINE static void unpack_pair(const uint8_t* planes, Bytes scales, uint8_t (*w)[64]) {
-        const Bytes plane0 = bload(planes), plane1 = bload(planes + 64), plane2 = bload(planes + 128);
         const Bytes factors = multiply16(scales, set16(-1));
         const I32 first = low_halves(factors), second = high_halves(factors);
         const Bytes factor[2] = {join_halves<0, 0>(first, first), join_halves<0, 0>(second, second)};
-        for_constants<8>([&]<int G>() TL_LAMBDA {
-            const Bytes f = factor[G / 4], v = weights<G>(plane0, plane1, plane2);
-            const Bytes constant = multiply16(add16(multiply16(f, set16(-4)), set16(128)), set16(257));
-            bstore(w[G], signed_form(add16(multiply16(G < 4 ? v : bshift_right<3>(v), f), constant)));
+        const Bytes constant[2] = {offset_form(factor[0]), offset_form(factor[1])};
+        for_groups<false>(planes, [&](int g, Bytes v) TL_LAMBDA {
+            const Bytes q[2] = {v & bset1(0x07), bshift_right<3>(v & bset1(0x38))};
+            for (int i = 0; i < 2; i++) {
+                bstore(w[4 * i + g], signed_form(add16(multiply16(q[i], factor[i]), constant[i])));
+            }
         });
     }
 
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
         store(p.d, load_f16((const uint16_t*)tile) * set1(-1.0f));
-        for_constants<4>([&]<int V>() TL_LAMBDA {
-            const TwoPairs scales = scale_pairs<V>(tile);
-            const uint8_t* planes = tile + kQ + 2 * V * kPairBytes;
-            unpack_pair(planes, scales.first, p.w + 16 * V);
-            unpack_pair(planes + kPairBytes, scales.second, p.w + 16 * V + 8);
-        });
+        for_constants<8>([&]<int P>()
+                             TL_LAMBDA { unpack_pair(tile + kQ + kPairBytes * P, scale_pair<P>(tile), p.w + 8 * P); });
     }
 
     template <int T>
