@@ -256,3 +256,62 @@ def test_a_checkpoint_of_8_bit_floats_runs_and_converts(tmp_path: Path) -> None:
     convert(folder, tmp_path / "tiny.gguf")
     convert(tmp_path / "tiny.gguf", tmp_path / "back")
     assert_same_weights(same, tmp_path / "back")
+
+
+def test_a_gptq_checkpoint_runs_and_converts_without_loss(tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    folder = write_hf_model(tmp_path / "tiny", "F16", quantization_config={"quant_method": "gptq", "bits": 4})
+    stored, plain = load_file(folder / "model.safetensors"), {}
+    random = np.random.default_rng(2)
+    for name, values in list(stored.items()):
+        plain[name] = values.astype(np.float32)
+        if "proj" in name:
+            outputs, inputs = values.shape
+            codes = random.integers(0, 16, (inputs, outputs)).astype(np.uint32)
+            scales = random.uniform(0.01, 0.03, (inputs // 32, outputs)).astype(np.float16)
+            packed = sum(codes[i::8] << np.uint32(4 * i) for i in range(8))
+            parent = name.removesuffix(".weight")
+            del stored[name]
+            stored[parent + ".qweight"] = np.asarray(packed, np.uint32).view(np.int32)
+            stored[parent + ".qzeros"] = np.full((inputs // 32, outputs // 8), 0x77777777, np.int32)
+            stored[parent + ".scales"] = scales
+            plain[name] = np.ascontiguousarray((np.repeat(scales, 32, 0) * (codes.astype(np.float32) - 8)).T)
+    save_file(stored, folder / "model.safetensors")
+    same = write_hf_model(tmp_path / "plain", "F32")
+    save_file(plain, same / "model.safetensors")
+    ids = [0, 5, 200, 17]
+    exact, packed_logits = (torchless.load(path, backend="reference").logits(ids) for path in (same, folder))
+    np.testing.assert_allclose(packed_logits, exact, rtol=1e-6, atol=1e-6)
+    [path] = convert(folder, tmp_path / "tiny.gguf")
+    assert {info.type for info in GgufSource(path).tensors.values()} == {"F32", "F16", "Q4_0"}
+    convert(path, tmp_path / "back")
+    back = load_file(tmp_path / "back/model.safetensors")
+    assert all(np.array_equal(back[name].astype(np.float32), values) for name, values in plain.items())
+    assert "quantization_config" not in json.loads((tmp_path / "back/config.json").read_text())
+
+
+def test_a_folder_is_quantised_in_one_go(tmp_path: Path) -> None:
+    folder = write_hf_model(tmp_path / "tiny", "BF16")
+    convert(folder, tmp_path / "wanted.gguf", type="Q8_0")
+    torchless.quantize(folder, tmp_path / "found.gguf", "Q8_0")
+    wanted, found = (GgufSource(tmp_path / f"{name}.gguf") for name in ("wanted", "found"))
+    assert dict(wanted.metadata) == dict(found.metadata) and dict(wanted.value_types) == dict(
+        found.value_types
+    )
+    assert_same_weights(wanted.path, found.path)
+
+
+def test_nothing_is_left_of_a_conversion_that_fails(tmp_path: Path) -> None:
+    [path] = convert(write_hf_model(tmp_path / "tiny"), tmp_path / "tiny.gguf")
+    before = set(tmp_path.rglob("*"))
+
+    def stop(done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    for dst in (tmp_path / "new", tmp_path / "new.gguf"):
+        for size in (None, "40K"):
+            with pytest.raises(KeyboardInterrupt):
+                convert(path, dst, split_max_size=size, progress=stop)
+            assert set(tmp_path.rglob("*")) == before

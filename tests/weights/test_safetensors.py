@@ -307,8 +307,8 @@ def test_a_configuration_that_is_no_json_object_is_refused(tmp_path: Path, text:
 
 
 def test_weights_of_a_quantisation_library_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="'gptq'"):
-        metadata(tmp_path, quantization_config={"quant_method": "gptq", "bits": 4})
+    with pytest.raises(UnsupportedError, match="'bitsandbytes'"):
+        metadata(tmp_path, quantization_config={"quant_method": "bitsandbytes", "bits": 4})
 
 
 def test_weights_without_a_configuration_are_refused(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,11 @@ from torchless.conversion.configuration import (
     ROPE_FACTORS,
     VECTOR_TYPE_KEY,
     configuration_files,
-    gguf_settings,
-    rope_factors,
 )
+from torchless.conversion.destination import check_destination, copy_tokenizer, new_folder
 from torchless.conversion.families import find_conversion
+from torchless.conversion.gguf_view import as_gguf
 from torchless.conversion.tokenizer_files import write_tokenizer_files
-from torchless.conversion.tokenizer_metadata import tokenizer_metadata
 from torchless.conversion.views import ConvertedView
 from torchless.errors import InvalidRequestError
 from torchless.models import record_plan
@@ -32,7 +31,7 @@ from torchless.quantization.choice import Exceptions, check_sources, choose_type
 from torchless.quantization.encode import PLAIN_TYPES, check_writable, encode_tensor
 from torchless.quantization.recipes import RECIPES, find_recipe
 from torchless.quants import Bytes
-from torchless.weights.gguf import PART_NAME, GgufSource
+from torchless.weights.gguf import GgufSource
 from torchless.weights.gguf_parts import typed_metadata, write_gguf_parts
 from torchless.weights.gguf_writer import TensorData
 from torchless.weights.names import hugging_face_name
@@ -42,7 +41,7 @@ from torchless.weights.safetensors_writer import write_safetensors
 from torchless.weights.shards import shard_bytes
 from torchless.weights.source import TensorInfo, WeightSource
 
-__all__ = ["as_gguf", "convert"]
+__all__ = ["convert"]
 
 _log = logging.getLogger("torchless")
 
@@ -79,7 +78,7 @@ def convert(
         FormatError: the source is broken.
         InvalidRequestError: an unknown type, or one that the format lacks; a destination that is the source.
         UnsupportedError: an architecture, setting or tokenizer that cannot be said in the other format.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written. Nothing is left behind.
 
     Example:
         >>> import tempfile
@@ -98,28 +97,11 @@ def convert(
     _check_type(type, to_gguf=to_gguf)
     source = open_source(src) if config is None else SafetensorsSource(src, config)
     try:
-        _check_destination(source, dst, to_gguf=to_gguf)
+        check_destination(source, dst, to_gguf=to_gguf)
         job = _Job(source, usable_cores() if threads is None else threads, progress, max_bytes)
         return job.to_gguf(dst, type.upper()) if to_gguf else job.to_folder(dst, type.upper())
     finally:
         source.close()
-
-
-def as_gguf(source: SafetensorsSource) -> ConvertedView:
-    """A Hugging Face folder as the GGUF file of it would be, tokenizer included."""
-    family = find_conversion(str(source.metadata["general.architecture"]))
-    _, config = record_plan(source)
-    factors = rope_factors(source, config)
-    folder = source.path if source.path.is_dir() else source.path.parent
-    metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
-    return ConvertedView(
-        source,
-        family,
-        metadata,
-        layout="interleaved",
-        vector_type="F32",
-        extra=None if factors is None else {ROPE_FACTORS: factors},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +140,18 @@ class _Job:
             chosen[info.name] = info.type if info.type in PLAIN_TYPES else "F32"
             if wanted != KEEP.upper():
                 chosen[info.name] = wanted
-        dst.mkdir(parents=True, exist_ok=True)
-        for name, content in files.items():
-            (dst / name).write_text(
-                json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
-        if isinstance(self.source, SafetensorsSource):
-            _copy_tokenizer(self.source, dst)
-        else:
-            write_tokenizer_files(
-                dst, view.metadata, files["config.json"].get("max_position_embeddings", 2048)
-            )
-        return write_safetensors(dst, list(self._tensors(view, chosen, names)), self.max_bytes)
+        tensors = list(self._tensors(view, chosen, names))
+        with new_folder(dst) as folder:
+            for name, content in files.items():
+                text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+                (folder / name).write_text(text, encoding="utf-8")
+            if isinstance(self.source, SafetensorsSource):
+                copy_tokenizer(self.source, folder)
+            else:
+                length = files["config.json"].get("max_position_embeddings", 2048)
+                write_tokenizer_files(folder, view.metadata, length)
+            paths = write_safetensors(folder, tensors, self.max_bytes)
+        return [dst / path.name for path in paths]
 
     def _folder_view(self, wanted: str) -> tuple[WeightSource, dict[str, dict[str, Any]]]:
         """The model as a folder holds it, and the configuration files."""
@@ -231,20 +213,6 @@ def _check_type(name: str, *, to_gguf: bool) -> None:
     check_writable(recipe.base)
 
 
-def _check_destination(source: WeightSource, dst: Path, *, to_gguf: bool) -> None:
-    if dst.exists() and dst.resolve() in (source.path.resolve(), source.path.parent.resolve()):
-        raise InvalidRequestError(f"{dst}: source and destination are the same; write to another place")
-    if to_gguf and dst.is_dir():
-        raise InvalidRequestError(f"{dst}: a folder; the destination of a GGUF file is a file name")
-    if not to_gguf and dst.exists() and (not dst.is_dir() or any(dst.iterdir())):
-        raise InvalidRequestError(f"{dst}: exists and is not an empty folder; give a new one")
-    match = PART_NAME.fullmatch(dst.name)
-    if to_gguf and match is not None:
-        raise InvalidRequestError(
-            f"{dst}: the name is that of a part of a split model; give {match['stem']}.gguf, numbers are added"
-        )
-
-
 def _kept_types(view: WeightSource) -> dict[str, str]:
     return {info.name: info.type for info in view.tensors.values()}
 
@@ -285,27 +253,3 @@ def _changed_files(source: SafetensorsSource, float_type: str) -> dict[str, dict
     if source.generation_path is not None:
         files["generation_config.json"] = json.loads(source.generation_path.read_bytes())
     return files
-
-
-_TOKENIZER_FILES: Sequence[str] = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "chat_template.json",
-    "chat_template.jinja",
-    "vocab.json",
-    "merges.txt",
-)
-
-
-def _copy_tokenizer(source: SafetensorsSource, dst: Path) -> None:
-    folder = source.path if source.path.is_dir() else source.path.parent
-    files = [folder / name for name in _TOKENIZER_FILES]
-    files += sorted((folder / "additional_chat_templates").glob("*.jinja"))
-    for path in files:
-        if path.is_file():
-            target = dst / path.relative_to(folder)
-            target.parent.mkdir(exist_ok=True)
-            target.write_bytes(path.read_bytes())

@@ -24,6 +24,7 @@ from torchless.quantization.recipes import Recipe, find_recipe, fitting_type
 from torchless.quants import Bytes, Floats
 from torchless.weights.gguf_writer import TensorData, TypedValue, write_gguf
 from torchless.weights.open import open_source
+from torchless.weights.safetensors import SafetensorsSource
 from torchless.weights.source import TensorInfo, WeightSource
 
 __all__ = ["Quantization", "QuantizedTensor", "parse_size", "quantize"]
@@ -94,7 +95,7 @@ def quantize(
     """Writes a model with smaller weights. Memory stays at some hundred megabytes whatever the model's size.
 
     Args:
-        src: a GGUF file with F32, F16 or BF16 weights.
+        src: a GGUF file or a Hugging Face folder with F32, F16 or BF16 weights.
         dst: the GGUF file to write; it appears under its name only when it is complete.
         recipe: ``"Q4_K_M"`` and so on (`recipes.RECIPES`); left out with a target.
         tensor_types: exceptions: a regular expression found in the tensor's name -> block type; the first that
@@ -130,12 +131,13 @@ def quantize(
     num_threads = usable_cores() if threads is None else threads
     if num_threads < 1:
         raise InvalidRequestError(f"threads is {threads}; expected at least 1")
-    source, dst = open_source(src), Path(dst)
+    source: WeightSource = open_source(src)
+    dst = Path(dst)
     try:
-        if source.format != "gguf":
-            raise InvalidRequestError(
-                f"{source.path}: a safetensors model; turn it into a GGUF file first (torchless convert), then quantize"
-            )
+        if isinstance(source, SafetensorsSource):
+            from torchless.conversion.gguf_view import as_gguf
+
+            source = as_gguf(source)
         if not dry_run and dst.exists() and dst.samefile(source.path):
             raise InvalidRequestError(f"{dst}: source and destination are the same file; write to another")
         matrix = None if imatrix is None else read_importance(imatrix)

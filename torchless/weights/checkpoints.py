@@ -1,17 +1,19 @@
 """From the tensors of safetensors files to weights: scales and packed parts joined with what they belong to.
 
 Checkpoints of quantisation libraries store one weight as several tensors: 8-bit floats with ``weight_scale`` or
-``weight_scale_inv`` beside them. What only quantises activations or caches is left out: it does
-not change the weights.
+``weight_scale_inv`` beside them, 4-bit codes with zeros and scales (see `four_bit`). What only quantises activations
+or caches is left out: it does not change the weights.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torchless.errors import FormatError, UnsupportedError
+from torchless.weights.four_bit import PARTS, check_method, four_bit_weight
 from torchless.weights.names import canonical_name
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import (
@@ -55,10 +57,17 @@ def join_weights(
         FormatError: scales that do not fit.
     """
     block = _block_size(settings)
-    counts: dict[str, int] = {}
+    check_method(settings)
+    counts: Counter[str] = Counter()
     for tensor in tensors.values():
         parent, _, part = tensor.name.rpartition(".")
         if part in _NOT_WEIGHTS or (part in _SCALES and f"{parent}.weight" in tensors):
+            continue
+        if part in PARTS and f"{parent}.qweight" in tensors:
+            if part == "qweight" and not (tied and canonical_name(f"{parent}.weight") == "output.weight"):
+                weight, is_exact = _four_bit(parent, tensors, settings)
+                counts[f"4-bit codes are read as {weight.info.type}" + ("" if is_exact else ", rounded")] += 1
+                yield weight
             continue
         name = canonical_name(tensor.name)
         if name is None or (tied and name == "output.weight"):
@@ -67,7 +76,7 @@ def join_weights(
         scale = next((found for item in _SCALES if (found := tensors.get(f"{parent}.{item}"))), None)
         scale = scale if part == "weight" else None
         if dtype in SCALED and (scale is not None or dtype != "I8"):
-            counts[dtype] = counts.get(dtype, 0) + 1
+            counts[f"{dtype} are read as BF16" + ("" if scale is None else ", rounded")] += 1
             yield scaled_weight(name, tensor, scale, block)
         elif scale is not None:
             raise UnsupportedError(
@@ -84,8 +93,22 @@ def join_weights(
                 f"{tensor.file.path}: tensor {tensor.name!r} has the type {dtype}; torchless reads "
                 f"{', '.join((*PLAIN, *DECODED))} from safetensors files"
             )
-    for dtype, count in counts.items():
-        _log.info("%d tensors of %s are read as BF16", count, dtype)
+    for what, count in counts.items():
+        _log.info("%d tensors of %s", count, what)
+
+
+def _four_bit(
+    parent: str, tensors: Mapping[str, FileTensor], settings: Mapping[str, Any]
+) -> tuple[StoredWeight, bool]:
+    """The weight of a layer with codes, and whether it is exact."""
+    if settings.get("quant_method") not in ("gptq", "awq"):
+        codes = tensors[f"{parent}.qweight"]
+        raise UnsupportedError(
+            f"{codes.file.path}: tensor {codes.name!r}: codes of 4 bits, but config.json names no method for them "
+            f"(quantization_config.quant_method, gptq or awq); get the model's own config.json"
+        )
+    found = {part: tensors[f"{parent}.{part}"] for part in PARTS if f"{parent}.{part}" in tensors}
+    return four_bit_weight(canonical_name(f"{parent}.weight") or parent, found, settings)
 
 
 def _block_size(settings: Mapping[str, Any]) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def write_gguf_parts(
     files as llama.cpp writes them reads these.
 
     Returns:
-        The files, in order. They appear one after the other, each complete.
+        The files, in order. If one cannot be written, none is left.
     """
     groups = group_by_size([_num_bytes(tensor) for tensor in tensors], max_bytes)
     if len(groups) == 1:
@@ -36,18 +36,23 @@ def write_gguf_parts(
         return [path]
     if len(groups) > 65535:
         raise InvalidRequestError(f"{path}: {len(groups)} parts are too many; expected at most 65535")
-    paths = []
-    for number, group in enumerate(groups):
-        part = path.with_name(f"{path.stem}-{number + 1:05}-of-{len(groups):05}.gguf")
-        place = {
-            "split.no": np.uint16(number),
-            "split.count": np.uint16(len(groups)),
-            "split.tensors.count": np.int32(len(tensors)),
-        }
-        alignment = {key: metadata[key] for key in ("general.alignment",) if key in metadata}
-        head = metadata if number == 0 else alignment
-        write_gguf(part, {**head, **place}, [tensors[index] for index in group])
-        paths.append(part)
+    alignment = {key: metadata[key] for key in ("general.alignment",) if key in metadata}
+    paths: list[Path] = []
+    try:
+        for number, group in enumerate(groups):
+            place = {
+                "split.no": np.uint16(number),
+                "split.count": np.uint16(len(groups)),
+                "split.tensors.count": np.int32(len(tensors)),
+            }
+            part = path.with_name(f"{path.stem}-{number + 1:05}-of-{len(groups):05}.gguf")
+            head = metadata if number == 0 else alignment
+            write_gguf(part, {**head, **place}, [tensors[index] for index in group])
+            paths.append(part)
+    except BaseException:
+        for part in paths:
+            part.unlink(missing_ok=True)
+        raise
     return paths
 
 

@@ -27,8 +27,9 @@ _ARCHITECTURES = {
 
 _MODEL_TYPES = {"mistral": "llama"}
 
-QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt")
-"""Values of quant_method whose weights are read (of the last two: 8-bit floats); see `checkpoints`."""
+QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq")
+"""Values of quant_method whose weights are read (of compressed-tensors and modelopt numbers of one byte, of gptq and
+awq 4 bits); see `checkpoints`."""
 
 _SETTINGS: dict[str, tuple[str, type]] = {
     "num_hidden_layers": ("block_count", int),

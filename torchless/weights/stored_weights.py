@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
-import ml_dtypes
 import numpy as np
 
 from torchless import quants
@@ -37,17 +36,19 @@ PLAIN = ("F32", "F16", "BF16")
 """Types that are run as they are stored."""
 
 _FLOAT8 = {
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-    "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
-    "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }
+"""8-bit floats by their names in ml_dtypes, which is imported only where a model has them."""
+
 _NUMBERS = {"F64": "<f8", "I8": "i1", "U8": "u1", "I16": "<i2", "U16": "<u2", "I32": "<i4", "U32": "<u4",
             "I64": "<i8", "U64": "<u8", "BOOL": "?"}  # fmt: skip
 DECODED = (*_FLOAT8, *_NUMBERS)
 """Types that are turned into floats of more bits when they are read."""
 
-SCALED: dict[str, Any] = {**_FLOAT8, "I8": np.int8}
+SCALED = (*_FLOAT8, "I8")
 """Types of one byte that may have scales beside them."""
 
 _SLICE_WEIGHTS = 1 << 22
@@ -191,7 +192,7 @@ def scaled_weight(
         FormatError: the scales do not fit the tensor.
     """
     shape = tensor.stored.shape
-    values_of: Floats = np.arange(256, dtype=np.uint8).view(SCALED[tensor.stored.dtype]).astype(np.float32)
+    values_of = _values_of_bytes(tensor.stored.dtype)
     bf16 = quants.by_name("BF16")
     scales = None if scale is None else _broadcast_scales(tensor, scale, block)
 
@@ -204,6 +205,17 @@ def scaled_weight(
         return bf16.encode(values)
 
     return DecodedWeight(TensorInfo(name, shape, "BF16", 2 * math.prod(shape)), tensor, rows)
+
+
+def _values_of_bytes(dtype: str) -> Floats:
+    """What each of the 256 bytes means."""
+    every = np.arange(256, dtype=np.uint8)
+    if dtype == "I8":
+        return every.view(np.int8).astype(np.float32)
+    import ml_dtypes
+
+    values: Floats = every.view(getattr(ml_dtypes, _FLOAT8[dtype])).astype(np.float32)
+    return values
 
 
 def _broadcast_scales(

@@ -1,0 +1,29 @@
+"""A Hugging Face folder as the GGUF file of it."""
+
+from __future__ import annotations
+
+from torchless.conversion.configuration import ROPE_FACTORS, gguf_settings, rope_factors
+from torchless.conversion.families import find_conversion
+from torchless.conversion.tokenizer_metadata import tokenizer_metadata
+from torchless.conversion.views import ConvertedView
+from torchless.models import record_plan
+from torchless.weights.safetensors import SafetensorsSource
+
+__all__ = ["as_gguf"]
+
+
+def as_gguf(source: SafetensorsSource) -> ConvertedView:
+    """A Hugging Face folder as the GGUF file of it would be, tokenizer included."""
+    family = find_conversion(str(source.metadata["general.architecture"]))
+    _, config = record_plan(source)
+    factors = rope_factors(source, config)
+    folder = source.path if source.path.is_dir() else source.path.parent
+    metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
+    return ConvertedView(
+        source,
+        family,
+        metadata,
+        layout="interleaved",
+        vector_type="F32",
+        extra=None if factors is None else {ROPE_FACTORS: factors},
+    )
