@@ -81,7 +81,7 @@ def test_pinned_threads_give_the_same_bits_and_let_the_caller_go() -> None:
         assert len(pinned.info["cpus"]) == 2 and free.info["cpus"] == []
         assert np.array_equal(free.logits([5, 6, 7]), pinned.logits([5, 6, 7]))
         assert os.sched_getaffinity(0) == before
-        kept = [os.sched_getaffinity(int(t)) for t in os.listdir("/proc/self/task")]
+        kept = [os.sched_getaffinity(int(task.name)) for task in Path("/proc/self/task").iterdir()]
     assert any(len(cpus) == 1 for cpus in kept)
 
 
