@@ -35,13 +35,13 @@ def check(model: Path, level: str, kv: str, length: int = 150) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
 @pytest.mark.parametrize("name", REAL)
 def test_real_model_gives_the_same_bits(name: str, level: str, shared_data: Callable[[str], Path]) -> None:
     check(shared_data(f"stories260K/{name}"), level, "f16")
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512"])
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
 @pytest.mark.parametrize("recipe", SYNTHETIC)
 def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"

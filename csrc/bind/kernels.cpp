@@ -368,7 +368,8 @@ Result<uint8_t> pack(const std::string& level, int gguf_type, const Bytes2& rows
 Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tiles, size_t num_inputs, size_t num_rows,
                      const Bytes2& x, const std::optional<Floats1>& bias, const std::optional<Floats2>& residual,
                      int tile_begin, int tile_end) {
-    const FormatKernels& format = format_of(level_named(level), gguf_type);
+    const Kernels& kernels = level_named(level);
+    const FormatKernels& format = format_of(kernels, gguf_type);
     require(num_inputs > 0 && num_inputs % size_t(format.block) == 0, "num_inputs is not a multiple of the block");
     const int k = checked_int(num_inputs, "num_inputs"), n = checked_int(num_rows, "num_rows");
     const size_t num_tokens = x.shape(0);
@@ -384,17 +385,27 @@ Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tile
     AlignedBytes out(num_tokens * num_rows * sizeof(float));
     if (residual) std::memcpy(out.as<float>(), residual->data(), num_tokens * num_rows * sizeof(float));
     AlignedBytes scratch(format.matmul_scratch_bytes(k));
-    const MatmulArgs args{tiles.data(),
-                          tiles.shape(1),
-                          k,
-                          n,
-                          x.data(),
-                          x.shape(1),
-                          checked_int(num_tokens, "the number of tokens"),
-                          out.as<float>(),
-                          num_rows,
-                          bias ? bias->data() : nullptr,
-                          residual.has_value()};
+    MatmulArgs args{tiles.data(),
+                    tiles.shape(1),
+                    k,
+                    n,
+                    x.data(),
+                    x.shape(1),
+                    checked_int(num_tokens, "the number of tokens"),
+                    out.as<float>(),
+                    num_rows,
+                    bias ? bias->data() : nullptr,
+                    residual.has_value()};
+    const InterleavedLayout interleaved{{format.activations, k}};
+    args.interleaved = kernels.interleaves && num_tokens >= kInterleavedRows && interleaved.is_possible();
+    AlignedBytes rows(args.interleaved ? align_up(num_tokens, kInterleavedRows) * x.shape(1) : 0);
+    if (args.interleaved) {
+        args.x = rows.as<uint8_t>();
+        for (size_t t = 0; t < num_tokens; t++) {
+            interleaved.put(interleaved.row, x.data() + t * x.shape(1), 0, int(t % kInterleavedRows),
+                            rows.as<uint8_t>() + t / kInterleavedRows * kInterleavedRows * x.shape(1));
+        }
+    }
     format.matmul(args, tile_begin, tile_end, scratch.as<uint8_t>());
     return to_numpy<float>(std::move(out), {num_tokens, num_rows});
 }

@@ -54,14 +54,77 @@ struct ActLayout {
     }
 };
 
+// Sixteen rows interleaved, for kernels that multiply sixteen tokens at once: they read one stream instead of sixteen.
+// Per block of columns (256; 32 in kInt8x32 and kBF16):
+//   q or bfloat16 [columns / 64 (32)][16 rows][64 bytes (32 in kInt8x32)] | float scale[16 rows] | sums [16 rows] each
+// The last rows of the last sixteen may be anything.
+inline constexpr int kInterleavedRows = 16;
+
+struct InterleavedLayout {
+    ActLayout row;
+
+    TL_SHARED_CONSTEXPR int columns() const { return row.format == ActFormat::kInt8x256 ? 256 : 32; }
+    TL_SHARED_CONSTEXPR bool is_possible() const { return row.format != ActFormat::kF32 && row.width % columns() == 0; }
+    // Offsets in a block, and its size; the bytes of sixteen rows never exceed 16 * row_bytes().
+    TL_SHARED_CONSTEXPR size_t scale_offset() const {
+        return size_t(columns()) * kInterleavedRows * (row.format == ActFormat::kBF16 ? 2 : 1);
+    }
+    TL_SHARED_CONSTEXPR size_t sum32_offset() const { return scale_offset() + kInterleavedRows * sizeof(float); }
+    TL_SHARED_CONSTEXPR size_t sum16_offset() const {
+        return sum32_offset() + kInterleavedRows * (row.format == ActFormat::kInt8x256 ? 16 : 4);
+    }
+    TL_SHARED_CONSTEXPR size_t block_bytes() const {
+        switch (row.format) {
+            case ActFormat::kInt8x256:
+                return sum16_offset() + kInterleavedRows * 32;
+            case ActFormat::kInt8x32:
+                return sum16_offset();
+            default:
+                return scale_offset();
+        }
+    }
+
+    // Copies between a row of `part` columns, which stand at first_column, and row t of sixteen.
+    template <class Copy> void walk(ActLayout part, int first_column, int t, Copy copy) const {
+        const size_t slot = size_t(t), first_block = size_t(first_column / columns());
+        for (size_t i = 0; i < size_t(part.width / columns()); i++) {
+            const size_t block = (first_block + i) * block_bytes();
+            if (row.format == ActFormat::kInt8x256) {
+                for (size_t k = 0; k < 4; k++) copy(256 * i + 64 * k, block + 1024 * k + 64 * slot, Bytes<64>{});
+                copy(part.scale_offset() + 4 * i, block + scale_offset() + 4 * slot, Bytes<4>{});
+                copy(part.sum32_offset() + 16 * i, block + sum32_offset() + 16 * slot, Bytes<16>{});
+                copy(part.sum16_offset() + 32 * i, block + sum16_offset() + 32 * slot, Bytes<32>{});
+            } else if (row.format == ActFormat::kInt8x32) {
+                copy(32 * i, block + 32 * slot, Bytes<32>{});
+                copy(part.scale_offset() + 4 * i, block + scale_offset() + 4 * slot, Bytes<4>{});
+                copy(part.sum32_offset() + 4 * i, block + sum32_offset() + 4 * slot, Bytes<4>{});
+            } else {
+                copy(64 * i, block + 64 * slot, Bytes<64>{});
+            }
+        }
+    }
+    void put(ActLayout part, const uint8_t* from, int first_column, int t, uint8_t* rows) const {
+        walk(part, first_column, t, [&](size_t in_row, size_t in_rows, auto bytes) {
+            std::memcpy(rows + in_rows, from + in_row, bytes.count);
+        });
+    }
+    void take(const uint8_t* rows, int t, uint8_t* to) const {
+        walk(row, 0, t,
+             [&](size_t in_row, size_t in_rows, auto bytes) { std::memcpy(to + in_row, rows + in_rows, bytes.count); });
+    }
+
+ private:
+    template <size_t N> struct Bytes { static constexpr size_t count = N; };
+};
+
 // Columns of one group: every activation format has whole blocks in it.
 inline constexpr int kGroupColumns = 256;
 
-// Puts a row of kGroupColumns columns in its place in a row of `layout`, from first_column on.
-inline void place_group(const ActLayout& layout, int first_column, const uint8_t* group, uint8_t* row) {
-    const ActLayout part{layout.format, kGroupColumns};
-    const auto copy = [&](size_t from, size_t to, size_t element, int per) {
-        std::memcpy(row + to + size_t(first_column / per) * element, group + from, kGroupColumns / per * element);
+// Puts a row of `part` in its place in a row of `layout`, from first_column on.
+inline void place_columns(const ActLayout& layout, const ActLayout& part, int first_column, const uint8_t* from,
+                          uint8_t* row) {
+    const auto copy = [&](size_t from_offset, size_t to, size_t element, int per) {
+        std::memcpy(row + to + size_t(first_column / per) * element, from + from_offset, part.width / per * element);
     };
     if (layout.format == ActFormat::kF32) return copy(0, 0, 4, 1);
     if (layout.format == ActFormat::kBF16) return copy(0, 0, 2, 1);

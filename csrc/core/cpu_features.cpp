@@ -2,6 +2,10 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 namespace tl {
@@ -13,6 +17,20 @@ namespace {
 bool has_avxvnni() {
     unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
     return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax >> 4 & 1) != 0;
+}
+
+// Tiles of int8 and bfloat16 (leaf 7, EDX bits 22, 24 and 25). Their eight kilobytes of state have to be asked for: the
+// system then saves them for all threads of the process.
+bool has_amx() {
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    constexpr unsigned kBits = 1u << 22 | 1u << 24 | 1u << 25;
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || (edx & kBits) != kBits) return false;
+    return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+    return false;
+#endif
 }
 
 }  // namespace
@@ -31,6 +49,8 @@ std::vector<std::string> available_levels() {
     if (avx2) levels.push_back("avx2");
     if (avx2 && has_avxvnni()) levels.push_back("avxvnni");
     if (avx512) levels.push_back("avx512");
+    static const bool amx = has_amx();
+    if (avx512 && amx) levels.push_back("amx");
 #endif
     return levels;
 }

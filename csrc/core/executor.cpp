@@ -78,7 +78,8 @@ void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge
     merge_inputs_ = merge_inputs;
     active_.resize(stages_.size());
     for (const Buffer& buffer : buffers_) {
-        const size_t rows = buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens;
+        size_t rows = buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens;
+        if (rows >= kInterleavedRows) rows = align_up(rows, kInterleavedRows);
         if (buffer.offset + rows * buffer.row_bytes > arena_bytes)
             throw std::invalid_argument("buffer outside the arena");
     }

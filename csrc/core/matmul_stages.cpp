@@ -6,10 +6,11 @@
 namespace tl {
 namespace {
 
-// Tokens per pass over the weights: their activations should stay in the L2 cache beside a panel.
-int tokens_per_block(size_t row_bytes, int num_tokens, int most) {
-    constexpr size_t kActivationBytes = 640 << 10;
-    const int fitting = std::clamp(int(kActivationBytes / row_bytes) & ~15, 64, most);
+// Tokens per pass over the weights: their activations should stay in the L2 cache beside a panel. Interleaved rows are
+// one stream, which may come from further away.
+int tokens_per_block(size_t row_bytes, bool is_interleaved, int num_tokens, int most) {
+    const size_t activation_bytes = is_interleaved ? 4 << 20 : 640 << 10;
+    const int fitting = std::clamp(int(activation_bytes / row_bytes) & ~15, 64, most);
     return std::min(fitting, std::max(num_tokens, 1));
 }
 
@@ -32,7 +33,7 @@ class Matmul final : public Stage {
         num_tiles_ = 0;
         for (const MatmulPart& part : parts_) num_tiles_ += m.weights.matrix(part.matrix).num_tiles();
         const PackedMatrix& first = m.weights.matrix(parts_[0].matrix);
-        block_tokens_ = tokens_per_block(m.buffers[x_].row_bytes, num_tokens_, 1024);
+        block_tokens_ = tokens_per_block(m.buffers[x_].row_bytes, m.is_interleaved(x_, step), num_tokens_, 1024);
         // Items: tiles of all parts for the first block of tokens, then for the second, ...
         const int num_blocks = (num_tokens_ + block_tokens_ - 1) / block_tokens_;
         constexpr size_t kChunkBytes = 64 << 10;
@@ -50,7 +51,7 @@ class Matmul final : public Stage {
                     tile -= m.weights.matrix(parts_[part++].matrix).num_tiles();
                 }
                 const int count = std::min(end - begin, m.weights.matrix(parts_[part].matrix).num_tiles() - tile);
-                multiply(m, parts_[part], x, block * block_tokens_, tile, tile + count, thread);
+                multiply(m, step, parts_[part], x, block * block_tokens_, tile, tile + count, thread);
                 begin += count;
             }
         }
@@ -78,8 +79,8 @@ class Matmul final : public Stage {
     }
 
  private:
-    void multiply(const Machine& m, const MatmulPart& part, const uint8_t* x, int token, int tile_begin, int tile_end,
-                  int thread) const {
+    void multiply(const Machine& m, const Step& step, const MatmulPart& part, const uint8_t* x, int token,
+                  int tile_begin, int tile_end, int thread) const {
         const PackedMatrix& matrix = m.weights.matrix(part.matrix);
         MatmulArgs args{};
         args.weights = matrix.data;
@@ -93,6 +94,7 @@ class Matmul final : public Stage {
         args.out_stride = m.stride_floats(part.out);
         args.bias = part.bias >= 0 ? m.weights.vector(part.bias).data() : nullptr;
         args.accumulate = part.accumulate;
+        args.interleaved = m.is_interleaved(x_, step);
         matrix.format->matmul(args, tile_begin, tile_end,
                               m.thread_scratch(thread) + shared_row_bytes(m.buffers[x_].layout));
     }
@@ -103,7 +105,7 @@ class Matmul final : public Stage {
 };
 
 // Tokens of one block of a gated product: bounds the scratch.
-constexpr int kGatedTokens = 128;
+constexpr int kGatedTokens = 512;
 constexpr size_t kGroupBytes = size_t(kGatedTokens) * kGroupColumns * sizeof(float);
 
 class Gated final : public Stage {
@@ -113,7 +115,7 @@ class Gated final : public Stage {
     void prepare(const Machine& m, const Step& step) override {
         num_tokens_ = m.num_rows(p_.x, step);
         num_groups_ = m.weights.matrix(p_.gate).num_rows / kGroupColumns;
-        block_tokens_ = tokens_per_block(m.buffers[p_.x].row_bytes, num_tokens_, kGatedTokens);
+        block_tokens_ = tokens_per_block(m.buffers[p_.x].row_bytes, m.is_interleaved(p_.x, step), num_tokens_, kGatedTokens);
         work_.reset(num_groups_ * ((num_tokens_ + block_tokens_ - 1) / block_tokens_), 1, m.pool.size());
     }
 
@@ -123,17 +125,17 @@ class Gated final : public Stage {
         float* gate = reinterpret_cast<float*>(scratch + matmul_bytes(m));
         float* up = gate + kGroupBytes / sizeof(float);
         uint8_t* row = reinterpret_cast<uint8_t*>(up) + kGroupBytes;
-        const ActLayout layout = m.buffers[p_.out].layout, group_layout{layout.format, kGroupColumns};
+        const ActLayout group_layout{m.buffers[p_.out].layout.format, kGroupColumns};
         for (int begin, end; work_.claim(thread, begin, end);) {
             const int group = begin % num_groups_, first = begin / num_groups_ * block_tokens_;
             const int count = std::min(block_tokens_, num_tokens_ - first);
             const uint8_t* rows = x + size_t(first) * m.buffers[p_.x].row_bytes;
-            multiply(m, p_.gate, p_.gate_bias, group, rows, count, gate, scratch);
-            multiply(m, p_.up, p_.up_bias, group, rows, count, up, scratch);
+            multiply(m, step, p_.gate, p_.gate_bias, group, rows, count, gate, scratch);
+            multiply(m, step, p_.up, p_.up_bias, group, rows, count, up, scratch);
             for (int t = 0; t < count; t++) {
                 const size_t at = size_t(t) * kGroupColumns;
                 m.kernels.glu_rows(p_.activation, gate + at, up + at, kGroupColumns, 1, group_layout, row);
-                place_group(layout, group * kGroupColumns, row, m.row(p_.out, first + t));
+                m.put_row(p_.out, step, first + t, group_layout, group * kGroupColumns, row);
             }
         }
     }
@@ -157,8 +159,8 @@ class Gated final : public Stage {
                         kRowAlignment);
     }
 
-    void multiply(const Machine& m, int index, int bias, int group, const uint8_t* x, int num_tokens, float* out,
-                  uint8_t* scratch) const {
+    void multiply(const Machine& m, const Step& step, int index, int bias, int group, const uint8_t* x, int num_tokens,
+                  float* out, uint8_t* scratch) const {
         const PackedMatrix& matrix = m.weights.matrix(index);
         constexpr int kTiles = kGroupColumns / kTileRows;
         MatmulArgs args{};
@@ -173,6 +175,7 @@ class Gated final : public Stage {
         args.out_stride = kGroupColumns;
         args.bias = bias >= 0 ? m.weights.vector(bias).data() : nullptr;
         args.out_row = group * kGroupColumns;
+        args.interleaved = m.is_interleaved(p_.x, step);
         matrix.format->matmul(args, group * kTiles, (group + 1) * kTiles, scratch);
     }
 
@@ -211,6 +214,7 @@ class Head final : public Stage {
         args.out = logits;
         args.out_stride = kColumns;
         args.bias = part_.bias >= 0 ? m.weights.vector(part_.bias).data() : nullptr;
+        args.interleaved = m.is_interleaved(x_, step);
         for (int begin, end; work_.claim(thread, begin, end);) {
             args.out_row = begin * kColumns;
             const int num_columns = std::min(kColumns, matrix.num_rows - args.out_row);

@@ -110,12 +110,17 @@ class Glu final : public Stage {
     void prepare(const Machine& m, const Step& step) override {
         work_.reset(m.num_rows(gate_, step), 1, m.pool.size());
     }
-    void run(const Machine& m, const Step&, int thread) override {
-        for (int begin, end; work_.claim(thread, begin, end);) {
-            m.kernels.glu_rows(activation_, m.floats(gate_, begin), m.floats(up_, begin), m.stride_floats(gate_),
-                               end - begin, m.buffers[out_].layout, m.row(out_, begin));
+    void run(const Machine& m, const Step& step, int thread) override {
+        const ActLayout& layout = m.buffers[out_].layout;
+        const bool is_interleaved = m.is_interleaved(out_, step);
+        for (int i, end; work_.claim(thread, i, end);) {  // one row at a time
+            uint8_t* row = is_interleaved ? m.thread_scratch(thread) : m.row(out_, i);
+            m.kernels.glu_rows(activation_, m.floats(gate_, i), m.floats(up_, i), m.stride_floats(gate_), 1, layout,
+                               row);
+            if (is_interleaved) m.put_row(out_, step, i, layout, 0, row);
         }
     }
+    size_t scratch_bytes(const Machine& m) const override { return m.buffers[out_].row_bytes; }
 
  private:
     int gate_, up_, out_;
@@ -165,7 +170,14 @@ void RowStage::prepare(const Machine& m, const Step& step) {
     work_.reset(m.num_rows(out_, step), kRowChunk, m.pool.size());
 }
 void RowStage::run(const Machine& m, const Step& step, int thread) {
-    for (int begin, end; work_.claim(thread, begin, end);) make_rows(m, step, begin, end, m.row(out_, begin));
+    const bool is_interleaved = m.is_interleaved(out_, step);
+    for (int begin, end; work_.claim(thread, begin, end);) {
+        if (!is_interleaved) make_rows(m, step, begin, end, m.row(out_, begin));
+        for (int i = begin; is_interleaved && i < end; i++) {
+            make_rows(m, step, i, i + 1, m.thread_scratch(thread));
+            m.put_row(out_, step, i, m.buffers[out_].layout, 0, m.thread_scratch(thread));
+        }
+    }
 }
 
 std::unique_ptr<Stage> make_clear_pages() { return std::make_unique<ClearPages>(); }

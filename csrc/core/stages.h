@@ -73,6 +73,19 @@ struct Machine {
     int num_rows(int buffer, const Step& step) const {
         return buffers[buffer].outputs ? step.num_outputs : step.num_tokens;
     }
+    // Whether a buffer's rows are interleaved in this step (see InterleavedLayout); put_row writes them either way.
+    bool is_interleaved(int buffer, const Step& step) const {
+        return kernels.interleaves && num_rows(buffer, step) >= kInterleavedRows &&
+               InterleavedLayout{buffers[buffer].layout}.is_possible();
+    }
+    // Puts columns first_column .. + part.width - 1 of a row in their place.
+    void put_row(int buffer, const Step& step, int row, ActLayout part, int first_column, const uint8_t* from) const {
+        const ActLayout& layout = buffers[buffer].layout;
+        if (!is_interleaved(buffer, step))
+            return place_columns(layout, part, first_column, from, this->row(buffer, row));
+        InterleavedLayout{layout}.put(part, from, first_column, row % kInterleavedRows,
+                                      this->row(buffer, row / kInterleavedRows * kInterleavedRows));
+    }
     uint8_t* thread_scratch(int thread) const { return scratch + size_t(thread) * scratch_bytes; }
 };
 
@@ -113,6 +126,7 @@ class RowStage : public Stage {
     bool is_needed(const Machine& m, const Step& step) const override {
         return !is_shared_ || m.num_rows(out_, step) > kSharedRows;
     }
+    size_t scratch_bytes(const Machine& m) const override { return m.buffers[out_].row_bytes; }
     // Rows [begin, end) to `out`, one after another.
     virtual void make_rows(const Machine& m, const Step& step, int begin, int end, uint8_t* out) const = 0;
 

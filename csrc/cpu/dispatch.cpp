@@ -12,6 +12,9 @@ namespace tl {
 const Kernels* kernels_of_level(const std::string& level) {
     const std::vector<std::string> levels = available_levels();
     if (std::find(levels.begin(), levels.end(), level) == levels.end()) return nullptr;
+#if defined(TL_HAS_AMX)
+    if (level == "amx") return &amx::kernels();
+#endif
 #if defined(TL_HAS_AVX512)
     if (level == "avx512") return &avx512::kernels();
 #endif

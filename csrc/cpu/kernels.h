@@ -29,6 +29,8 @@ struct MatmulArgs {
     const float* bias;       // per row, or null
     bool accumulate;         // out += result (a residual) instead of out = result
     int out_row = 0;         // the output row that out[0] stands for
+    // x is sixteen rows after sixteen, interleaved (InterleavedLayout), 16 * x_stride bytes from one to the next.
+    bool interleaved = false;
 };
 
 // What the executor needs to know of one weight format at one level.
@@ -96,9 +98,11 @@ enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
-    const char* level;  // "scalar", "avx2", "avxvnni", "avx512"
+    const char* level;  // "scalar", "avx2", "avxvnni", "avx512", "amx"
     const FormatKernels* formats;
     int num_formats;
+    // Whether products of kInterleavedRows or more rows read them interleaved, where their layout allows it.
+    bool interleaves;
 
     // out (ActFormat rows, stride bytes) = x (float rows, stride floats), converted.
     void (*convert_rows)(const float* x, size_t x_stride, int num_rows, ActLayout layout, uint8_t* out);
@@ -141,6 +145,9 @@ namespace avxvnni {
 const Kernels& kernels();
 }
 namespace avx512 {
+const Kernels& kernels();
+}
+namespace amx {
 const Kernels& kernels();
 }
 

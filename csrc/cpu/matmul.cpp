@@ -7,6 +7,7 @@
 // cache, and every group of tokens runs over it. Both add up the same numbers in the same order.
 #include "cpu/bf16_widened.h"
 #include "cpu/level.h"
+#include "cpu/write_tile.h"
 #include "quants/floats.h"
 #include "quants/iq4_nl.h"
 #include "quants/iq4_xs.h"
@@ -30,29 +31,6 @@ namespace {
 constexpr int kMaxDirectTokens = kDirectTokens == 8 ? 24 : 8;
 // Up to this many tokens plain floats are one stream of tiles; more take two tiles at once.
 constexpr int kMaxStreamTokens = 8;
-
-// Writes one tile's results of T tokens: bias, residual, and the partly filled last tile.
-template <int T>
-TL_INLINE void write_tile(const MatmulArgs& args, int tile, int token, Regs<F32, T>& acc) {
-    const int row = tile * kTileRows;
-    const int num_valid = args.num_rows - row < kTileRows ? args.num_rows - row : kTileRows;
-    float* out = args.out + size_t(token) * args.out_stride + row - args.out_row;
-    if (args.bias) {
-        const F32 bias = load_first(num_valid, args.bias + row);
-        each(acc, [&](int, F32& f) TL_LAMBDA { f = f + bias; });
-    }
-    if (num_valid == kTileRows) {
-        if (args.accumulate) {
-            each(acc, [&](int t, F32& f) TL_LAMBDA { f = load(out + size_t(t) * args.out_stride) + f; });
-        }
-        each(acc, [&](int t, F32& f) TL_LAMBDA { store(out + size_t(t) * args.out_stride, f); });
-        return;
-    }
-    each(acc, [&](int t, F32& f) TL_LAMBDA {
-        float* to = out + size_t(t) * args.out_stride;
-        store_first(num_valid, to, args.accumulate ? load_first(num_valid, to) + f : f);
-    });
-}
 
 // Calls f<T>(), T = n, for 0 < n <= Max.
 template <int Max, class F> TL_INLINE void with_count(int n, F f) {

@@ -1,7 +1,8 @@
 // The thin SIMD layer: 16 lanes of float or int32, 64 raw bytes, and the few operations the kernels need.
 //
 // Every kernel is written once over these types and compiled once per level (TL_LEVEL_SCALAR, _AVX2, _AVXVNNI,
-// _AVX512); the operations of each level are in simd_<level>.h, those of AVX-VNNI in simd_avx2.h.
+// _AVX512); the operations of each level are in simd_<level>.h, those of AVX-VNNI in simd_avx2.h. The level _AMX is
+// AVX-512 with matrix products of its own (matmul_amx.cpp).
 // Sixteen lanes are the sixteen output rows of a weight tile, so no kernel needs a horizontal sum in its loop.
 // AVX-512 holds them in one register, AVX2 in two, the scalar level in an array.
 // All names live in the namespace of the level, so the linker can never mix code of two levels.
@@ -14,7 +15,9 @@
 
 #include "core/half.h"
 
-#if defined(TL_LEVEL_AVX512)
+#if defined(TL_LEVEL_AMX)
+#define TL_LEVEL amx
+#elif defined(TL_LEVEL_AVX512)
 #define TL_LEVEL avx512
 #elif defined(TL_LEVEL_AVXVNNI)
 #define TL_LEVEL avxvnni
@@ -44,7 +47,7 @@ inline constexpr int kLanes = 16;
 
 }  // namespace tl::TL_LEVEL
 
-#if defined(TL_LEVEL_AVX512)
+#if defined(TL_LEVEL_AVX512) || defined(TL_LEVEL_AMX)
 #include "cpu/simd_avx512.h"
 #elif defined(TL_LEVEL_AVXVNNI) || defined(TL_LEVEL_AVX2)
 #include "cpu/simd_avx2.h"

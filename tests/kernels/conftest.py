@@ -14,7 +14,7 @@ def kernels() -> ModuleType:
     return pytest.importorskip("torchless._core").kernels
 
 
-@pytest.fixture(params=["scalar", "avx2", "avxvnni", "avx512"])
+@pytest.fixture(params=["scalar", "avx2", "avxvnni", "avx512", "amx"])
 def level(request: pytest.FixtureRequest, kernels: ModuleType) -> str:
     """Each level in turn; those that the machine lacks are skipped."""
     if request.param not in kernels.levels():

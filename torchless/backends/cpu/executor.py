@@ -104,7 +104,10 @@ class _Layout:
         return self.activation_formats[self._matrix(name)[0]]
 
     def _rows(self, rows: str) -> int:
-        return self.options.max_outputs if rows == "outputs" else self.options.max_batch_tokens
+        count = self.options.max_outputs if rows == "outputs" else self.options.max_batch_tokens
+        return (
+            count if count < 16 else -(-count // 16) * 16
+        )  # sixteen may be interleaved (csrc/core/activations.h)
 
     def _row_bytes(self, number_format: str, width: int) -> int:
         return int(self.core.buffer_row_bytes(number_format, width))
