@@ -12,7 +12,7 @@ PAGE_TOKENS: int = 32
 
 def isa() -> str:
     """
-    Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni' or 'avx512'.
+    Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni', 'avx512' or 'amx'.
 
     TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.
     """

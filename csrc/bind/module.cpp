@@ -23,7 +23,7 @@ NB_MODULE(_core, m) {
     m.attr("PAGE_TOKENS") = tl::kPageTokens;
     m.def(
         "isa", [] { return std::string(tl::active_kernels().level); },
-        "Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni' or 'avx512'.\n\n"
+        "Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni', 'avx512' or 'amx'.\n\n"
         "TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.");
     m.def("isa_levels", &tl::available_levels, "Levels that this machine can run, slowest first.");
     m.def("measure_read_bandwidth", &tl::measure_read_bandwidth, nb::arg("num_threads"), nb::arg("num_bytes"),

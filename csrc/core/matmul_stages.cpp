@@ -105,7 +105,7 @@ class Matmul final : public Stage {
 };
 
 // Tokens of one block of a gated product: bounds the scratch.
-constexpr int kGatedTokens = 512;
+constexpr int kGatedTokens = 256;
 constexpr size_t kGroupBytes = size_t(kGatedTokens) * kGroupColumns * sizeof(float);
 
 class Gated final : public Stage {
@@ -115,7 +115,8 @@ class Gated final : public Stage {
     void prepare(const Machine& m, const Step& step) override {
         num_tokens_ = m.num_rows(p_.x, step);
         num_groups_ = m.weights.matrix(p_.gate).num_rows / kGroupColumns;
-        block_tokens_ = tokens_per_block(m.buffers[p_.x].row_bytes, m.is_interleaved(p_.x, step), num_tokens_, kGatedTokens);
+        block_tokens_ =
+            tokens_per_block(m.buffers[p_.x].row_bytes, m.is_interleaved(p_.x, step), num_tokens_, kGatedTokens);
         work_.reset(num_groups_ * ((num_tokens_ + block_tokens_ - 1) / block_tokens_), 1, m.pool.size());
     }
 

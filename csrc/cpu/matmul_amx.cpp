@@ -103,21 +103,34 @@ __attribute__((noinline)) void small_group(const MatmulArgs& args, const typenam
     write_group(args, tile, group, acc);
 }
 
+// Tiles whose panels are made together: each reads a group's activations while the L2 cache has them.
+template <class Q> int small_tiles(int num_inputs) {
+    constexpr size_t kPanelBytes = 320 << 10;
+    const size_t fitting = kPanelBytes / (size_t(num_inputs / 32) * sizeof(typename Q::Panel));
+    return fitting < 1 ? 1 : fitting > 4 ? 4 : int(fitting);
+}
+
 template <class Q> size_t small_scratch_bytes(int num_inputs) {
-    return size_t(num_inputs / 32) * sizeof(typename Q::Panel);
+    return small_tiles<Q>(num_inputs) * size_t(num_inputs / 32) * sizeof(typename Q::Panel);
 }
 
 template <class Q> void small_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
     if (!args.interleaved) return kNarrow<Q>.matmul(args, tile_begin, tile_end, scratch);
     const Tiles tiles(kTileTokens, 32);
     const Groups groups(args, Q::kActivations);
-    auto* panel = (typename Q::Panel*)scratch;
-    for (int tile = tile_begin; tile < tile_end; tile++) {
-        const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
-        for (int b = 0; b < args.num_inputs / 32; b++) {
-            SmallBlock<Q>::unpack(weights + b * Q::kTileBlockBytes, panel[b]);
+    const int num_blocks = args.num_inputs / 32, most = small_tiles<Q>(args.num_inputs);
+    auto* panels = (typename Q::Panel*)scratch;
+    for (int tile = tile_begin; tile < tile_end; tile += most) {
+        const int count = tile_end - tile < most ? tile_end - tile : most;
+        for (int i = 0; i < count; i++) {
+            const uint8_t* weights = args.weights + size_t(tile + i) * args.tile_bytes;
+            for (int b = 0; b < num_blocks; b++) {
+                SmallBlock<Q>::unpack(weights + b * Q::kTileBlockBytes, panels[i * num_blocks + b]);
+            }
         }
-        for (int g = 0; g < groups.count(); g++) small_group<Q>(args, panel, groups, tile, g);
+        for (int g = 0; g < groups.count(); g++) {
+            for (int i = 0; i < count; i++) small_group<Q>(args, panels + i * num_blocks, groups, tile + i, g);
+        }
     }
 }
 
@@ -245,7 +258,7 @@ template <class Q> void super_matmul(const MatmulArgs& args, int tile_begin, int
 
 constexpr int kBf16Columns = 32;  // of a step
 // The activations of two groups for so many steps stay in the first-level cache while the tiles of a call pass.
-constexpr int kBf16Steps = 16;
+constexpr int kBf16Steps = 8;
 constexpr int kBf16Tiles = 8;
 
 using FloatSums = float[kTileTokens][kTileRows];
@@ -339,9 +352,36 @@ template <class Q> size_t scratch_bytes(int num_inputs) {
     return narrow > wide ? narrow : wide;
 }
 
+constexpr int kMaxFormats = 64;
+FormatKernels kByRows[kMaxFormats];  // the AVX-512 kernels of formats without a product here
+
+// Takes interleaved rows apart, some at a time, for a product that knows rows only.
+constexpr int kRowsAtOnce = 32;
+
+template <int I> void matmul_by_rows(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
+    if (!args.interleaved) return kByRows[I].matmul(args, tile_begin, tile_end, scratch);
+    const InterleavedLayout layout{{kByRows[I].activations, args.num_inputs}};
+    MatmulArgs part = args;
+    part.interleaved = false;
+    part.x = scratch;
+    for (int token = 0; token < args.num_tokens; token += kRowsAtOnce) {
+        part.num_tokens = args.num_tokens - token < kRowsAtOnce ? args.num_tokens - token : kRowsAtOnce;
+        part.out = args.out + size_t(token) * args.out_stride;
+        for (int t = 0; t < part.num_tokens; t++) {
+            const int group = (token + t) / kInterleavedRows * kInterleavedRows;
+            layout.take(args.x + size_t(group) * args.x_stride, (token + t) % kInterleavedRows,
+                        scratch + size_t(t) * args.x_stride);
+        }
+        kByRows[I].matmul(part, tile_begin, tile_end, scratch + kRowsAtOnce * args.x_stride);
+    }
+}
+template <int I> size_t by_rows_scratch_bytes(int num_inputs) {
+    return kRowsAtOnce * ActLayout{kByRows[I].activations, num_inputs}.row_bytes() +
+           kByRows[I].matmul_scratch_bytes(num_inputs);
+}
+
 struct Formats {
-    static constexpr int kMax = 64;
-    FormatKernels table[kMax];
+    FormatKernels table[kMaxFormats];
     int count = 0;
 
     FormatKernels& of(int type) {
@@ -349,20 +389,30 @@ struct Formats {
         while (table[i].gguf_type != type) i++;
         return table[i];
     }
+    template <class Q> FormatKernels& take() {
+        kNarrow<Q> = kByRows[&of(Q::kType) - table];
+        return of(Q::kType);
+    }
     template <class Q> void small() {
-        kNarrow<Q> = of(Q::kType);
-        of(Q::kType).matmul = small_matmul<Q>;
-        of(Q::kType).matmul_scratch_bytes = scratch_bytes<Q>;
+        FormatKernels& kernels = take<Q>();
+        kernels.matmul = small_matmul<Q>;
+        kernels.matmul_scratch_bytes = scratch_bytes<Q>;
     }
     template <class Q> void super() {
-        kNarrow<Q> = of(Q::kType);
-        of(Q::kType).matmul = super_matmul<Q>;
-        of(Q::kType).matmul_scratch_bytes = scratch_bytes<Q>;
+        FormatKernels& kernels = take<Q>();
+        kernels.matmul = super_matmul<Q>;
+        kernels.matmul_scratch_bytes = scratch_bytes<Q>;
     }
 
     Formats() {
         const Kernels& avx512 = avx512::kernels();
-        for (; count < avx512.num_formats && count < kMax; count++) table[count] = avx512.formats[count];
+        for (; count < avx512.num_formats && count < kMaxFormats; count++) table[count] = avx512.formats[count];
+        for_constants<kMaxFormats>([&]<int I>() {
+            if (I >= count || table[I].activations == ActFormat::kF32) return;
+            kByRows[I] = table[I];
+            table[I].matmul = matmul_by_rows<I>;
+            table[I].matmul_scratch_bytes = by_rows_scratch_bytes<I>;
+        });
         small<Q8_0>();
         small<Q4_0>();
         small<Q4_1>();
@@ -376,8 +426,7 @@ struct Formats {
         super<Q5K>();
         super<Q6K>();
         super<IQ4XS>();
-        kNarrow<BFloat16> = of(BFloat16::kType);
-        of(BFloat16::kType).matmul = bf16_matmul;
+        take<BFloat16>().matmul = bf16_matmul;
     }
 };
 

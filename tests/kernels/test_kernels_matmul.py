@@ -150,6 +150,21 @@ def test_avxvnni_gives_the_bits_of_avx2(kernels: ModuleType, rng: np.random.Gene
     np.testing.assert_array_equal(narrow(rows).view(np.uint32), wide(rows).view(np.uint32))
 
 
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "BF16"])
+@pytest.mark.parametrize("num_tokens", [16, 37])
+def test_amx_gives_the_bits_of_avx512(
+    kernels: ModuleType, rng: np.random.Generator, name: str, num_tokens: int
+) -> None:
+    """The level differs from AVX-512 in exact integer sums only, but for bfloat16."""
+    if "amx" not in kernels.levels():
+        pytest.skip("this machine has no amx")
+    x = rng.standard_normal((num_tokens, NUM_COLUMNS)).astype(np.float32)
+    x[0] = 1e3 * np.sign(x[0])  # the largest sums
+    vector, tiles = (Product(kernels, level, name) for level in ("avx512", "amx"))
+    rows = vector.rows(x)
+    np.testing.assert_array_equal(vector(rows).view(np.uint32), tiles(rows).view(np.uint32))
+
+
 def test_extreme_activations_do_not_overflow(kernels: ModuleType, level: str) -> None:
     """All activations at +-127 and weights at the ends of their range stay inside 32 bits."""
     for name in (name for name in FORMATS if name not in ("F32", "F16", "BF16")):
