@@ -8,9 +8,16 @@ from typing import Literal
 
 from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import FormatError, UnsupportedError
-from torchless.plan import Activation, Plan, RopeSpec, Value
+from torchless.plan import Activation, Plan, RopeSpec, Routing, Value
 
-__all__ = ["attention", "gated_mlp", "llama3_frequencies", "read_rope", "rope_spec"]
+__all__ = [
+    "attention",
+    "gated_mlp",
+    "llama3_frequencies",
+    "read_rope",
+    "rope_spec",
+    "routed_mlp",
+]
 
 
 def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value:
@@ -44,6 +51,34 @@ def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Va
     gate = _linear(plan, x, prefix + "gate")
     up = _linear(plan, x, prefix + "up")
     return _linear(plan, plan.glu(gate, up, activation=activation), prefix + "down")
+
+
+def routed_mlp(plan: Plan, x: Value, routing: Routing, *, layer: int, activation: Activation) -> Value:
+    """The experts that a router chooses for each token, mixed; see `plan.Experts`.
+
+    Gate and up may be one tensor (``ffn_gate_up_exps``); biases are used where the model has them.
+    """
+    prefix = f"blk.{layer}.ffn_"
+    logits = _linear(plan, x, prefix + "gate_inp")
+
+    def bias(name: str) -> str | None:
+        return name if name in plan.shapes else None
+
+    is_fused = f"{prefix}gate_up_exps.weight" in plan.shapes
+    gate = prefix + ("gate_up_exps" if is_fused else "gate_exps")
+    return plan.experts(
+        x,
+        logits,
+        routing,
+        activation=activation,
+        gate=f"{gate}.weight",
+        up=None if is_fused else f"{prefix}up_exps.weight",
+        down=f"{prefix}down_exps.weight",
+        gate_bias=bias(f"{gate}.bias"),
+        up_bias=None if is_fused else bias(f"{prefix}up_exps.bias"),
+        down_bias=bias(f"{prefix}down_exps.bias"),
+        selection_bias=bias(f"blk.{layer}.exp_probs_b.bias"),
+    )
 
 
 def _linear(plan: Plan, x: Value, name: str) -> Value:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchless.errors import FormatError, UnsupportedError
-from torchless.plan import RopeSpec
+from torchless.plan import RopeSpec, Routing
 from torchless.weights.source import WeightSource
 
 __all__ = ["ConfigReader", "ModelConfig"]
@@ -65,6 +65,7 @@ class ModelConfig:
         rope: rotary embedding with all scaling folded in.
         window: tokens that attention looks back, itself included; None = all.
         tied: whether the output projection is the embedding table.
+        routing: how tokens choose experts, in models that have them; None in others.
     """
 
     architecture: str
@@ -81,6 +82,7 @@ class ModelConfig:
     rope: RopeSpec
     window: int | None
     tied: bool
+    routing: Routing | None = None
 
 
 class ConfigReader:

@@ -57,12 +57,16 @@ struct ActLayout {
 // Columns of one group: every activation format has whole blocks in it.
 inline constexpr int kGroupColumns = 256;
 
-// Puts a row of kGroupColumns columns in its place in a row of `layout`, from first_column on.
-inline void place_group(const ActLayout& layout, int first_column, const uint8_t* group, uint8_t* row) {
-    const ActLayout part{layout.format, kGroupColumns};
+// Puts a row of some columns in its place in a row of `layout`, from first_column on, a multiple of kGroupColumns. The
+// columns are a group or what is left of the row.
+inline void place_columns(const ActLayout& layout, int first_column, int num_columns, const uint8_t* group,
+                          uint8_t* row) {
+    const ActLayout part{layout.format, num_columns};
     const auto copy = [&](size_t from, size_t to, size_t element, int per) {
-        std::memcpy(row + to + size_t(first_column / per) * element, group + from, kGroupColumns / per * element);
+        std::memcpy(row + to + size_t(first_column / per) * element, group + from, num_columns / per * element);
     };
+    // Bfloat16 is read in pairs: behind an odd width stands a zero.
+    if (layout.format == ActFormat::kBF16 && num_columns % 2) std::memset(row + size_t(layout.width) * 2, 0, 2);
     if (layout.format == ActFormat::kF32) return copy(0, 0, 4, 1);
     if (layout.format == ActFormat::kBF16) return copy(0, 0, 2, 1);
     copy(0, 0, 1, 1);
@@ -73,6 +77,9 @@ inline void place_group(const ActLayout& layout, int first_column, const uint8_t
         copy(part.sum32_offset(), layout.sum32_offset(), sizeof(int16_t), 32);
         copy(part.sum16_offset(), layout.sum16_offset(), sizeof(int16_t), 16);
     }
+}
+inline void place_group(const ActLayout& layout, int first_column, const uint8_t* group, uint8_t* row) {
+    place_columns(layout, first_column, kGroupColumns, group, row);
 }
 
 }  // namespace tl
