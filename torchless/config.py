@@ -43,6 +43,9 @@ _HARMLESS = frozenset(
         "hf.gradient_checkpointing",
         "hf.tokenizer_class",
         "hf.cross_attention_hidden_size",
+        "hf.output_router_logits",
+        "hf.router_aux_loss_coef",
+        "hf.router_jitter_noise",
     }
 )
 _HARMLESS_PREFIXES = ("hf.generation.",)
@@ -111,6 +114,13 @@ class ConfigReader:
         if isinstance(value, bool) or not isinstance(value, int | float) or not -1e300 < value < 1e300:
             raise self._wrong(key, value, "a number")
         return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
 
     def text(self, key: str, default: str) -> str:
         """A string."""

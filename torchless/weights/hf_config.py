@@ -20,12 +20,26 @@ __all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of"
 _ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
+    "MixtralForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen2MoeForCausalLM": "qwen2moe",
+    "Qwen3MoeForCausalLM": "qwen3moe",
+    "GptOssForCausalLM": "gpt-oss",
+    "DeepseekV2ForCausalLM": "deepseek2",
+    "DeepseekV3ForCausalLM": "deepseek2",
 }
 """Class names whose GGUF architecture is not simply their model_type, or that are common."""
 
-_MODEL_TYPES = {"mistral": "llama"}
+_MODEL_TYPES = {
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+    "gpt_oss": "gpt-oss",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+}
 
 QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq")
 """Values of quant_method whose weights are read (of compressed-tensors and modelopt numbers of one byte, of gptq and
@@ -46,6 +60,22 @@ _SETTINGS: dict[str, tuple[str, type]] = {
     "vocab_size": ("vocab_size", int),
     "hidden_act": ("hidden_act", str),
     "tie_word_embeddings": ("tie_word_embeddings", bool),
+    "num_local_experts": ("expert_count", int),
+    "num_experts": ("expert_count", int),
+    "n_routed_experts": ("expert_count", int),
+    "num_experts_per_tok": ("expert_used_count", int),
+    "moe_intermediate_size": ("expert_feed_forward_length", int),
+    "shared_expert_intermediate_size": ("expert_shared_feed_forward_length", int),
+    "n_shared_experts": ("expert_shared_count", int),
+    "norm_topk_prob": ("expert_weights_norm", bool),
+    "routed_scaling_factor": ("expert_weights_scale", float),
+    "n_group": ("expert_group_count", int),
+    "topk_group": ("expert_group_used_count", int),
+    "first_k_dense_replace": ("leading_dense_block_count", int),
+    "embedding_multiplier": ("embedding_scale", float),
+    "residual_multiplier": ("residual_scale", float),
+    "attention_multiplier": ("attention.scale", float),
+    "logits_scaling": ("logit_scale", float),
 }
 """config.json's keys, the GGUF keys after ``<architecture>.``, and the type that is expected."""
 

@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 from torchless.errors import FormatError, ModelNotFoundError
 from torchless.quants import Bytes
 from torchless.weights.checkpoints import join_weights
+from torchless.weights.expert_stacks import stack_experts
 from torchless.weights.hf_config import quantisation_of, read_json, translate
 from torchless.weights.mapped_file import MappedFile
 from torchless.weights.source import TensorInfo
@@ -82,7 +83,8 @@ class SafetensorsSource:
         self._files: list[MappedFile] = []
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
-        for weight in join_weights(self._file_tensors(), quantisation_of(config), tied=tied):
+        weights = join_weights(self._file_tensors(), quantisation_of(config), tied=tied)
+        for weight in stack_experts(weights):
             other = self._weights.setdefault(weight.info.name, weight)
             if other is not weight:
                 raise FormatError(
