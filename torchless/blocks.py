@@ -17,6 +17,7 @@ __all__ = [
     "read_rope",
     "rope_spec",
     "routed_mlp",
+    "shared_mlp",
 ]
 
 
@@ -47,10 +48,18 @@ def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value
 
 def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
     """down(activation(gate(x)) * up(x)). Shazeer 2020, "GLU variants improve transformer"."""
-    prefix = f"blk.{layer}.ffn_"
-    gate = _linear(plan, x, prefix + "gate")
-    up = _linear(plan, x, prefix + "up")
-    return _linear(plan, plan.glu(gate, up, activation=activation), prefix + "down")
+    return _gated(plan, x, f"blk.{layer}.ffn_", "", activation)
+
+
+def shared_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
+    """The expert that all tokens share, a gated MLP."""
+    return _gated(plan, x, f"blk.{layer}.ffn_", "_shexp", activation)
+
+
+def _gated(plan: Plan, x: Value, prefix: str, suffix: str, activation: Activation) -> Value:
+    gate = _linear(plan, x, f"{prefix}gate{suffix}")
+    up = _linear(plan, x, f"{prefix}up{suffix}")
+    return _linear(plan, plan.glu(gate, up, activation=activation), f"{prefix}down{suffix}")
 
 
 def routed_mlp(plan: Plan, x: Value, routing: Routing, *, layer: int, activation: Activation) -> Value:

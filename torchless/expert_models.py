@@ -9,7 +9,7 @@ from torchless.blocks import read_rope
 from torchless.config import ConfigReader, ModelConfig
 from torchless.plan import Routing, Scoring
 
-__all__ = ["read_routing", "read_settings"]
+__all__ = ["expect_experts_everywhere", "read_routing", "read_settings"]
 
 
 def read_routing(reader: ConfigReader, *, scoring: Scoring, normalised: bool) -> Routing:
@@ -28,6 +28,15 @@ def read_routing(reader: ConfigReader, *, scoring: Scoring, normalised: bool) ->
         reader.flag("expert_weights_norm", normalised),
         reader.number("expert_weights_scale", 1.0),
     )
+
+
+def expect_experts_everywhere(reader: ConfigReader) -> None:
+    """Refuses Qwen models in which some layers have no experts, or a window."""
+    reader.expect("hf.decoder_sparse_step", 1)
+    reader.expect("hf.mlp_only_layers", [])
+    reader.expect("hf.layer_types", ["full_attention"] * reader.integer("block_count"))
+    windowed = reader.has("attention.sliding_window")
+    reader.expect("hf.max_window_layers", *(() if windowed else [reader.metadata.get("hf.max_window_layers")]))
 
 
 def read_settings(

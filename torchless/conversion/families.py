@@ -44,6 +44,7 @@ _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_c
 _FAMILIES = {
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
     "olmoe": Family("OlmoeForCausalLM", "olmoe"),
+    "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }
 
 _MIXTURES = {
