@@ -101,8 +101,11 @@ def read_rope(
     rotated: int,
     context_length: int,
     frequency_factors: Sequence[float] | None = None,
+    yarn_truncates: bool = True,
 ) -> RopeSpec:
     """The rotary embedding that a model's settings describe; `rotated` elements of a head turn.
+
+    `yarn_truncates`: whether the ends of YaRN's ramp are whole pairs, where the model does not say.
 
     Scaling types none, linear, yarn and llama3. Raises UnsupportedError naming any other.
     """
@@ -121,6 +124,7 @@ def read_rope(
         "rope.scaling.yarn_attn_factor", 1.0
     )
     magnitude = reader.number("rope.scaling.attention_factor", 0.0)  # 0: YaRN's own rule
+    truncates = reader.flag("rope.scaling.yarn_truncate", yarn_truncates)
     if kind not in ("none", "linear", "yarn", "llama3"):
         raise UnsupportedError(
             f"{reader.source.path}: rope scaling type {kind!r} is not supported; "
@@ -140,7 +144,7 @@ def read_rope(
             frequency_factors,
         )
     if kind == "yarn":
-        scaled = _yarn(rotated, theta, factor, fast, slow, original)
+        scaled = _yarn(rotated, theta, factor, fast, slow, original, truncates)
         magnitude = (magnitude or 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0) * magnitude_factor
         return rope_spec(rotated, theta, layout, scaled, frequency_factors, magnitude)
     plain = [f / (factor if kind == "linear" else 1.0) for f in _plain(rotated, theta)]
@@ -174,15 +178,18 @@ def _plain(rotated: int, theta: float) -> list[float]:
     return [theta ** (-2.0 * j / rotated) for j in range(rotated // 2)]
 
 
-def _yarn(rotated: int, theta: float, factor: float, fast: float, slow: float, original: int) -> list[float]:
+def _yarn(
+    rotated: int, theta: float, factor: float, fast: float, slow: float, original: int, truncates: bool
+) -> list[float]:
     """Frequencies by parts: fast pairs stay, slow ones are divided by `factor` (Peng et al. 2023, YaRN, 3.2)."""
 
     def pair_with(rotations: float) -> float:
         """The (fractional) pair that makes this many rotations over the original context."""
         return rotated * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = max(math.floor(pair_with(fast)), 0)
-    high = min(math.ceil(pair_with(slow)), rotated - 1)
+    first, last = pair_with(fast), pair_with(slow)
+    low = max(math.floor(first) if truncates else first, 0)
+    high = min(math.ceil(last) if truncates else last, rotated - 1)
     frequencies = []
     for j, f in enumerate(_plain(rotated, theta)):
         slowness = min(max((j - low) / max(high - low, 0.001), 0.0), 1.0)

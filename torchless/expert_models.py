@@ -36,11 +36,17 @@ def expect_experts_everywhere(reader: ConfigReader) -> None:
     reader.expect("hf.mlp_only_layers", [])
     reader.expect("hf.layer_types", ["full_attention"] * reader.integer("block_count"))
     windowed = reader.has("attention.sliding_window")
-    reader.expect("hf.max_window_layers", *(() if windowed else [reader.metadata.get("hf.max_window_layers")]))
+    reader.expect(
+        "hf.max_window_layers", *(() if windowed else [reader.metadata.get("hf.max_window_layers")])
+    )
 
 
 def read_settings(
-    reader: ConfigReader, *, routing: Routing | None, layout: Literal["interleaved", "half"] | None
+    reader: ConfigReader,
+    *,
+    routing: Routing | None,
+    layout: Literal["interleaved", "half"] | None,
+    yarn_truncates: bool = True,
 ) -> ModelConfig:
     """The settings of a pre-norm transformer with gated MLPs.
 
@@ -63,6 +69,7 @@ def read_settings(
         rotated=reader.integer("rope.dimension_count", head_dim),
         context_length=context_length,
         frequency_factors=reader.float_tensor("rope_freqs.weight"),
+        yarn_truncates=yarn_truncates,
     )
     return ModelConfig(
         architecture=reader.architecture,

@@ -26,7 +26,7 @@ from torchless.conversion.families import Family, find_conversion
 from torchless.conversion.gguf_view import as_gguf
 from torchless.conversion.tokenizer_files import write_tokenizer_files
 from torchless.conversion.views import ConvertedView
-from torchless.errors import InvalidRequestError
+from torchless.errors import InvalidRequestError, UnsupportedError
 from torchless.models import record_plan
 from torchless.processors import usable_cores
 from torchless.quantization.choice import Exceptions, check_sources, choose_types, model_facts
@@ -138,6 +138,11 @@ class _Job:
         _, config = record_plan(self.source)
         architecture = str(self.source.metadata["general.architecture"])
         family = find_conversion(architecture, has_experts=config.routing is not None)
+        if family.is_one_way:
+            raise UnsupportedError(
+                f"{self.source.path}: torchless writes {architecture} models as GGUF files only: folders hold their "
+                f"experts in another arrangement"
+            )
         view, files = self._folder_view(wanted, family, config)
         if config.routing is not None:
             view = ExpertsApart(view)

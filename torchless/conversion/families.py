@@ -27,6 +27,8 @@ class Family:
             that says how many heads they have.
         names: Hugging Face names of a layer's parts where several families name the same part differently; ``{}`` is
             the number of an expert.
+        gguf_names: parts that GGUF files call otherwise than torchless calls them in folders.
+        is_one_way: whether the family is written as GGUF only.
         expert_count: config.json's name of the number of experts, which has several.
     """
 
@@ -36,6 +38,8 @@ class Family:
     window_type: str | None = None
     rotary_rows: tuple[tuple[str, str], ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
+    gguf_names: Mapping[str, str] = field(default_factory=dict)
+    is_one_way: bool = False
     expert_count: str = "num_experts"
 
 
@@ -44,6 +48,12 @@ _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_c
 _FAMILIES = {
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
     "olmoe": Family("OlmoeForCausalLM", "olmoe"),
+    "gpt-oss": Family(
+        "GptOssForCausalLM",
+        "gpt_oss",
+        gguf_names={"ffn_norm": "post_attention_norm"},
+        is_one_way=True,
+    ),
     "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }
 

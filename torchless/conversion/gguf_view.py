@@ -26,5 +26,6 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
         metadata,
         layout="interleaved",
         vector_type="F32",
+        names=family.gguf_names,
         extra=None if factors is None else {ROPE_FACTORS: factors},
     )

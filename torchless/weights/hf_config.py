@@ -41,7 +41,7 @@ _MODEL_TYPES = {
     "deepseek_v3": "deepseek2",
 }
 
-QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq")
+QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq", "mxfp4")
 """Values of quant_method whose weights are read (of compressed-tensors and modelopt numbers of one byte, of gptq and
 awq 4 bits); see `checkpoints`."""
 
@@ -88,9 +88,10 @@ _ROPE_SETTINGS: dict[str, tuple[str, type]] = {
     "beta_fast": ("scaling.yarn_beta_fast", float),
     "beta_slow": ("scaling.yarn_beta_slow", float),
     "attention_factor": ("scaling.attention_factor", float),
+    "truncate": ("scaling.yarn_truncate", bool),
 }
 """Keys inside rope_scaling or rope_parameters, after ``<architecture>.rope.``. GGUF has no key for
-attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude)."""
+attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude), nor for truncate."""
 
 _SAMPLING: dict[str, tuple[str, type]] = {
     "temperature": ("temp", float),

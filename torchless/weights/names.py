@@ -32,7 +32,6 @@ _LAYER = {
     "mlp.down_proj": "ffn_down",
     "block_sparse_moe.gate": "ffn_gate_inp",
     "block_sparse_moe.router.layer": "ffn_gate_inp",
-    "block_sparse_moe.input_linear": "ffn_gate_up_exps",
     "block_sparse_moe.output_linear": "ffn_down_exps",
     "mlp.router": "ffn_gate_inp",
     "mlp.gate": "ffn_gate_inp",
