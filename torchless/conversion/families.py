@@ -28,6 +28,7 @@ class Family:
         names: Hugging Face names of a layer's parts where several families name the same part differently; ``{}`` is
             the number of an expert.
         gguf_names: parts that GGUF files call otherwise than torchless calls them in folders.
+        gguf_settings: settings that GGUF files have besides, each with the one that it repeats.
         is_one_way: whether the family is written as GGUF only.
         expert_count: config.json's name of the number of experts, which has several.
     """
@@ -39,6 +40,7 @@ class Family:
     rotary_rows: tuple[tuple[str, str], ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)
     gguf_names: Mapping[str, str] = field(default_factory=dict)
+    gguf_settings: Mapping[str, str] = field(default_factory=dict)
     is_one_way: bool = False
     expert_count: str = "num_experts"
 
@@ -52,6 +54,7 @@ _FAMILIES = {
         "GptOssForCausalLM",
         "gpt_oss",
         gguf_names={"ffn_norm": "post_attention_norm"},
+        gguf_settings={"expert_feed_forward_length": "feed_forward_length"},
         is_one_way=True,
     ),
     "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),

@@ -20,6 +20,8 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
     factors = rope_factors(source, config)
     folder = source.path if source.path.is_dir() else source.path.parent
     metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
+    for name, other in family.gguf_settings.items():
+        metadata.setdefault(f"{architecture}.{name}", metadata[f"{architecture}.{other}"])
     return ConvertedView(
         source,
         family,
