@@ -66,6 +66,9 @@ def experts_scratch_bytes(
     Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).
     """
 
+def heads_scratch_bytes(type: int, columns: int) -> int:
+    """Scratch bytes of one thread for a product by heads."""
+
 def buffer_row_bytes(format: str, width: int) -> int:
     """Bytes of one row of activations in a format."""
 
@@ -188,6 +191,14 @@ class Executor:
         """
         The product of what experts_gated made, and the weighted sum of a token's experts.
         """
+
+    def columns(self, pieces: Sequence[tuple[int, int, int, int]], count: int, out: int) -> None:
+        """
+        pieces: (buffer, first column, columns, distance to the next repetition)
+        """
+
+    def heads_matmul(self, x: int, heads: tuple[int, int], out: int) -> None:
+        """heads: (matrix of the first head, number of heads)"""
 
     def gate_rows(self, x: int, gate: int, out: int) -> None:
         """Rows of x times the sigmoid of their one number in gate."""

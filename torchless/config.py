@@ -108,6 +108,13 @@ class ConfigReader:
             raise self._wrong(key, value, "a positive integer")
         return value
 
+    def count(self, key: str) -> int:
+        """A whole number, 0 where the model does not have it."""
+        value = self._value(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self._wrong(key, value, "a whole number")
+        return value
+
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
         value = self._value(key, default)

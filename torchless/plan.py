@@ -10,6 +10,7 @@ Over the line budget: the whole language of plans in one place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -18,12 +19,15 @@ from torchless.errors import UnsupportedError
 __all__ = [
     "Add",
     "Attention",
+    "Columns",
     "Embed",
     "Experts",
     "GateRows",
     "Glu",
+    "HeadsLinear",
     "Linear",
     "Op",
+    "Piece",
     "Plan",
     "RmsNorm",
     "Rope",
@@ -218,6 +222,37 @@ class GateRows:
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Columns of a value: `width` from ``start + i * stride`` on, where i counts the repetitions of `Columns`."""
+
+    x: Value
+    start: int
+    width: int
+    stride: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.x}[{self.start}+{self.stride}i:{self.width}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns of values side by side: all pieces, then all of them again with i = 1, and so on, `count` times."""
+
+    out: Value
+    pieces: tuple[Piece, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsLinear:
+    """Each head of x times a matrix of its own. Weight shape (heads, out, in); x is (rows, heads * in)."""
+
+    out: Value
+    x: Value
+    head_weights: str
+
+
+@dataclass(frozen=True, slots=True)
 class Add:
     """out = a + b, elementwise."""
 
@@ -234,12 +269,25 @@ class SelectOutputs:
     x: Value
 
 
-Op = Embed | RmsNorm | Linear | Rope | Attention | Glu | Experts | GateRows | Add | SelectOutputs
+Op = (
+    Embed
+    | RmsNorm
+    | Linear
+    | HeadsLinear
+    | Columns
+    | Rope
+    | Attention
+    | Glu
+    | Experts
+    | GateRows
+    | Add
+    | SelectOutputs
+)
 
 
 # Attributes of ops that name a weight.
 _WEIGHTS = (
-    *("weight", "bias", "sinks", "gate_weight", "up_weight", "down_weight"),
+    *("weight", "head_weights", "bias", "sinks", "gate_weight", "up_weight", "down_weight"),
     *("gate_bias", "up_bias", "down_bias", "selection_bias"),
 )
 
@@ -368,6 +416,24 @@ class Plan:
         names = (gate, up, down, gate_bias, up_bias, down_bias, selection_bias)
         return self._record(Experts(self._value("tokens", num_out), x, logits, routing, activation, *names))
 
+    def columns(self, pieces: Sequence[Piece], *, count: int = 1) -> Value:
+        """Columns of values side by side; see `Columns`."""
+        for piece in pieces:
+            end = piece.start + (count - 1) * piece.stride + piece.width
+            self._require(
+                piece.width > 0 and piece.start >= 0 and piece.stride >= 0 and end <= piece.x.width,
+                f"columns up to {end} of a value that is {piece.x.width} wide",
+            )
+            self._require(piece.x.rows == pieces[0].x.rows, "columns of values with other rows")
+        width = count * sum(piece.width for piece in pieces)
+        return self._record(Columns(self._value(pieces[0].x.rows, width), tuple(pieces), count))
+
+    def heads_linear(self, x: Value, weight: str) -> Value:
+        """x (rows, heads * in) times `weight` (heads, out, in), head by head -> (rows, heads * out)."""
+        heads, num_out, num_in = self._weight(weight, 3)
+        self._require(x.width == heads * num_in, f"{weight} takes {heads} x {num_in} inputs, gets {x.width}")
+        return self._record(HeadsLinear(self._value(x.rows, heads * num_out), x, weight))
+
     def gate_rows(self, x: Value, gate: Value) -> Value:
         """x (rows, width) times the sigmoid of gate (rows, 1)."""
         self._require(gate.width == 1 and gate.rows == x.rows, f"a gate of width {gate.width} for rows")
@@ -416,7 +482,9 @@ class Plan:
             value = getattr(op, item.name)
             if item.name == "out" or value is None:
                 continue
-            if isinstance(value, Value | str):
+            if item.name == "pieces":
+                details.append(" ".join(map(str, value)))
+            elif isinstance(value, Value | str):
                 details.append(str(value))
             elif isinstance(value, Routing):
                 details.append(f"{value.num_used} of {value.num_experts} by {value.scoring}")

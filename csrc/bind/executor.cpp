@@ -193,6 +193,15 @@ void bind_executor(nb::module_& m) {
         "gate"_a, "up"_a, "down"_a, "num_experts"_a, "num_used"_a, "max_tokens"_a,
         "Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).");
     m.def(
+        "heads_scratch_bytes",
+        [](int type, int columns) {
+            const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type);
+            if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+            return tl::align_up(
+                tl::heads_scratch_bytes({format->activations, columns}, format->matmul_scratch_bytes(columns)), 4096);
+        },
+        "type"_a, "columns"_a, "Scratch bytes of one thread for a product by heads.");
+    m.def(
         "buffer_row_bytes",
         [](const std::string& format, int width) { return tl::ActLayout{act_format(format), width}.row_bytes(); },
         "format"_a, "width"_a, "Bytes of one row of activations in a format.");
@@ -383,6 +392,22 @@ void bind_executor(nb::module_& m) {
             },
             "x"_a, "down"_a, "out"_a, "accumulate"_a, "routing"_a,
             "The product of what experts_gated made, and the weighted sum of a token's experts.")
+        .def(
+            "columns",
+            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int>>& pieces, int count, int out) {
+                std::vector<tl::ColumnPiece> columns;
+                for (const auto& [buffer, start, width, stride] : pieces)
+                    columns.push_back({buffer, start, width, stride});
+                self.core.add_stage(tl::make_columns(std::move(columns), count, out));
+            },
+            "pieces"_a, "count"_a, "out"_a, "pieces: (buffer, first column, columns, distance to the next repetition)")
+        .def(
+            "heads_matmul",
+            [](PyExecutor& self, int x, std::pair<int, int> heads, int out) {
+                tl::check_experts(self.core.weights(), {heads.first, -1}, heads.second, "head");
+                self.core.add_stage(tl::make_heads_matmul(x, heads.first, heads.second, out));
+            },
+            "x"_a, "heads"_a, "out"_a, "heads: (matrix of the first head, number of heads)")
         .def(
             "gate_rows",
             [](PyExecutor& self, int x, int gate, int out) { self.core.add_stage(tl::make_gate_rows(x, gate, out)); },

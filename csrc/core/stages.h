@@ -243,6 +243,12 @@ std::unique_ptr<Stage> make_experts_down(const ExpertsDownParts& parts);
 // Scratch of one thread: of the gated product, whose kernels need `kernel` bytes, and of the sum, beside its kernel's.
 size_t experts_gated_scratch_bytes(const ActLayout& x, const ActLayout& up_x, size_t kernel);
 size_t experts_part_bytes(int max_tokens, int num_used);
+// Columns of buffers side by side: every piece, then every piece `stride` further, `count` times in all.
+struct ColumnPiece { int buffer, start, width, stride; };
+std::unique_ptr<Stage> make_columns(std::vector<ColumnPiece> pieces, int count, int out);
+// Each head of x times a matrix of its own: matrices first, first + 1, ...
+std::unique_ptr<Stage> make_heads_matmul(int x, int first, int num_heads, int out);
+size_t heads_scratch_bytes(const ActLayout& layout, size_t kernel);
 // Rows of x times the sigmoid of their one number in gate.
 std::unique_ptr<Stage> make_gate_rows(int x, int gate, int out);
 std::unique_ptr<Stage> make_select(int x, int out);

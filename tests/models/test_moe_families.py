@@ -67,7 +67,36 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-ONE_WAY = ("gpt-oss",)
+DEEPSEEK = {
+    "num_key_value_heads": 4,
+    "moe_intermediate_size": 48,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "first_k_dense_replace": 1,
+    "kv_lora_rank": 32,
+    "qk_rope_head_dim": 16,
+    "qk_nope_head_dim": 24,
+    "v_head_dim": 20,
+    "n_shared_experts": 2,
+}
+DEEPSEEK_YARN = {**YARN, "rope_theta": 10000.0, "mscale": 0.707, "mscale_all_dim": 0.707}
+FAMILIES |= {
+    "deepseek-v2": ("DeepseekV2Config", {**DEEPSEEK, "q_lora_rank": None}),
+    "deepseek-v2, groups and YaRN": (
+        "DeepseekV2Config",
+        {
+            **DEEPSEEK,
+            "q_lora_rank": 24,
+            "topk_method": "group_limited_greedy",
+            "n_group": 4,
+            "topk_group": 2,
+            "routed_scaling_factor": 3.0,
+            "rope_parameters": DEEPSEEK_YARN,
+        },
+    ),
+    "deepseek-v3": ("DeepseekV3Config", {**DEEPSEEK, "q_lora_rank": 24, "n_group": 4, "topk_group": 2}),
+}
+ONE_WAY = ("gpt-oss", "deepseek")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -96,6 +125,9 @@ def make_model(folder: Path, config: Any) -> tuple[Any, Any]:
         for tensor in network.parameters():
             if tensor.dim() == 1:  # norms, biases, sinks
                 tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
+        for name, tensor in network.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
         ids = torch.randint(0, VOCAB, (3, LENGTH), generator=generator)
         logits = network(ids).logits.numpy()
     network.save_pretrained(folder)

@@ -57,6 +57,7 @@ _FAMILIES = {
         gguf_settings={"expert_feed_forward_length": "feed_forward_length"},
         is_one_way=True,
     ),
+    "deepseek2": Family("DeepseekV3ForCausalLM", "deepseek_v3", is_one_way=True),
     "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }
 

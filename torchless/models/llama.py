@@ -18,7 +18,7 @@ def read_config(reader: ConfigReader) -> ModelConfig:
     """Reads the settings, refusing those that would change the arithmetic below."""
     reader.expect("hidden_act", "silu")
     routing = None
-    if reader.has("expert_count") and reader.metadata[f"{reader.architecture}.expert_count"] != 0:
+    if reader.count("expert_count"):
         routing = read_routing(reader, scoring="softmax", normalised=True)
     else:
         reader.expect("expert_count", 0)

@@ -18,7 +18,7 @@ from torchless.backends.cpu.lower_experts import Stack, gate_stacks, stacks
 from torchless.backends.cpu.stages import LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.kv_types import split_kv_type
-from torchless.plan import Attention, Embed, Experts, Linear, Plan, RmsNorm
+from torchless.plan import Attention, Embed, Experts, HeadsLinear, Linear, Plan, RmsNorm
 from torchless.weights.source import WeightSource
 
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
@@ -66,7 +66,9 @@ class _Layout:
                 + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]
             )
         )
-        self.stacks = stacks(plan)
+        head_names = dict.fromkeys(op.head_weights for op in plan.ops if isinstance(op, HeadsLinear))
+        self.head_stacks = tuple(Stack(name, None) for name in head_names)
+        self.stacks = (*stacks(plan), *self.head_stacks)
         self._check_types()
         self.attention = _common_attention(plan)
         self.kv_types = split_kv_type(options.kv_type)
@@ -105,6 +107,9 @@ class _Layout:
                 thread_bytes, routes_bytes = _core.experts_scratch_bytes(*kinds, *sizes)
                 self.thread_scratch_bytes = max(self.thread_scratch_bytes, thread_bytes)
                 self.routes_bytes = max(self.routes_bytes, routes_bytes)
+        for stack in self.head_stacks:
+            head_bytes = _core.heads_scratch_bytes(*self._expert(stack)[::2])
+            self.thread_scratch_bytes = max(self.thread_scratch_bytes, head_bytes)
         if kv is not None:
             heads = max(op.num_heads for op in plan.attention_ops)
             shared = _core.attention_shared_bytes(heads, kv.num_kv_heads, kv.head_dim, options.num_pages)
@@ -347,6 +352,9 @@ class CpuExecutor:
                 )
             if stage.kind == "route":
                 args["bias"] = -1 if args["bias"] is None else handles["vector"][args["bias"]]
+            if stage.kind == "heads_matmul":
+                stack = Stack(args["heads"], None)
+                args["heads"] = (handles["stack"][stack], layout._num_experts(stack))
             for key, value in args.items():
                 if isinstance(value, Stack):
                     args[key] = (handles["stack"][value], handles["biases"].get(value, -1))

@@ -44,6 +44,10 @@ def _is_product_of(stage: Stage, buffer: object) -> bool:
 def read_by(stage: Stage) -> set[object]:
     """The buffers that a stage reads, those that it changes included."""
     args = stage.args
+    if stage.kind == "columns":
+        pieces = args["pieces"]
+        assert isinstance(pieces, list)
+        return {piece[0] for piece in pieces}
     names = {
         "embed": (),
         "rope_kv": ("k", "v"),

@@ -43,6 +43,8 @@ def _title(stage: Stage, lowered: LoweredPlan) -> str:
         names = [args["gate"][0], args["up"][0]]
     elif stage.kind in ("experts_gated", "experts_down"):
         names = [args[key].weight for key in ("gate", "up", "down") if key in args]
+    elif stage.kind == "heads_matmul":
+        names = [args["heads"]]
     elif stage.kind == "route":
         names = [f"{args['routing'][1]} of {args['routing'][0]} by {args['routing'][2]}"]
     elif stage.kind in ("rope_kv", "attention"):

@@ -28,10 +28,12 @@ from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
     Attention,
+    Columns,
     Embed,
     Experts,
     GateRows,
     Glu,
+    HeadsLinear,
     Linear,
     Op,
     Plan,
@@ -119,6 +121,14 @@ class _Lowering:
                 "glu", gate=gate, up=up, out=self._define(op.out, for_direct), activation=op.activation
             )
             self._convert(op.out, rest)
+        elif isinstance(op, HeadsLinear):
+            x = self._read(op.x, F32)
+            self._stage("heads_matmul", x=x, heads=op.head_weights, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
+        elif isinstance(op, Columns):
+            pieces = [(self._read(p.x, F32), p.start, p.width, p.stride) for p in op.pieces]
+            self._stage("columns", pieces=pieces, count=op.count, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
         elif isinstance(op, Experts):
             emit_experts(self, index, op)
         elif isinstance(op, GateRows):
@@ -331,5 +341,8 @@ def _uses(plan: Plan) -> Mapping[int, list[int]]:
         for name in ("x", "q", "k", "v", "logits", "gate", "up", "a", "b"):
             value = getattr(op, name, None)
             if isinstance(value, Value):
+                uses[value.id].append(index)
+        if isinstance(op, Columns):
+            for value in dict.fromkeys(piece.x for piece in op.pieces):
                 uses[value.id].append(index)
     return uses

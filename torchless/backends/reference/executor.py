@@ -16,10 +16,12 @@ from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
     Attention,
+    Columns,
     Embed,
     Experts,
     GateRows,
     Glu,
+    HeadsLinear,
     Linear,
     Op,
     Plan,
@@ -133,6 +135,15 @@ class ReferenceExecutor:
                 self.observe_input(op.weight, values[op.x.id])
             bias = None if op.bias is None else self.weights[op.bias]
             return ops.linear(values[op.x.id], self.weights[op.weight], bias)
+        if isinstance(op, HeadsLinear):
+            return ops.heads_linear(values[op.x.id], self.weights[op.head_weights])
+        if isinstance(op, Columns):
+            pieces = [
+                values[p.x.id][:, p.start + i * p.stride :][:, : p.width]
+                for i in range(op.count)
+                for p in op.pieces
+            ]
+            return np.concatenate(pieces, axis=1)
         if isinstance(op, Rope):
             return ops.rope(values[op.x.id], batch.positions, op.num_heads, op.head_dim, op.spec)
         if isinstance(op, Attention):

@@ -13,7 +13,18 @@ import numpy.typing as npt
 
 from torchless.plan import Activation, RopeSpec, Routing
 
-__all__ = ["Array", "attend", "choose_experts", "embed", "glu", "linear", "rms_norm", "rope", "sigmoid"]
+__all__ = [
+    "Array",
+    "attend",
+    "choose_experts",
+    "embed",
+    "glu",
+    "heads_linear",
+    "linear",
+    "rms_norm",
+    "rope",
+    "sigmoid",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -34,6 +45,14 @@ def linear(x: Array, weight: Array, bias: Array | None) -> Array:
     """x (n, in), weight (out, in), or (in,) for one output -> (n, out)."""
     product: Array = x @ np.atleast_2d(weight).T
     return product if bias is None else product + bias
+
+
+def heads_linear(x: Array, weights: Array) -> Array:
+    """x (n, heads * in), weights (heads, out, in) -> (n, heads * out)."""
+    heads, num_out, num_in = weights.shape
+    product = np.einsum("nhi,hoi->nho", x.reshape(len(x), heads, num_in), weights, optimize=True)
+    result: Array = product.reshape(len(x), heads * num_out)
+    return result
 
 
 def rope(x: Array, positions: npt.NDArray[np.int32], num_heads: int, head_dim: int, spec: RopeSpec) -> Array:
