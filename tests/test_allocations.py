@@ -12,9 +12,10 @@ from torchless.bench.synthetic import write_synthetic
 core = pytest.importorskip("torchless._core")
 
 
+@pytest.mark.parametrize("shape", ["test", "test-moe"])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_decoding_allocates_nothing_after_warm_up(threads: int, tmp_path: Path) -> None:
-    write_synthetic(tmp_path / "model.gguf", "test", "Q4_K_M")
+def test_decoding_allocates_nothing_after_warm_up(shape: str, threads: int, tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "model.gguf", shape, "Q4_K_M")
     before = core.allocation_count()
     executor = open_executor(tmp_path / "model.gguf", threads=threads)
     assert core.allocation_count() > before + 50, "the counter does not count"

@@ -49,6 +49,14 @@ def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Pat
     check(model, level, "f16")
 
 
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("recipe", ["Q4_K_M", "Q8_0", "BF16"])
+def test_a_mixture_of_experts_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test-moe", recipe)
+    check(model, level, "f16")
+
+
 @pytest.mark.parametrize("kv", ["f32", "bf16", "q8_0", "q4_0", "k=q8_0,v=f16"])
 def test_every_kv_type_gives_the_same_bits(kv: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"

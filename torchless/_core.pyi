@@ -54,6 +54,21 @@ def thread_scratch_bytes(
     Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = none.
     """
 
+def experts_scratch_bytes(
+    gate: tuple[int, int],
+    up: tuple[int, int],
+    down: tuple[int, int],
+    num_experts: int,
+    num_used: int,
+    max_tokens: int,
+) -> tuple[int, int]:
+    """
+    Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).
+    """
+
+def heads_scratch_bytes(type: int, columns: int) -> int:
+    """Scratch bytes of one thread for a product by heads."""
+
 def buffer_row_bytes(format: str, width: int) -> int:
     """Bytes of one row of activations in a format."""
 
@@ -99,7 +114,11 @@ class Executor:
     def add_table(self, type: int, rows: int, columns: int, raw: object) -> int:
         """A table read row by row straight from `raw`, which is kept alive."""
 
-    def add_buffer(self, offset: int, outputs: bool, format: str, width: int) -> int: ...
+    def add_buffer(
+        self, offset: int, outputs: bool, format: str, width: int, copies: int = 1, spare: int = 0
+    ) -> int:
+        """copies: rows for each token or output; spare: further rows"""
+
     def add_rope(
         self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
     ) -> int: ...
@@ -141,6 +160,50 @@ class Executor:
         self, x: int, gate: tuple[int, int], up: tuple[int, int], out: int, activation: str
     ) -> None:
         """gate, up: (matrix, bias vector or -1), with a multiple of 256 rows"""
+
+    def route(
+        self, logits: int, bias: int, width: int, routing: tuple[int, int, str, bool, float, int, int, int]
+    ) -> None:
+        """
+        Chooses experts; bias: a vector or -1; width: of the experts' inner layer; routing: (experts, used, scoring, normalised, scale, groups, used groups, scores that a group counts by)
+        """
+
+    def experts_gated(
+        self,
+        x: int,
+        up_x: int,
+        gate: tuple[int, int],
+        up: tuple[int, int],
+        out: int,
+        activation: str,
+        num_experts: int,
+    ) -> None:
+        """
+        gate, up: (matrix of the first expert, vector of all biases or -1); out: rows of (token, expert)
+        """
+
+    def experts_down(
+        self,
+        x: int,
+        down: tuple[int, int],
+        out: int,
+        accumulate: bool,
+        routing: tuple[int, int, str, bool, float, int, int, int],
+    ) -> None:
+        """
+        The product of what experts_gated made, and the weighted sum of a token's experts.
+        """
+
+    def columns(self, pieces: Sequence[tuple[int, int, int, int]], count: int, out: int) -> None:
+        """
+        pieces: (buffer, first column, columns, distance to the next repetition)
+        """
+
+    def heads_matmul(self, x: int, heads: tuple[int, int], out: int) -> None:
+        """heads: (matrix of the first head, number of heads)"""
+
+    def gate_rows(self, x: int, gate: int, out: int) -> None:
+        """Rows of x times the sigmoid of their one number in gate."""
 
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...

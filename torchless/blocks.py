@@ -8,9 +8,17 @@ from typing import Literal
 
 from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import FormatError, UnsupportedError
-from torchless.plan import Activation, Plan, RopeSpec, Value
+from torchless.plan import Activation, Plan, RopeSpec, Routing, Value
 
-__all__ = ["attention", "gated_mlp", "llama3_frequencies", "read_rope", "rope_spec"]
+__all__ = [
+    "attention",
+    "gated_mlp",
+    "llama3_frequencies",
+    "read_rope",
+    "rope_spec",
+    "routed_mlp",
+    "shared_mlp",
+]
 
 
 def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value:
@@ -40,10 +48,46 @@ def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value
 
 def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
     """down(activation(gate(x)) * up(x)). Shazeer 2020, "GLU variants improve transformer"."""
+    return _gated(plan, x, f"blk.{layer}.ffn_", "", activation)
+
+
+def shared_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
+    """The expert that all tokens share, a gated MLP."""
+    return _gated(plan, x, f"blk.{layer}.ffn_", "_shexp", activation)
+
+
+def _gated(plan: Plan, x: Value, prefix: str, suffix: str, activation: Activation) -> Value:
+    gate = _linear(plan, x, f"{prefix}gate{suffix}")
+    up = _linear(plan, x, f"{prefix}up{suffix}")
+    return _linear(plan, plan.glu(gate, up, activation=activation), f"{prefix}down{suffix}")
+
+
+def routed_mlp(plan: Plan, x: Value, routing: Routing, *, layer: int, activation: Activation) -> Value:
+    """The experts that a router chooses for each token, mixed; see `plan.Experts`.
+
+    Gate and up may be one tensor (``ffn_gate_up_exps``); biases are used where the model has them.
+    """
     prefix = f"blk.{layer}.ffn_"
-    gate = _linear(plan, x, prefix + "gate")
-    up = _linear(plan, x, prefix + "up")
-    return _linear(plan, plan.glu(gate, up, activation=activation), prefix + "down")
+    logits = _linear(plan, x, prefix + "gate_inp")
+
+    def bias(name: str) -> str | None:
+        return name if name in plan.shapes else None
+
+    is_fused = f"{prefix}gate_up_exps.weight" in plan.shapes
+    gate = prefix + ("gate_up_exps" if is_fused else "gate_exps")
+    return plan.experts(
+        x,
+        logits,
+        routing,
+        activation=activation,
+        gate=f"{gate}.weight",
+        up=None if is_fused else f"{prefix}up_exps.weight",
+        down=f"{prefix}down_exps.weight",
+        gate_bias=bias(f"{gate}.bias"),
+        up_bias=None if is_fused else bias(f"{prefix}up_exps.bias"),
+        down_bias=bias(f"{prefix}down_exps.bias"),
+        selection_bias=bias(f"blk.{layer}.exp_probs_b.bias"),
+    )
 
 
 def _linear(plan: Plan, x: Value, name: str) -> Value:
@@ -57,8 +101,11 @@ def read_rope(
     rotated: int,
     context_length: int,
     frequency_factors: Sequence[float] | None = None,
+    yarn_truncates: bool = True,
 ) -> RopeSpec:
     """The rotary embedding that a model's settings describe; `rotated` elements of a head turn.
+
+    `yarn_truncates`: whether the ends of YaRN's ramp are whole pairs, where the model does not say.
 
     Scaling types none, linear, yarn and llama3. Raises UnsupportedError naming any other.
     """
@@ -77,6 +124,7 @@ def read_rope(
         "rope.scaling.yarn_attn_factor", 1.0
     )
     magnitude = reader.number("rope.scaling.attention_factor", 0.0)  # 0: YaRN's own rule
+    truncates = reader.flag("rope.scaling.yarn_truncate", yarn_truncates)
     if kind not in ("none", "linear", "yarn", "llama3"):
         raise UnsupportedError(
             f"{reader.source.path}: rope scaling type {kind!r} is not supported; "
@@ -96,7 +144,7 @@ def read_rope(
             frequency_factors,
         )
     if kind == "yarn":
-        scaled = _yarn(rotated, theta, factor, fast, slow, original)
+        scaled = _yarn(rotated, theta, factor, fast, slow, original, truncates)
         magnitude = (magnitude or 0.1 * math.log(factor) + 1.0 if factor > 1 else 1.0) * magnitude_factor
         return rope_spec(rotated, theta, layout, scaled, frequency_factors, magnitude)
     plain = [f / (factor if kind == "linear" else 1.0) for f in _plain(rotated, theta)]
@@ -130,15 +178,18 @@ def _plain(rotated: int, theta: float) -> list[float]:
     return [theta ** (-2.0 * j / rotated) for j in range(rotated // 2)]
 
 
-def _yarn(rotated: int, theta: float, factor: float, fast: float, slow: float, original: int) -> list[float]:
+def _yarn(
+    rotated: int, theta: float, factor: float, fast: float, slow: float, original: int, truncates: bool
+) -> list[float]:
     """Frequencies by parts: fast pairs stay, slow ones are divided by `factor` (Peng et al. 2023, YaRN, 3.2)."""
 
     def pair_with(rotations: float) -> float:
         """The (fractional) pair that makes this many rotations over the original context."""
         return rotated * math.log(original / (rotations * 2 * math.pi)) / (2 * math.log(theta))
 
-    low = max(math.floor(pair_with(fast)), 0)
-    high = min(math.ceil(pair_with(slow)), rotated - 1)
+    first, last = pair_with(fast), pair_with(slow)
+    low = max(math.floor(first) if truncates else first, 0)
+    high = min(math.ceil(last) if truncates else last, rotated - 1)
     frequencies = []
     for j, f in enumerate(_plain(rotated, theta)):
         slowness = min(max((j - low) / max(high - low, 0.001), 0.0), 1.0)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchless.errors import FormatError, UnsupportedError
-from torchless.plan import RopeSpec
+from torchless.plan import RopeSpec, Routing
 from torchless.weights.source import WeightSource
 
 __all__ = ["ConfigReader", "ModelConfig"]
@@ -43,6 +43,9 @@ _HARMLESS = frozenset(
         "hf.gradient_checkpointing",
         "hf.tokenizer_class",
         "hf.cross_attention_hidden_size",
+        "hf.output_router_logits",
+        "hf.router_aux_loss_coef",
+        "hf.router_jitter_noise",
     }
 )
 _HARMLESS_PREFIXES = ("hf.generation.",)
@@ -65,6 +68,7 @@ class ModelConfig:
         rope: rotary embedding with all scaling folded in.
         window: tokens that attention looks back, itself included; None = all.
         tied: whether the output projection is the embedding table.
+        routing: how tokens choose experts, in models that have them; None in others.
     """
 
     architecture: str
@@ -81,6 +85,7 @@ class ModelConfig:
     rope: RopeSpec
     window: int | None
     tied: bool
+    routing: Routing | None = None
 
 
 class ConfigReader:
@@ -103,12 +108,26 @@ class ConfigReader:
             raise self._wrong(key, value, "a positive integer")
         return value
 
+    def count(self, key: str) -> int:
+        """A whole number, 0 where the model does not have it."""
+        value = self._value(key, 0)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise self._wrong(key, value, "a whole number")
+        return value
+
     def number(self, key: str, default: float | None = None) -> float:
         """A finite number."""
         value = self._value(key, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not -1e300 < value < 1e300:
             raise self._wrong(key, value, "a number")
         return float(value)
+
+    def flag(self, key: str, default: bool) -> bool:
+        """True or false."""
+        value = self._value(key, default)
+        if not isinstance(value, bool):
+            raise self._wrong(key, value, "true or false")
+        return value
 
     def text(self, key: str, default: str) -> str:
         """A string."""

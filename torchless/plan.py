@@ -10,6 +10,7 @@ Over the line budget: the whole language of plans in one place.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Literal
 
@@ -18,20 +19,27 @@ from torchless.errors import UnsupportedError
 __all__ = [
     "Add",
     "Attention",
+    "Columns",
     "Embed",
+    "Experts",
+    "GateRows",
     "Glu",
+    "HeadsLinear",
     "Linear",
     "Op",
+    "Piece",
     "Plan",
     "RmsNorm",
     "Rope",
     "RopeSpec",
+    "Routing",
     "SelectOutputs",
     "Value",
 ]
 
 Rows = Literal["tokens", "outputs"]
-Activation = Literal["silu", "gelu_tanh", "gelu"]
+Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped"]
+Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +149,107 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Glu:
-    """out = activation(gate) * up, elementwise. Shazeer 2020."""
+    """out = activation(gate) * up, elementwise. Shazeer 2020.
+
+    ``"swiglu_clamped"`` (gpt-oss) is ``g * sigmoid(1.702 g) * (u + 1)`` with g = min(gate, 7), u = up within -7 .. 7.
+    """
 
     out: Value
     gate: Value
     up: Value
     activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How a token chooses its experts and what each counts, from one logit for each expert.
+
+    The `num_used` experts of the largest scores are chosen (of equal ones the lower number). A group of experts counts
+    as much as its `group_best` largest scores together; where there are groups, only the experts of the
+    `num_used_groups` best may be chosen (DeepSeek).
+
+    Attributes:
+        scoring: ``"softmax"`` over all experts; ``"sigmoid"`` of each logit; ``"softmax_chosen"`` chooses by the logits
+            and takes the softmax of the chosen ones.
+        normalised: whether weights are divided by their sum.
+        scale: factor on the weights, after that.
+    """
+
+    num_experts: int
+    num_used: int
+    scoring: Scoring
+    normalised: bool = False
+    scale: float = 1.0
+    num_groups: int = 1
+    num_used_groups: int = 1
+    group_best: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """A mixture of experts: the sum of weight * expert(x) over the experts that a token chooses. Shazeer et al. 2017.
+
+    ``expert(x) = down(activation(gate(x)) * up(x))``. Weights are stacks of matrices (experts, out, in), biases
+    (experts, out).
+
+    Attributes:
+        logits: the router's, (rows, experts).
+        up_weight: None when `gate_weight` (and `gate_bias`) hold the rows of gate and, behind them, those of up.
+        selection_bias: (experts,), added to the scores that choose experts, not to those that weigh them. DeepSeek V3.
+    """
+
+    out: Value
+    x: Value
+    logits: Value
+    routing: Routing
+    activation: Activation
+    gate_weight: str
+    up_weight: str | None
+    down_weight: str
+    gate_bias: str | None = None
+    up_bias: str | None = None
+    down_bias: str | None = None
+    selection_bias: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GateRows:
+    """out[i] = x[i] * sigmoid(gate[i]), where gate is one number for each row."""
+
+    out: Value
+    x: Value
+    gate: Value
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Columns of a value: `width` from ``start + i * stride`` on, where i counts the repetitions of `Columns`."""
+
+    x: Value
+    start: int
+    width: int
+    stride: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.x}[{self.start}+{self.stride}i:{self.width}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Columns of values side by side: all pieces, then all of them again with i = 1, and so on, `count` times."""
+
+    out: Value
+    pieces: tuple[Piece, ...]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadsLinear:
+    """Each head of x times a matrix of its own. Weight shape (heads, out, in); x is (rows, heads * in)."""
+
+    out: Value
+    x: Value
+    head_weights: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +269,27 @@ class SelectOutputs:
     x: Value
 
 
-Op = Embed | RmsNorm | Linear | Rope | Attention | Glu | Add | SelectOutputs
+Op = (
+    Embed
+    | RmsNorm
+    | Linear
+    | HeadsLinear
+    | Columns
+    | Rope
+    | Attention
+    | Glu
+    | Experts
+    | GateRows
+    | Add
+    | SelectOutputs
+)
+
+
+# Attributes of ops that name a weight.
+_WEIGHTS = (
+    *("weight", "head_weights", "bias", "sinks", "gate_weight", "up_weight", "down_weight"),
+    *("gate_bias", "up_bias", "down_bias", "selection_bias"),
+)
 
 
 @dataclass(slots=True)
@@ -198,8 +321,12 @@ class Plan:
         return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps))
 
     def linear(self, x: Value, weight: str, *, bias: str | None = None) -> Value:
-        """x (rows, in) times `weight` (out, in) -> (rows, out), plus `bias` (out,) when given."""
-        num_out, num_in = self._weight(weight, 2)
+        """x (rows, in) times `weight` (out, in) -> (rows, out), plus `bias` (out,) when given.
+
+        A weight of the shape (in,) is one row.
+        """
+        one_row = len(self.shapes.get(weight, ())) == 1
+        num_out, num_in = (1, *self._weight(weight, 1)) if one_row else self._weight(weight, 2)
         self._require(num_in == x.width, f"{weight} takes {num_in} inputs but gets {x.width}")
         if bias is not None:
             (num_bias,) = self._weight(bias, 1)
@@ -253,6 +380,65 @@ class Plan:
         self._require(gate.width == up.width, f"gate is {gate.width} wide, up {up.width}")
         return self._record(Glu(self._value(gate.rows, gate.width), gate, up, activation))
 
+    def experts(
+        self,
+        x: Value,
+        logits: Value,
+        routing: Routing,
+        *,
+        activation: Activation,
+        gate: str,
+        up: str | None,
+        down: str,
+        gate_bias: str | None = None,
+        up_bias: str | None = None,
+        down_bias: str | None = None,
+        selection_bias: str | None = None,
+    ) -> Value:
+        """A mixture of experts; see `Experts`. x (tokens, width), logits (tokens, experts) -> (tokens, width)."""
+        self._check_routing(routing, logits)
+        self._require(x.rows == logits.rows == "tokens", "experts need a row for each token")
+        num_experts, num_out, width = self._weight(down, 3)
+        inner = 2 * width if up is None else width
+        up_shape = (num_experts, width, x.width)
+        expected: list[tuple[str | None, tuple[int, ...]]] = [
+            (gate, (num_experts, inner, x.width)),
+            (up, up_shape),
+            (gate_bias, (num_experts, inner)),
+            (up_bias, up_shape[:2]),
+            (down_bias, (num_experts, num_out)),
+            (selection_bias, (num_experts,)),
+        ]
+        for name, shape in expected:
+            if name is not None:
+                found = self._weight(name, len(shape))
+                self._require(found == shape, f"{name} has the shape {found}, expected {shape}")
+        names = (gate, up, down, gate_bias, up_bias, down_bias, selection_bias)
+        return self._record(Experts(self._value("tokens", num_out), x, logits, routing, activation, *names))
+
+    def columns(self, pieces: Sequence[Piece], *, count: int = 1) -> Value:
+        """Columns of values side by side; see `Columns`."""
+        for piece in pieces:
+            end = piece.start + (count - 1) * piece.stride + piece.width
+            self._require(
+                piece.width > 0 and piece.start >= 0 and piece.stride >= 0 and end <= piece.x.width,
+                f"columns up to {end} of a value that is {piece.x.width} wide",
+            )
+            self._require(piece.x.rows == pieces[0].x.rows, "columns of values with other rows")
+        width = count * sum(piece.width for piece in pieces)
+        return self._record(Columns(self._value(pieces[0].x.rows, width), tuple(pieces), count))
+
+    def heads_linear(self, x: Value, weight: str) -> Value:
+        """x (rows, heads * in) times `weight` (heads, out, in), head by head -> (rows, heads * out)."""
+        heads, num_out, num_in = self._weight(weight, 3)
+        self._require(x.width == heads * num_in, f"{weight} takes {heads} x {num_in} inputs, gets {x.width}")
+        return self._record(HeadsLinear(self._value(x.rows, heads * num_out), x, weight))
+
+    def gate_rows(self, x: Value, gate: Value) -> Value:
+        """x (rows, width) times the sigmoid of gate (rows, 1)."""
+        self._require(gate.width == 1 and gate.rows == x.rows, f"a gate of width {gate.width} for rows")
+        return self._record(GateRows(self._value(x.rows, x.width), x, gate))
+
     def add(self, a: Value, b: Value) -> Value:
         """a + b, same shape."""
         self._require(a.width == b.width and a.rows == b.rows, f"cannot add widths {a.width} and {b.width}")
@@ -273,7 +459,7 @@ class Plan:
         """Names of all weights used, in first-use order."""
         names: dict[str, None] = {}
         for op in self.ops:
-            for attribute in ("weight", "bias", "sinks"):
+            for attribute in _WEIGHTS:
                 name = getattr(op, attribute, None)
                 if name is not None:
                     names[name] = None
@@ -296,8 +482,12 @@ class Plan:
             value = getattr(op, item.name)
             if item.name == "out" or value is None:
                 continue
-            if isinstance(value, Value | str):
+            if item.name == "pieces":
+                details.append(" ".join(map(str, value)))
+            elif isinstance(value, Value | str):
                 details.append(str(value))
+            elif isinstance(value, Routing):
+                details.append(f"{value.num_used} of {value.num_experts} by {value.scoring}")
             elif isinstance(value, RopeSpec):
                 details.append(f"{value.layout} pairs={len(value.inv_freq)} magnitude={value.magnitude:g}")
             else:
@@ -326,6 +516,19 @@ class Plan:
             len(shape) == num_dims, f"tensor {name} has shape {shape}, expected {num_dims} dimensions"
         )
         return shape
+
+    def _check_routing(self, routing: Routing, logits: Value) -> None:
+        count, groups = routing.num_experts, routing.num_groups
+        self._require(logits.width == count, f"{logits.width} router logits for {count} experts")
+        self._require(1 <= routing.num_used <= min(count, 64), f"{routing.num_used} of {count} experts used")
+        self._require(groups >= 1 and count % groups == 0, f"{count} experts in {groups} groups")
+        used = routing.num_used_groups
+        self._require(
+            1 <= used <= groups
+            and used * (count // groups) >= routing.num_used
+            and 1 <= routing.group_best <= min(2, count // groups),
+            f"{routing.num_used} experts of {used} of {groups} groups of {count // groups}",
+        )
 
     @staticmethod
     def _require(condition: bool, message: str) -> None:

@@ -62,7 +62,26 @@ tl::GluActivation glu_activation(const std::string& name) {
     if (name == "silu") return tl::GluActivation::kSilu;
     if (name == "gelu_tanh") return tl::GluActivation::kGeluTanh;
     if (name == "gelu") return tl::GluActivation::kGelu;
+    if (name == "swiglu_clamped") return tl::GluActivation::kSwigluClamped;
     throw std::invalid_argument("unknown activation " + name);
+}
+
+// experts, used, scoring, normalised, scale, groups, used groups, scores that a group counts by
+using RoutingTuple = std::tuple<int, int, std::string, bool, float, int, int, int>;
+
+tl::Routing routing(const RoutingTuple& tuple) {
+    const auto& [num_experts, num_used, name, normalised, scale, num_groups, num_used_groups, group_best] = tuple;
+    tl::Scoring scoring;
+    if (name == "softmax") {
+        scoring = tl::Scoring::kSoftmax;
+    } else if (name == "softmax_chosen") {
+        scoring = tl::Scoring::kSoftmaxChosen;
+    } else if (name == "sigmoid") {
+        scoring = tl::Scoring::kSigmoid;
+    } else {
+        throw std::invalid_argument("unknown scoring of experts " + name);
+    }
+    return {num_experts, num_used, scoring, normalised, scale, num_groups, num_used_groups, group_best};
 }
 
 // The file's bytes of a matrix must hold all its rows.
@@ -155,6 +174,34 @@ void bind_executor(nb::module_& m) {
         "Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = "
         "none.");
     m.def(
+        "experts_scratch_bytes",
+        [](std::pair<int, int> gate, std::pair<int, int> up, std::pair<int, int> down, int num_experts, int num_used,
+           int max_tokens) {
+            const auto layout = [](std::pair<int, int> matrix) {
+                const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), matrix.first);
+                if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(matrix.first));
+                return std::make_pair(tl::ActLayout{format->activations, matrix.second},
+                                      format->matmul_scratch_bytes(matrix.second));
+            };
+            const auto [gate_layout, gate_bytes] = layout(gate);
+            const auto [up_layout, up_bytes] = layout(up);
+            const size_t thread =
+                std::max(tl::experts_gated_scratch_bytes(gate_layout, up_layout, std::max(gate_bytes, up_bytes)),
+                         layout(down).second + tl::experts_part_bytes(max_tokens, num_used) + tl::kRowAlignment);
+            return std::make_pair(tl::align_up(thread, 4096), tl::Routes::num_bytes(max_tokens, num_experts, num_used));
+        },
+        "gate"_a, "up"_a, "down"_a, "num_experts"_a, "num_used"_a, "max_tokens"_a,
+        "Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).");
+    m.def(
+        "heads_scratch_bytes",
+        [](int type, int columns) {
+            const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type);
+            if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+            return tl::align_up(
+                tl::heads_scratch_bytes({format->activations, columns}, format->matmul_scratch_bytes(columns)), 4096);
+        },
+        "type"_a, "columns"_a, "Scratch bytes of one thread for a product by heads.");
+    m.def(
         "buffer_row_bytes",
         [](const std::string& format, int width) { return tl::ActLayout{act_format(format), width}.row_bytes(); },
         "format"_a, "width"_a, "Bytes of one row of activations in a format.");
@@ -231,10 +278,10 @@ void bind_executor(nb::module_& m) {
             "A table read row by row straight from `raw`, which is kept alive.")
         .def(
             "add_buffer",
-            [](PyExecutor& self, size_t offset, bool outputs, const std::string& format, int width) {
-                return self.core.add_buffer(offset, outputs, act_format(format), width);
-            },
-            "offset"_a, "outputs"_a, "format"_a, "width"_a)
+            [](PyExecutor& self, size_t offset, bool outputs, const std::string& format, int width, int copies,
+               int spare) { return self.core.add_buffer(offset, outputs, act_format(format), width, copies, spare); },
+            "offset"_a, "outputs"_a, "format"_a, "width"_a, "copies"_a = 1, "spare"_a = 0,
+            "copies: rows for each token or output; spare: further rows")
         .def(
             "add_rope",
             [](PyExecutor& self, bool interleaved, std::vector<double> inv_freq, double magnitude, int cos, int sin) {
@@ -319,6 +366,52 @@ void bind_executor(nb::module_& m) {
             },
             "x"_a, "gate"_a, "up"_a, "out"_a, "activation"_a,
             "gate, up: (matrix, bias vector or -1), with a multiple of 256 rows")
+        .def(
+            "route",
+            [](PyExecutor& self, int logits, int bias, int width, const RoutingTuple& how) {
+                self.core.add_route({logits, bias, width, routing(how)});
+            },
+            "logits"_a, "bias"_a, "width"_a, "routing"_a,
+            "Chooses experts; bias: a vector or -1; width: of the experts' inner layer; routing: (experts, used, "
+            "scoring, "
+            "normalised, scale, groups, used groups, scores that a group counts by)")
+        .def(
+            "experts_gated",
+            [](PyExecutor& self, int x, int up_x, std::pair<int, int> gate, std::pair<int, int> up, int out,
+               const std::string& activation, int num_experts) {
+                self.core.add_experts_gated(
+                    {x, up_x, {gate.first, gate.second}, {up.first, up.second}, out, glu_activation(activation)},
+                    num_experts);
+            },
+            "x"_a, "up_x"_a, "gate"_a, "up"_a, "out"_a, "activation"_a, "num_experts"_a,
+            "gate, up: (matrix of the first expert, vector of all biases or -1); out: rows of (token, expert)")
+        .def(
+            "experts_down",
+            [](PyExecutor& self, int x, std::pair<int, int> down, int out, bool accumulate, const RoutingTuple& how) {
+                self.core.add_experts_down(x, {down.first, down.second}, out, accumulate, routing(how));
+            },
+            "x"_a, "down"_a, "out"_a, "accumulate"_a, "routing"_a,
+            "The product of what experts_gated made, and the weighted sum of a token's experts.")
+        .def(
+            "columns",
+            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int>>& pieces, int count, int out) {
+                std::vector<tl::ColumnPiece> columns;
+                for (const auto& [buffer, start, width, stride] : pieces)
+                    columns.push_back({buffer, start, width, stride});
+                self.core.add_stage(tl::make_columns(std::move(columns), count, out));
+            },
+            "pieces"_a, "count"_a, "out"_a, "pieces: (buffer, first column, columns, distance to the next repetition)")
+        .def(
+            "heads_matmul",
+            [](PyExecutor& self, int x, std::pair<int, int> heads, int out) {
+                tl::check_experts(self.core.weights(), {heads.first, -1}, heads.second, "head");
+                self.core.add_stage(tl::make_heads_matmul(x, heads.first, heads.second, out));
+            },
+            "x"_a, "heads"_a, "out"_a, "heads: (matrix of the first head, number of heads)")
+        .def(
+            "gate_rows",
+            [](PyExecutor& self, int x, int gate, int out) { self.core.add_stage(tl::make_gate_rows(x, gate, out)); },
+            "x"_a, "gate"_a, "out"_a, "Rows of x times the sigmoid of their one number in gate.")
         .def(
             "add", [](PyExecutor& self, int a, int b, int out) { self.core.add_stage(tl::make_add(a, b, out)); }, "a"_a,
             "b"_a, "out"_a)

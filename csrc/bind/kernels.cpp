@@ -89,8 +89,10 @@ constexpr Name<KvType> kKvTypes[] = {{"f32", KvType::kF32},
                                      {"bf16", KvType::kBF16},
                                      {"q8_0", KvType::kQ8_0},
                                      {"q4_0", KvType::kQ4_0}};
-constexpr Name<GluActivation> kActivations[] = {
-    {"silu", GluActivation::kSilu}, {"gelu_tanh", GluActivation::kGeluTanh}, {"gelu", GluActivation::kGelu}};
+constexpr Name<GluActivation> kActivations[] = {{"silu", GluActivation::kSilu},
+                                                {"gelu_tanh", GluActivation::kGeluTanh},
+                                                {"gelu", GluActivation::kGelu},
+                                                {"swiglu_clamped", GluActivation::kSwigluClamped}};
 constexpr Name<RopeLayout> kRopeLayouts[] = {{"interleaved", RopeLayout::kInterleaved}, {"half", RopeLayout::kHalf}};
 
 template <class E, size_t N> E named(const Name<E> (&table)[N], const std::string& name) {
@@ -173,6 +175,20 @@ Result<float> add(const std::string& level, const Floats1& a, const Floats1& b) 
     AlignedBytes out(a.shape(0) * sizeof(float));
     level_named(level).add(a.data(), b.data(), out.as<float>(), a.shape(0));
     return to_numpy<float>(std::move(out), {a.shape(0)});
+}
+
+// The sum of weights[r] * rows[r], onto `residual` where it is given.
+Result<float> combine(const std::string& level, const Floats2& rows, const Floats1& weights,
+                      const std::optional<Floats1>& residual) {
+    require(rows.shape(0) == weights.shape(0) && rows.shape(0) > 0 && rows.shape(0) <= 64, "1 to 64 rows and weights");
+    require(!residual || residual->shape(0) == rows.shape(1), "residual and rows differ in width");
+    const float* pointers[64];
+    for (size_t r = 0; r < rows.shape(0); r++) pointers[r] = rows.data() + r * rows.shape(1);
+    AlignedBytes out(rows.shape(1) * sizeof(float));
+    if (residual) std::memcpy(out.as<float>(), residual->data(), rows.shape(1) * sizeof(float));
+    level_named(level).combine(pointers, weights.data(), int(rows.shape(0)), residual.has_value(), out.as<float>(),
+                               checked_int(rows.shape(1), "the width"));
+    return to_numpy<float>(std::move(out), {rows.shape(1)});
 }
 
 // One row of heads (num_heads, head_dim), rotated into a new array.
@@ -420,6 +436,7 @@ void bind_kernels(nb::module_& core) {
     m.def("rms_norm_rows", &rms_norm_rows, "level"_a, "x"_a, "weight"_a, "eps"_a, "format"_a);
     m.def("glu_rows", &glu_rows, "level"_a, "activation"_a, "gate"_a, "up"_a, "format"_a);
     m.def("add", &add, "level"_a, "a"_a, "b"_a);
+    m.def("combine", &combine, "level"_a, "rows"_a, "weights"_a, "residual"_a.none() = nb::none());
     m.def("rope_row", &rope_row, "level"_a, "heads"_a, "layout"_a, "cos"_a, "sin"_a);
     m.def("kv_layout", &kv_layout, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a);
     m.def("kv_write", &kv_write, "level"_a, "k"_a, "v"_a, "k_type"_a, "v_type"_a, "slot"_a, "page"_a);

@@ -120,12 +120,15 @@ struct InterleavedLayout {
 // Columns of one group: every activation format has whole blocks in it.
 inline constexpr int kGroupColumns = 256;
 
-// Puts a row of `part` in its place in a row of `layout`, from first_column on.
+// Puts a row of `part` in its place in a row of `layout`, from first_column on, a multiple of kGroupColumns. The columns
+// are a group or what is left of the row.
 inline void place_columns(const ActLayout& layout, const ActLayout& part, int first_column, const uint8_t* from,
                           uint8_t* row) {
     const auto copy = [&](size_t from_offset, size_t to, size_t element, int per) {
         std::memcpy(row + to + size_t(first_column / per) * element, from + from_offset, part.width / per * element);
     };
+    // Bfloat16 is read in pairs: behind an odd width stands a zero.
+    if (layout.format == ActFormat::kBF16 && part.width % 2) std::memset(row + size_t(layout.width) * 2, 0, 2);
     if (layout.format == ActFormat::kF32) return copy(0, 0, 4, 1);
     if (layout.format == ActFormat::kBF16) return copy(0, 0, 2, 1);
     copy(0, 0, 1, 1);

@@ -36,12 +36,12 @@ void Executor::set_kv_cache(KvLayout layout, int num_pages) {
     stages_.push_back(make_clear_pages());
 }
 
-int Executor::add_buffer(size_t offset, bool outputs, ActFormat format, int width) {
+int Executor::add_buffer(size_t offset, bool outputs, ActFormat format, int width, int copies, int spare) {
     const ActLayout layout{format, width};
-    if (width < 1 || (layout.is_int8() && width % layout.block() != 0)) {
+    if (width < 1 || copies < 1 || spare < 0 || (layout.is_int8() && width % layout.block() != 0)) {
         throw std::invalid_argument("a buffer of width " + std::to_string(width) + " does not divide into its blocks");
     }
-    buffers_.push_back({offset, outputs, layout, layout.row_bytes()});
+    buffers_.push_back({offset, outputs, layout, layout.row_bytes(), copies, spare});
     return int(buffers_.size()) - 1;
 }
 
@@ -72,20 +72,55 @@ void Executor::add_head(int x, const MatmulPart& part) {
     stages_.push_back(make_head(x, part));
 }
 
+void Executor::add_route(const RouteParts& parts) {
+    const Routing& r = parts.routing;
+    if (r.num_used < 1 || r.num_used > std::min(r.num_experts, kMaxExpertsUsed)) {
+        throw std::invalid_argument(std::to_string(r.num_used) + " of " + std::to_string(r.num_experts) +
+                                    " experts; a token takes 1 to " + std::to_string(kMaxExpertsUsed));
+    }
+    const int group = r.num_groups > 0 && r.num_experts % r.num_groups == 0 ? r.num_experts / r.num_groups : 0;
+    if (r.num_used_groups < 1 || r.num_used_groups > r.num_groups || group * r.num_used_groups < r.num_used ||
+        r.group_best < 1 || r.group_best > std::min(2, group)) {
+        throw std::invalid_argument("groups of experts that do not fit the number of experts");
+    }
+    const Buffer& logits = buffers_.at(parts.logits);
+    if (logits.layout.format != ActFormat::kF32 || logits.layout.width != r.num_experts || logits.outputs ||
+        parts.width < 1 || (parts.bias >= 0 && weights_.vector(parts.bias).size() != size_t(r.num_experts))) {
+        throw std::invalid_argument("a router needs one number for each expert");
+    }
+    max_experts_ = std::max(max_experts_, r.num_experts);
+    max_used_ = std::max(max_used_, r.num_used);
+    stages_.push_back(make_route(parts));
+}
+
+void Executor::add_experts_gated(const ExpertsGatedParts& parts, int num_experts) {
+    check_experts(weights_, parts.gate, num_experts, "gate");
+    check_experts(weights_, parts.up, num_experts, "up");
+    stages_.push_back(make_experts_gated(parts));
+}
+
+void Executor::add_experts_down(int x, const ExpertMatrices& down, int out, bool accumulate, const Routing& routing) {
+    check_experts(weights_, down, routing.num_experts, "down");
+    stages_.push_back(make_experts_down({x, down, out, accumulate, routing.num_used, sizes_.max_tokens}));
+}
+
 void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs) {
     logits_ = logits;
     vocab_size_ = vocab_size;
     merge_inputs_ = merge_inputs;
     active_.resize(stages_.size());
     for (const Buffer& buffer : buffers_) {
-        size_t rows = buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens;
+        size_t rows = size_t(buffer.copies) * (buffer.outputs ? sizes_.max_outputs : sizes_.max_tokens) + buffer.spare;
         if (rows >= kInterleavedRows) rows = align_up(rows, kInterleavedRows);
         if (buffer.offset + rows * buffer.row_bytes > arena_bytes)
             throw std::invalid_argument("buffer outside the arena");
     }
     arena_ = MappedBuffer(arena_bytes, PageSize::kSmall);
-    machine_.reset(
-        new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, nullptr, 0, &best_, buffers_});
+    if (max_experts_) {
+        routes_ = std::make_unique<Routes>(sizes_.max_tokens, max_experts_, max_used_, pool_.size());
+    }
+    machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, nullptr, 0, &best_,
+                               routes_.get(), buffers_});
     size_t scratch = kRowAlignment, shared = 0;
     for (const auto& stage : stages_) {
         scratch = std::max(scratch, stage->scratch_bytes(*machine_));

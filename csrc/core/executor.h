@@ -39,7 +39,8 @@ class Executor {
     Weights& weights() { return weights_; }
     ThreadPool& pool() { return pool_; }
     void set_kv_cache(KvLayout layout, int num_pages);
-    int add_buffer(size_t offset, bool outputs, ActFormat format, int width);
+    // copies: rows for each token or output; spare: further rows.
+    int add_buffer(size_t offset, bool outputs, ActFormat format, int width, int copies, int spare);
     int add_rope(RopeTable table);
     const std::vector<RopeTable>& ropes() const { return ropes_; }
     void add_stage(std::unique_ptr<Stage> stage) { stages_.push_back(std::move(stage)); }
@@ -48,6 +49,9 @@ class Executor {
     // Attention that rotates and stores for itself where it can, if `does_rope_kv`: the stage before it is its RopeKv.
     void add_attention(int q, int out, int layer, AttentionShape shape, bool does_rope_kv);
     void add_head(int x, const MatmulPart& part);
+    void add_route(const RouteParts& parts);
+    void add_experts_gated(const ExpertsGatedParts& parts, int num_experts);
+    void add_experts_down(int x, const ExpertMatrices& down, int out, bool accumulate, const Routing& routing);
     // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns. merge_inputs: stages
     // that read the batch alone share one barrier.
     void finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs);
@@ -70,7 +74,10 @@ class Executor {
     size_t logits_stride() const { return machine_->stride_floats(logits_); }
     int vocab_size() const { return vocab_size_; }
     int max_outputs() const { return sizes_.max_outputs; }
-    size_t scratch_bytes() const { return arena_.size() + thread_scratch_.size() + shared_.size(); }
+    size_t scratch_bytes() const {
+        const size_t routes = routes_ ? Routes::num_bytes(sizes_.max_tokens, max_experts_, max_used_) : 0;
+        return arena_.size() + thread_scratch_.size() + shared_.size() + routes;
+    }
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
 
@@ -94,6 +101,8 @@ class Executor {
     std::vector<std::unique_ptr<Stage>> stages_;
     bool merge_inputs_ = false;
     BestLists best_;
+    int max_experts_ = 0, max_used_ = 0;  // of all layers with experts
+    std::unique_ptr<Routes> routes_;
     MappedBuffer arena_, thread_scratch_, shared_;
     std::unique_ptr<Machine> machine_;
     int logits_ = -1, vocab_size_ = 0;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/best.h"
+#include "core/experts.h"
 #include "core/page_pool.h"
 #include "core/thread_pool.h"
 #include "core/weights.h"
@@ -20,6 +21,8 @@ struct Buffer {
     bool outputs;   // one row per wanted output instead of one per token
     ActLayout layout;
     size_t row_bytes;
+    int copies = 1;                   // rows for each token or output: one for each expert of a token
+    int spare = 0;                    // further rows, where experts' rows begin at multiples of sixteen
     const RowStage* maker = nullptr;  // with few rows its readers call this instead (see RowStage)
 };
 
@@ -63,6 +66,7 @@ struct Machine {
     uint8_t* shared;  // of the stage that runs, for all its threads
     size_t shared_bytes;
     BestLists* best;  // null without make_head
+    Routes* routes;   // null without make_route
     std::vector<Buffer> buffers;
 
     uint8_t* row(int buffer, int row) const {
@@ -73,10 +77,13 @@ struct Machine {
     int num_rows(int buffer, const Step& step) const {
         return buffers[buffer].outputs ? step.num_outputs : step.num_tokens;
     }
-    // Whether a buffer's rows are interleaved in this step (see InterleavedLayout); put_row writes them either way.
+    // Whether so many rows of a layout are interleaved for products (see InterleavedLayout).
+    bool interleaves(const ActLayout& layout, int num_rows) const {
+        return kernels.interleaves && num_rows >= kInterleavedRows && InterleavedLayout{layout}.is_possible();
+    }
+    // Whether a buffer's rows are interleaved in this step; put_row writes them either way.
     bool is_interleaved(int buffer, const Step& step) const {
-        return kernels.interleaves && num_rows(buffer, step) >= kInterleavedRows &&
-               InterleavedLayout{buffers[buffer].layout}.is_possible();
+        return interleaves(buffers[buffer].layout, num_rows(buffer, step));
     }
     // Puts columns first_column .. + part.width - 1 of a row in their place.
     void put_row(int buffer, const Step& step, int row, ActLayout part, int first_column, const uint8_t* from) const {
@@ -221,6 +228,47 @@ std::unique_ptr<Stage> make_gated_matmul(const GatedMatmul& parts);
 // Scratch of one thread for it, beside that of the matrix kernels.
 size_t gated_matmul_scratch_bytes();
 std::unique_ptr<Stage> make_add(int a, int b, int out);
+
+// A mixture of experts, in three stages: experts chosen and pairs sorted; the gated product; the down product and the sum.
+inline constexpr int kMaxExpertsUsed = 64;  // by one token
+// Matrices `first`, first + 1, ... of a layer's experts, and a vector of all their biases or -1.
+struct ExpertMatrices { int first, bias; };
+struct RouteParts {
+    int logits;  // buffer of floats, one for each expert
+    int bias;    // vector or -1: see choose_experts
+    int width;   // of the gated product
+    Routing routing;
+};
+struct ExpertsGatedParts {
+    int x, up_x;  // the same rows for gate and up, in the number format of each
+    ExpertMatrices gate, up;
+    int out;  // rows of pairs, not of tokens
+    GluActivation activation;
+};
+struct ExpertsDownParts {
+    int x;
+    ExpertMatrices down;
+    int out;
+    bool accumulate;
+    int num_used;
+    int max_tokens;  // of a step
+};
+// Throws std::invalid_argument when the matrices differ.
+void check_experts(const Weights& weights, const ExpertMatrices& matrices, int num_experts, const char* name);
+std::unique_ptr<Stage> make_route(const RouteParts& parts);
+std::unique_ptr<Stage> make_experts_gated(const ExpertsGatedParts& parts);
+std::unique_ptr<Stage> make_experts_down(const ExpertsDownParts& parts);
+// Scratch of one thread: of the gated product, whose kernels need `kernel` bytes, and of the sum, beside its kernel's.
+size_t experts_gated_scratch_bytes(const ActLayout& x, const ActLayout& up_x, size_t kernel);
+size_t experts_part_bytes(int max_tokens, int num_used);
+// Columns of buffers side by side: every piece, then every piece `stride` further, `count` times in all.
+struct ColumnPiece { int buffer, start, width, stride; };
+std::unique_ptr<Stage> make_columns(std::vector<ColumnPiece> pieces, int count, int out);
+// Each head of x times a matrix of its own: matrices first, first + 1, ...
+std::unique_ptr<Stage> make_heads_matmul(int x, int first, int num_heads, int out);
+size_t heads_scratch_bytes(const ActLayout& layout, size_t kernel);
+// Rows of x times the sigmoid of their one number in gate.
+std::unique_ptr<Stage> make_gate_rows(int x, int gate, int out);
 std::unique_ptr<Stage> make_select(int x, int out);
 
 }  // namespace tl

@@ -3,6 +3,7 @@
 //   SiLU       x / (1 + e^-x)
 //   GELU tanh  x / 2 (1 + tanh(u)) = x / (1 + e^-2u),  u = sqrt(2 / pi) (x + 0.044715 x^3)
 //   GELU       x / 2 (1 + erf(x / sqrt 2))
+//   clamped    of g = min(gate, 7) and u = up held within -7 .. 7: g / (1 + e^-1.702 g) * (u + 1). gpt-oss.
 //
 // Each costs one exponential and one division per element. Below a bound the result is zero to float precision, so x is
 // held above it: this keeps x / (1 + e^-x) from growing again where e^-x is cut off. NaN stays NaN.
@@ -14,6 +15,7 @@ namespace {
 
 // a where it is above the bound; the order of operands lets NaN through.
 TL_INLINE F32 at_least(float bound, F32 a) { return max(set1(bound), a); }
+TL_INLINE F32 at_most(float bound, F32 a) { return min(set1(bound), a); }
 
 TL_INLINE F32 x_sigmoid(F32 x, F32 u) { return x / (set1(1.0f) + exp(zero() - u)); }
 
@@ -46,13 +48,19 @@ TL_INLINE F32 gelu(F32 x) {
     return at_least(0.0f, x) - tail;
 }
 
-template <class Activation>
+TL_INLINE F32 swiglu_clamped(F32 gate, F32 up) {
+    gate = at_least(-50.0f, at_most(7.0f, gate));
+    up = at_least(-7.0f, at_most(7.0f, up));
+    return x_sigmoid(gate, gate * set1(1.702f)) * (up + set1(1.0f));
+}
+
+template <class Gated>
 void glu_all(const float* gate, const float* up, size_t stride, int num_rows, ActLayout layout, uint8_t* out,
-             Activation activation) {
+             Gated gated) {
     for (int r = 0; r < num_rows; r++) {
         const float *g = gate + r * stride, *u = up + r * stride;
         write_row(layout, out + r * layout.row_bytes(),
-                  [&](int i, int n) { return activation(load_up_to(n, g + i)) * load_up_to(n, u + i); });
+                  [&](int i, int n) { return gated(load_up_to(n, g + i), load_up_to(n, u + i)); });
     }
 }
 
@@ -62,11 +70,13 @@ void glu_rows(GluActivation activation, const float* gate, const float* up, size
               ActLayout layout, uint8_t* out) {
     switch (activation) {
         case GluActivation::kSilu:
-            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 x) { return silu(x); });
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return silu(g) * u; });
         case GluActivation::kGeluTanh:
-            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 x) { return gelu_tanh(x); });
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return gelu_tanh(g) * u; });
         case GluActivation::kGelu:
-            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 x) { return gelu(x); });
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return gelu(g) * u; });
+        case GluActivation::kSwigluClamped:
+            return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return swiglu_clamped(g, u); });
     }
 }
 

@@ -92,7 +92,7 @@ TL_SHARED_CONSTEXPR size_t attention_partial_floats(const KvLayout& layout, int 
     return align_up(size_t(num_pairs) * (2 + layout.value_width()), kRowAlignment / sizeof(float));
 }
 
-enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu };
+enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu, kSwigluClamped };
 // What a matrix product multiplies: bytes, bfloat16 pairs or floats.
 enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
@@ -114,6 +114,9 @@ struct Kernels {
                      ActLayout layout, uint8_t* out);
     // out[i] = a[i] + b[i] for num_elements.
     void (*add)(const float* a, const float* b, float* out, size_t num_elements);
+    // out[i] = (out[i] if accumulate +) the sum of weights[r] * rows[r][i], in the order of r; num_rows > 0.
+    void (*combine)(const float* const* rows, const float* weights, int num_rows, bool accumulate, float* out,
+                    int num_elements);
     // Rotates num_heads heads of one row in place. cos and sin have `pairs` entries, the magnitude folded in.
     void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
                      const float* sin);

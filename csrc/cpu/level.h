@@ -12,6 +12,8 @@ void rms_norm_rows(const float* x, size_t x_stride, const float* weight, float e
 void glu_rows(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
               ActLayout layout, uint8_t* out);
 void add(const float* a, const float* b, float* out, size_t num_elements);
+void combine(const float* const* rows, const float* weights, int num_rows, bool accumulate, float* out,
+             int num_elements);
 void rope_row(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
               const float* sin);
 void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,

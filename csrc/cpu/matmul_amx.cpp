@@ -298,14 +298,17 @@ TL_INLINE void write_sums(const MatmulArgs& args, int tile, int token, const Flo
     }
 }
 
-// Fewer than sixteen tokens: one pass over the weights, as fast as memory delivers them.
+// Rows that are not interleaved, up to sixteen at a time: one pass over the weights, as fast as memory delivers them.
 void bf16_stream(const MatmulArgs& args, int tile_begin, int tile_end) {
-    const Tiles tiles(args.num_tokens, kTileBytes);
     alignas(64) FloatSums sums[1][2];
-    for (int tile = tile_begin; tile < tile_end; tile++) {
-        bf16_steps<1, 1>(args.weights + size_t(tile) * args.tile_bytes, 0, args.x, 0, args.x_stride, 0,
-                         args.num_inputs / kBf16Columns, sums);
-        write_sums(args, tile, 0, sums[0][0]);
+    for (int token = 0; token < args.num_tokens; token += kTileTokens) {
+        const int count = args.num_tokens - token < kTileTokens ? args.num_tokens - token : kTileTokens;
+        const Tiles tiles(count, kTileBytes);
+        for (int tile = tile_begin; tile < tile_end; tile++) {
+            bf16_steps<1, 1>(args.weights + size_t(tile) * args.tile_bytes, 0, args.x + size_t(token) * args.x_stride,
+                             0, args.x_stride, 0, args.num_inputs / kBf16Columns, sums);
+            write_sums(args, tile, token, sums[0][0]);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ const Kernels& kernels() {
         k.rms_norm_rows = rms_norm_rows;
         k.glu_rows = glu_rows;
         k.add = add;
+        k.combine = combine;
         k.rope_row = rope_row;
         k.kv_write = kv_write;
         k.attention = attention;

@@ -87,7 +87,7 @@ def test_head_width_may_differ_from_embedding_over_heads() -> None:
         ({"general.architecture": "mamba9"}, "mamba9"),
         ({"general.architecture": ...}, "general.architecture"),
         ({"llama.hidden_act": "relu2"}, "relu2"),
-        ({"llama.expert_count": 8}, "llama.expert_count"),
+        ({"llama.expert_used_count": 2}, "llama.expert_used_count"),
         ({"llama.attention.logit_softcap": 30.0}, "llama.attention.logit_softcap"),
         ({"hf.attn_logit_softcapping": 50.0}, "hf.attn_logit_softcapping"),
         ({"hf.pretraining_tp": 2}, "hf.pretraining_tp"),

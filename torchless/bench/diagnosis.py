@@ -104,7 +104,7 @@ def forecast(model: str, roofs: Roofs) -> Forecast:
         context = min(_LONG_CONTEXT, config.context_length)
         return Forecast(
             model=str(source.path),
-            weight_bytes=work.weight_bytes,
+            weight_bytes=work.step([(0, 1)], 1).read_bytes - round(work.kv_bytes_per_token),
             kv_bytes_per_token=work.kv_bytes_per_token,
             needed_bytes=page["weights"] + page["scratch"] + round(work.kv_bytes_per_token * context),
             decode_tokens_per_second=1 / _step_seconds(work, roofs, 0, 1),

@@ -140,6 +140,8 @@ def tensor_type(
     if not name.startswith("blk."):
         return recipe.base
     _, layer, kind, _ = name.split(".")
-    rule = recipe.exceptions.get(kind)
+    if kind == "ffn_gate_inp":  # a router stays in floats
+        return "F32"
+    rule = recipe.exceptions.get(kind.removesuffix("_exps"))
     found = rule(_Place(int(layer), num_layers, queries_per_kv)) if rule is not None else None
     return found or recipe.base

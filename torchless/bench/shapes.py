@@ -34,6 +34,7 @@ class ModelShape:
         architecture: GGUF's name of the family.
         window: keys that a token sees in layers with a sliding window; 0 without one.
         logit_softcaps: Gemma 2's limits of attention scores and of the logits.
+        experts: of each layer, how many of them a token takes, and the width inside one; None without experts.
     """
 
     num_layers: int
@@ -51,10 +52,12 @@ class ModelShape:
     architecture: str = "llama"
     window: int = 0
     logit_softcaps: tuple[float, float] | None = None
+    experts: tuple[int, int, int] | None = None
 
 
 SHAPES: dict[str, ModelShape] = {
     "test": ModelShape(2, 256, 4, 2, 64, 512, 512, 2048, 10000.0, tied=True),
+    "test-moe": ModelShape(2, 256, 4, 2, 64, 512, 512, 2048, 10000.0, tied=True, experts=(8, 2, 256)),
     "tinyllama-1.1b": ModelShape(22, 2048, 32, 4, 64, 5632, 32000, 2048, 10000.0),
     "llama-3.2-1b": ModelShape(
         16, 2048, 32, 8, 64, 8192, 128256, 131072, 500000.0, tied=True, rope_scaling=Llama3Rope(32.0)
@@ -72,6 +75,16 @@ SHAPES: dict[str, ModelShape] = {
     "qwen3-0.6b": ModelShape(
         28, 1024, 16, 8, 128, 3072, 151936, 40960, 1000000.0, 1e-6, tied=True, architecture="qwen3"
     ),
+    "qwen3-30b-a3b": ModelShape(
+        *(48, 2048, 32, 4, 128, 6144, 151936, 40960, 1000000.0, 1e-6),
+        architecture="qwen3moe",
+        experts=(128, 8, 768),
+    ),
+    "qwen3-30b-a3b-6l": ModelShape(
+        *(6, 2048, 32, 4, 128, 6144, 151936, 40960, 1000000.0, 1e-6),
+        architecture="qwen3moe",
+        experts=(128, 8, 768),
+    ),
     "phi-3-mini": ModelShape(
         32, 3072, 32, 32, 96, 8192, 32064, 4096, 10000.0, architecture="phi3", window=2047
     ),
@@ -84,7 +97,8 @@ SHAPES: dict[str, ModelShape] = {
     ),
 }
 """By name. Positional order: layers, width, heads, key/value heads, head size, feed-forward width,
-vocabulary, context length, rope theta. Figures are those of the models' published configurations."""
+vocabulary, context length, rope theta. Figures are those of the models' published configurations; ``-6l`` has their
+first six layers only."""
 
 
 def find_shape(name: str) -> ModelShape:
@@ -116,15 +130,27 @@ def _layer(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     """Tensors of one layer, in file order, as the family has them."""
     width, ffn, family = shape.width, shape.ffn_width, shape.architecture
     heads_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
-    layer: dict[str, tuple[int, ...]] = {"attn_norm.weight": (width,), "ffn_down.weight": (width, ffn)}
-    if family == "phi3":  # gate and up are one matrix, and so are q, k and v
-        layer["ffn_up.weight"] = (2 * ffn, width)
+    layer: dict[str, tuple[int, ...]] = {"attn_norm.weight": (width,)}
+    if shape.experts is not None:
+        count, _, inner = shape.experts
+        layer |= {
+            "ffn_down_exps.weight": (count, width, inner),
+            "ffn_gate_exps.weight": (count, inner, width),
+            "ffn_gate_inp.weight": (count, width),
+            "ffn_up_exps.weight": (count, inner, width),
+        }
+    elif family == "phi3":  # gate and up are one matrix, and so are q, k and v
+        layer |= {"ffn_down.weight": (width, ffn), "ffn_up.weight": (2 * ffn, width)}
     else:
-        layer |= {"ffn_gate.weight": (ffn, width), "ffn_up.weight": (ffn, width)}
+        layer |= {
+            "ffn_down.weight": (width, ffn),
+            "ffn_gate.weight": (ffn, width),
+            "ffn_up.weight": (ffn, width),
+        }
     layer["ffn_norm.weight"] = (width,)
     if family == "gemma2":
         layer |= {"post_attention_norm.weight": (width,), "post_ffw_norm.weight": (width,)}
-    if family == "qwen3":
+    if family in ("qwen3", "qwen3moe"):
         layer |= {"attn_k_norm.weight": (shape.head_dim,), "attn_q_norm.weight": (shape.head_dim,)}
     if family == "phi3":
         return layer | {

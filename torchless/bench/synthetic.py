@@ -82,8 +82,8 @@ def synthetic_tensors(
             values = _norm_weights(dims[0], [seed, zlib.crc32(name.encode())])
             chunks = iter([(values - np.float32(name.endswith(".bias"))).view(np.uint8)])
         else:
-            block_type = _fitting_type(block_type, dims[1])
-            std = 1 / math.sqrt(dims[1])
+            block_type = _fitting_type(block_type, dims[-1])
+            std = 1 / math.sqrt(dims[-1])
             seeds = [seed, zlib.crc32(name.encode())]
             chunks = random_blocks(BLOCK_TYPES[block_type], math.prod(dims), std, seeds)
         yield name, dims, block_type, chunks
@@ -131,6 +131,11 @@ def _family_metadata(shape: ModelShape) -> dict[str, Any]:
         scores, logits = shape.logit_softcaps
         found[f"{family}.attn_logit_softcapping"] = np.float32(scores)
         found[f"{family}.final_logit_softcapping"] = np.float32(logits)
+    if shape.experts is not None:
+        count, used, inner = shape.experts
+        found[f"{family}.expert_count"] = np.uint32(count)
+        found[f"{family}.expert_used_count"] = np.uint32(used)
+        found[f"{family}.expert_feed_forward_length"] = np.uint32(inner)
     return found
 
 

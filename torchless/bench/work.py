@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from torchless import quants
 from torchless.backends.base import PAGE_TOKENS
-from torchless.plan import Attention, Linear, Plan
+from torchless.plan import Attention, Experts, Linear, Plan
 from torchless.weights.source import WeightSource
 
 __all__ = ["ModelWork", "Work", "count_work", "dot_kinds"]
@@ -48,6 +49,8 @@ class ModelWork:
         token_operations: of the products, per token row, by kind.
         output_operations: of the products, per output row, by kind.
         attentions: (heads x head size, window or None) of each layer.
+        experts: (bytes of all, how many, how many a token takes) of each layer with experts. A step is taken to read
+            those that its tokens choose when all are equally likely.
     """
 
     weight_bytes: int
@@ -55,6 +58,7 @@ class ModelWork:
     token_operations: dict[str, int]
     output_operations: dict[str, int]
     attentions: tuple[tuple[int, int | None], ...]
+    experts: tuple[tuple[int, int, int], ...] = ()
 
     def step(self, runs: Iterable[tuple[int, int]], num_outputs: int) -> Work:
         """Work of one step: `runs` are (first position, tokens) of the sequences in it."""
@@ -66,6 +70,8 @@ class ModelWork:
                 work.add(ATTENTION, 4 * width * _visible_keys(first, count, window))
                 seen = first + count if window is None else min(first + count, window + count)
                 work.read_bytes += round(seen * self.kv_bytes_per_token / layers)
+        for num_bytes, count, used in self.experts:
+            work.read_bytes -= round(num_bytes * (1 - used / count) ** num_tokens)
         for kind, operations in self.token_operations.items():
             work.add(kind, operations * num_tokens)
         for kind, operations in self.output_operations.items():
@@ -85,16 +91,24 @@ def count_work(
     """
     token: dict[str, int] = {}
     output: dict[str, int] = {}
+    experts = []
     for op in plan.ops:
+        if isinstance(op, Experts):
+            names = [name for name in (op.gate_weight, op.up_weight, op.down_weight) if name is not None]
+            count, used = op.routing.num_experts, op.routing.num_used
+            experts.append((sum(source.tensors[name].num_bytes for name in names), count, used))
+            for name in names:
+                kind = kinds.get(source.tensors[name].type, "f32")
+                of_one = math.prod(source.tensors[name].shape[1:])
+                token[kind] = token.get(kind, 0) + 2 * used * of_one
         if isinstance(op, Linear):
-            rows, columns = source.tensors[op.weight].shape
             counts = output if op.out.rows == "outputs" else token
             kind = kinds.get(source.tensors[op.weight].type, "f32")
-            counts[kind] = counts.get(kind, 0) + 2 * rows * columns
+            counts[kind] = counts.get(kind, 0) + 2 * math.prod(source.tensors[op.weight].shape)
     attentions = tuple(
         (op.num_heads * op.head_dim, op.window) for op in plan.ops if isinstance(op, Attention)
     )
-    return ModelWork(weight_bytes, kv_page_bytes / PAGE_TOKENS, token, output, attentions)
+    return ModelWork(weight_bytes, kv_page_bytes / PAGE_TOKENS, token, output, attentions, tuple(experts))
 
 
 def dot_kinds() -> dict[str, str]:

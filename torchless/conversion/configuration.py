@@ -92,6 +92,9 @@ def configuration_files(
     """
     metadata = source.metadata
     found, generation = settings_of(metadata, str(metadata["general.architecture"]))
+    for key in ("num_experts", "num_local_experts", "n_routed_experts"):
+        if key != family.expert_count or config.routing is None:
+            found.pop(key, None)
     found["tie_word_embeddings"] = config.tied
     found["vocab_size"] = config.vocab_size
     stored = _stored(source, _CONFIG_KEY)

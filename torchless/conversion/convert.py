@@ -14,17 +14,19 @@ import numpy as np
 
 from torchless import quants
 from torchless.backends.base import Progress
+from torchless.config import ModelConfig
 from torchless.conversion.configuration import (
     ROPE_FACTORS,
     VECTOR_TYPE_KEY,
     configuration_files,
 )
 from torchless.conversion.destination import check_destination, copy_tokenizer, new_folder
-from torchless.conversion.families import find_conversion
+from torchless.conversion.expert_views import ExpertsApart
+from torchless.conversion.families import Family, find_conversion
 from torchless.conversion.gguf_view import as_gguf
 from torchless.conversion.tokenizer_files import write_tokenizer_files
 from torchless.conversion.views import ConvertedView
-from torchless.errors import InvalidRequestError
+from torchless.errors import InvalidRequestError, UnsupportedError
 from torchless.models import record_plan
 from torchless.processors import usable_cores
 from torchless.quantization.choice import Exceptions, check_sources, choose_types, model_facts
@@ -133,8 +135,18 @@ class _Job:
 
     def to_folder(self, dst: Path, wanted: str) -> list[Path]:
         """Fills a folder with weights, configuration and tokenizer."""
-        view, files = self._folder_view(wanted)
-        names = {name: hugging_face_name(name) or name for name in view.tensors}
+        _, config = record_plan(self.source)
+        architecture = str(self.source.metadata["general.architecture"])
+        family = find_conversion(architecture, has_experts=config.routing is not None)
+        if family.is_one_way:
+            raise UnsupportedError(
+                f"{self.source.path}: torchless writes {architecture} models as GGUF files only: folders hold their "
+                f"experts in another arrangement"
+            )
+        view, files = self._folder_view(wanted, family, config)
+        if config.routing is not None:
+            view = ExpertsApart(view)
+        names = {name: hugging_face_name(name, family.names) or name for name in view.tensors}
         chosen = {}
         for info in view.tensors.values():
             chosen[info.name] = info.type if info.type in PLAIN_TYPES else "F32"
@@ -153,10 +165,10 @@ class _Job:
             paths = write_safetensors(folder, tensors, self.max_bytes)
         return [dst / path.name for path in paths]
 
-    def _folder_view(self, wanted: str) -> tuple[WeightSource, dict[str, dict[str, Any]]]:
+    def _folder_view(
+        self, wanted: str, family: Family, config: ModelConfig
+    ) -> tuple[WeightSource, dict[str, dict[str, Any]]]:
         """The model as a folder holds it, and the configuration files."""
-        family = find_conversion(str(self.source.metadata["general.architecture"]))
-        _, config = record_plan(self.source)
         main = _main_type({info.name: info.type for info in self.source.tensors.values()}, self.source)
         float_type = wanted if wanted in PLAIN_TYPES else main if main in PLAIN_TYPES else "F32"
         if isinstance(self.source, SafetensorsSource):

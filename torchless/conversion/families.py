@@ -6,7 +6,8 @@ families that share a name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torchless.errors import UnsupportedError
 
@@ -24,6 +25,12 @@ class Family:
         rotary_rows: parts whose rows GGUF stores with the two halves of every rotary pair side by side
             ("interleaved") while safetensors files keep all first halves before all second ones, and the setting
             that says how many heads they have.
+        names: Hugging Face names of a layer's parts where several families name the same part differently; ``{}`` is
+            the number of an expert.
+        gguf_names: parts that GGUF files call otherwise than torchless calls them in folders.
+        gguf_settings: settings that GGUF files have besides, each with the one that it repeats.
+        is_one_way: whether the family is written as GGUF only.
+        expert_count: config.json's name of the number of experts, which has several.
     """
 
     hf_class: str
@@ -31,22 +38,53 @@ class Family:
     window_class: str | None = None
     window_type: str | None = None
     rotary_rows: tuple[tuple[str, str], ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict)
+    gguf_names: Mapping[str, str] = field(default_factory=dict)
+    gguf_settings: Mapping[str, str] = field(default_factory=dict)
+    is_one_way: bool = False
+    expert_count: str = "num_experts"
 
 
 _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_count_kv"))
 
 _FAMILIES = {
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
+    "olmoe": Family("OlmoeForCausalLM", "olmoe"),
+    "gpt-oss": Family(
+        "GptOssForCausalLM",
+        "gpt_oss",
+        gguf_names={"ffn_norm": "post_attention_norm"},
+        gguf_settings={"expert_feed_forward_length": "feed_forward_length"},
+        is_one_way=True,
+    ),
+    "deepseek2": Family("DeepseekV3ForCausalLM", "deepseek_v3", is_one_way=True),
+    "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }
 
+_MIXTURES = {
+    "llama": Family(
+        "MixtralForCausalLM",
+        "mixtral",
+        rotary_rows=_INTERLEAVED,
+        names={
+            "ffn_gate_inp": "block_sparse_moe.gate",
+            "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+            "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+            "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
+        },
+        expert_count="num_local_experts",
+    ),
+}
+"""Families that share their GGUF name with models without experts."""
 
-def find_conversion(architecture: str) -> Family:
+
+def find_conversion(architecture: str, *, has_experts: bool = False) -> Family:
     """The entry of an architecture. Raises UnsupportedError naming it and those that are known.
 
-    >>> find_conversion("llama").hf_class
-    'LlamaForCausalLM'
+    >>> find_conversion("llama").hf_class, find_conversion("llama", has_experts=True).hf_class
+    ('LlamaForCausalLM', 'MixtralForCausalLM')
     """
-    family = _FAMILIES.get(architecture)
+    family = (_MIXTURES if has_experts else {}).get(architecture) or _FAMILIES.get(architecture)
     if family is None:
         raise UnsupportedError(
             f"models of the architecture {architecture!r} cannot be converted between GGUF and safetensors; "

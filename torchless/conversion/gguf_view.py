@@ -14,16 +14,20 @@ __all__ = ["as_gguf"]
 
 def as_gguf(source: SafetensorsSource) -> ConvertedView:
     """A Hugging Face folder as the GGUF file of it would be, tokenizer included."""
-    family = find_conversion(str(source.metadata["general.architecture"]))
     _, config = record_plan(source)
+    architecture = str(source.metadata["general.architecture"])
+    family = find_conversion(architecture, has_experts=config.routing is not None)
     factors = rope_factors(source, config)
     folder = source.path if source.path.is_dir() else source.path.parent
     metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
+    for name, other in family.gguf_settings.items():
+        metadata.setdefault(f"{architecture}.{name}", metadata[f"{architecture}.{other}"])
     return ConvertedView(
         source,
         family,
         metadata,
         layout="interleaved",
         vector_type="F32",
+        names=family.gguf_names,
         extra=None if factors is None else {ROPE_FACTORS: factors},
     )

@@ -36,6 +36,7 @@ class ConvertedView:
         vector_type: type of the vectors (norms, biases).
         extra: further F32 tensors.
         dropped: names of tensors that the other format does not have.
+        names: parts of layers that have another name in the other format.
     """
 
     path: Path
@@ -54,6 +55,7 @@ class ConvertedView:
         vector_type: str,
         extra: Mapping[str, Floats] | None = None,
         dropped: tuple[str, ...] = (),
+        names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.source = source
         self.path, self.metadata = source.path, metadata
@@ -61,6 +63,7 @@ class ConvertedView:
         self.rope_layout = layout if family.rotary_rows else source.rope_layout
         self._extra = dict(extra or {})
         self._orders = _orders(source, family, layout)
+        self._stored_names: dict[str, str] = {}
         tensors = {}
         for info in source.tensors.values():
             if info.name in dropped:
@@ -69,7 +72,11 @@ class ConvertedView:
             if len(info.shape) < 2 and info.type != vector_type and stored is not None:
                 num_bytes = math.prod(info.shape) * stored.block_bytes
                 info = TensorInfo(info.name, info.shape, vector_type, num_bytes)
-            tensors[info.name] = info
+            new = _renamed(info.name, names)
+            self._stored_names[new] = info.name
+            tensors[new] = (
+                TensorInfo(new, info.shape, info.type, info.num_bytes) if new != info.name else info
+            )
         for name, values in self._extra.items():
             tensors[name] = TensorInfo(name, values.shape, "F32", values.nbytes)
         self.tensors = MappingProxyType(tensors)
@@ -78,7 +85,8 @@ class ConvertedView:
         """The bytes of a tensor: the source's own where nothing differs."""
         if name in self._extra:
             return self._extra[name].view(np.uint8).reshape(-1)
-        raw, stored, shown = self.source.raw(name), self.source.tensors[name], self.tensors[name]
+        shown, name = self.tensors[name], self._stored_names[name]
+        raw, stored = self.source.raw(name), self.source.tensors[name]
         if shown.type != stored.type:
             values = quants.by_name(stored.type).decode(raw)
             raw = quants.by_name(shown.type).encode(values).reshape(-1)
@@ -90,15 +98,22 @@ class ConvertedView:
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
         """Lets the pages behind a tensor go; copies hold none."""
-        if name not in self._extra and name not in self._orders and self._is_same(name):
-            self.source.drop_pages(name, start, num_bytes)
+        if name in self._extra:
+            return
+        stored = self._stored_names[name]
+        if stored not in self._orders and self.tensors[name].type == self.source.tensors[stored].type:
+            self.source.drop_pages(stored, start, num_bytes)
 
     def close(self) -> None:
         """Closes the source."""
         self.source.close()
 
-    def _is_same(self, name: str) -> bool:
-        return self.tensors[name] is self.source.tensors.get(name)
+
+def _renamed(name: str, names: Mapping[str, str]) -> str:
+    pieces = name.split(".")
+    if name.startswith("blk.") and pieces[2] in names:
+        pieces[2] = names[pieces[2]]
+    return ".".join(pieces)
 
 
 def _orders(

@@ -1,13 +1,14 @@
-"""Llama 1 to 3.2, Code Llama, TinyLlama, and Mistral with and without a sliding window.
+"""Llama 1 to 3.2, Code Llama, TinyLlama, Mistral with and without a sliding window, and Mixtral.
 
-Touvron et al. 2023 (Llama), Jiang et al. 2023 (Mistral 7B). Pre-norm transformer blocks with rotary positions,
-grouped-query attention and a gated MLP.
+Touvron et al. 2023 (Llama), Jiang et al. 2023 (Mistral 7B) and 2024 (Mixtral). Pre-norm transformer blocks with rotary
+positions, grouped-query attention and a gated MLP or, in Mixtral, experts that are such MLPs.
 """
 
 from __future__ import annotations
 
-from torchless.blocks import attention, gated_mlp, read_rope
+from torchless.blocks import attention, gated_mlp, read_rope, routed_mlp
 from torchless.config import ConfigReader, ModelConfig
+from torchless.expert_models import read_routing
 from torchless.plan import Plan
 
 ARCHITECTURES = ("llama", "mistral")
@@ -16,8 +17,12 @@ ARCHITECTURES = ("llama", "mistral")
 def read_config(reader: ConfigReader) -> ModelConfig:
     """Reads the settings, refusing those that would change the arithmetic below."""
     reader.expect("hidden_act", "silu")
-    reader.expect("expert_count", 0)
-    reader.expect("expert_used_count", 0)
+    routing = None
+    if reader.count("expert_count"):
+        routing = read_routing(reader, scoring="softmax", normalised=True)
+    else:
+        reader.expect("expert_count", 0)
+        reader.expect("expert_used_count", 0)
     reader.expect("hf.attention_bias", False, True)  # the biases themselves are tensors
     reader.expect("hf.mlp_bias", False, True)
     reader.expect("hf.pretraining_tp", 1)
@@ -52,6 +57,7 @@ def read_config(reader: ConfigReader) -> ModelConfig:
         ),
         window=reader.integer("attention.sliding_window") if reader.has("attention.sliding_window") else None,
         tied=tied,
+        routing=routing,
     )
 
 
@@ -62,6 +68,9 @@ def forward(plan: Plan, config: ModelConfig) -> None:
         h = plan.rms_norm(x, f"blk.{layer}.attn_norm.weight", eps=config.norm_eps)
         x = plan.add(x, attention(plan, h, config, layer=layer))
         h = plan.rms_norm(x, f"blk.{layer}.ffn_norm.weight", eps=config.norm_eps)
-        x = plan.add(x, gated_mlp(plan, h, layer=layer, activation="silu"))
+        if config.routing is None:
+            x = plan.add(x, gated_mlp(plan, h, layer=layer, activation="silu"))
+        else:
+            x = plan.add(x, routed_mlp(plan, h, config.routing, layer=layer, activation="silu"))
     x = plan.rms_norm(plan.select_outputs(x), "output_norm.weight", eps=config.norm_eps)
     plan.set_output(plan.linear(x, "token_embd.weight" if config.tied else "output.weight"))

@@ -14,6 +14,7 @@ from typing import Any
 
 from torchless.errors import FormatError, UnsupportedError
 from torchless.weights.four_bit import PARTS, check_method, four_bit_weight
+from torchless.weights.fused_experts import fused_experts, is_fused
 from torchless.weights.names import canonical_name
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import (
@@ -60,6 +61,9 @@ def join_weights(
     check_method(settings)
     counts: Counter[str] = Counter()
     for tensor in tensors.values():
+        if is_fused(tensor.name):
+            yield from fused_experts(tensor, tensors)
+            continue
         parent, _, part = tensor.name.rpartition(".")
         if part in _NOT_WEIGHTS or (part in _SCALES and f"{parent}.weight" in tensors):
             continue

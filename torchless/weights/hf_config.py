@@ -20,14 +20,28 @@ __all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of"
 _ARCHITECTURES = {
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "llama",
+    "MixtralForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Qwen2MoeForCausalLM": "qwen2moe",
+    "Qwen3MoeForCausalLM": "qwen3moe",
+    "GptOssForCausalLM": "gpt-oss",
+    "DeepseekV2ForCausalLM": "deepseek2",
+    "DeepseekV3ForCausalLM": "deepseek2",
 }
 """Class names whose GGUF architecture is not simply their model_type, or that are common."""
 
-_MODEL_TYPES = {"mistral": "llama"}
+_MODEL_TYPES = {
+    "mistral": "llama",
+    "mixtral": "llama",
+    "qwen2_moe": "qwen2moe",
+    "qwen3_moe": "qwen3moe",
+    "gpt_oss": "gpt-oss",
+    "deepseek_v2": "deepseek2",
+    "deepseek_v3": "deepseek2",
+}
 
-QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq")
+QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq", "mxfp4")
 """Values of quant_method whose weights are read (of compressed-tensors and modelopt numbers of one byte, of gptq and
 awq 4 bits); see `checkpoints`."""
 
@@ -46,6 +60,26 @@ _SETTINGS: dict[str, tuple[str, type]] = {
     "vocab_size": ("vocab_size", int),
     "hidden_act": ("hidden_act", str),
     "tie_word_embeddings": ("tie_word_embeddings", bool),
+    "num_local_experts": ("expert_count", int),
+    "num_experts": ("expert_count", int),
+    "n_routed_experts": ("expert_count", int),
+    "num_experts_per_tok": ("expert_used_count", int),
+    "moe_intermediate_size": ("expert_feed_forward_length", int),
+    "shared_expert_intermediate_size": ("expert_shared_feed_forward_length", int),
+    "n_shared_experts": ("expert_shared_count", int),
+    "norm_topk_prob": ("expert_weights_norm", bool),
+    "routed_scaling_factor": ("expert_weights_scale", float),
+    "n_group": ("expert_group_count", int),
+    "topk_group": ("expert_group_used_count", int),
+    "first_k_dense_replace": ("leading_dense_block_count", int),
+    "q_lora_rank": ("attention.q_lora_rank", int),
+    "kv_lora_rank": ("attention.kv_lora_rank", int),
+    "qk_rope_head_dim": ("rope.dimension_count", int),
+    "v_head_dim": ("attention.value_length_mla", int),
+    "embedding_multiplier": ("embedding_scale", float),
+    "residual_multiplier": ("residual_scale", float),
+    "attention_multiplier": ("attention.scale", float),
+    "logits_scaling": ("logit_scale", float),
 }
 """config.json's keys, the GGUF keys after ``<architecture>.``, and the type that is expected."""
 
@@ -58,9 +92,10 @@ _ROPE_SETTINGS: dict[str, tuple[str, type]] = {
     "beta_fast": ("scaling.yarn_beta_fast", float),
     "beta_slow": ("scaling.yarn_beta_slow", float),
     "attention_factor": ("scaling.attention_factor", float),
+    "truncate": ("scaling.yarn_truncate", bool),
 }
 """Keys inside rope_scaling or rope_parameters, after ``<architecture>.rope.``. GGUF has no key for
-attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude)."""
+attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude), nor for truncate."""
 
 _SAMPLING: dict[str, tuple[str, type]] = {
     "temperature": ("temp", float),
@@ -103,7 +138,8 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     settings.rope(architecture)
     for key, (target, kind) in _SETTINGS.items():
         settings.move(key, f"{architecture}.{target}", kind)
-    settings.heads(architecture)
+    if not settings.latent(architecture):
+        settings.heads(architecture)
     eos = settings.tokens()
     if generation_path is not None:
         generation = _Settings(generation_path, read_json(generation_path, "generation settings"))
@@ -282,6 +318,35 @@ class _Settings:
             self.out.setdefault(f"{architecture}.attention.value_length", head)
             rotated = 1.0 if partial is None else self.checked("partial_rotary_factor", partial, float)
             self.out[f"{architecture}.rope.dimension_count"] = int(head * rotated)
+
+    def latent(self, architecture: str) -> bool:
+        """Sizes of DeepSeek's latent attention, which keeps one key/value head; False for other models."""
+        plain = self.config.pop("qk_nope_head_dim", None)
+        if plain is None:
+            return False
+
+        def size(key: str) -> int:
+            return int(self.out.get(f"{architecture}.{key}", 0))
+
+        latent, rotated = size("attention.kv_lora_rank"), size("rope.dimension_count")
+        head = self.checked("qk_nope_head_dim", plain, int) + rotated
+        sizes = {
+            "key_length_mla": head,
+            "key_length": latent + rotated,
+            "value_length": latent,
+            "head_count_kv": 1,
+        }
+        self.out.update({f"{architecture}.attention.{key}": value for key, value in sizes.items()})
+        self.config.pop("qk_head_dim", None)
+        is_sigmoid = self.config.get("scoring_func", "softmax") == "sigmoid"
+        is_sigmoid = is_sigmoid or self.out.get("hf.model_type") == "deepseek_v3"
+        self.out[f"{architecture}.expert_gating_func"] = 2 if is_sigmoid else 1
+        growth, other = (self.config.get(f"rope_scaling.{key}") for key in ("mscale_all_dim", "mscale"))
+        if growth is not None and growth == other:  # so the rotated elements keep their size
+            del self.config["rope_scaling.mscale"], self.config["rope_scaling.mscale_all_dim"]
+            multiplier = 0.1 * self.checked("mscale_all_dim", growth, float)
+            self.out[f"{architecture}.rope.scaling.yarn_log_multiplier"] = multiplier
+        return True
 
     def tokens(self) -> list[int]:
         """Moves the special tokens and returns the ids that end a text, which may be several."""

@@ -7,6 +7,8 @@ name that model files use for both formats.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 
 __all__ = ["canonical_name", "hugging_face_name"]
 
@@ -22,19 +24,57 @@ _LAYER = {
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
     "self_attn.o_proj": "attn_output",
+    "self_attn.q_a_proj": "attn_q_a",
+    "self_attn.q_a_layernorm": "attn_q_a_norm",
+    "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa",
+    "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "self_attn.kv_b_proj": "attn_kv_b",
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
+    "block_sparse_moe.gate": "ffn_gate_inp",
+    "block_sparse_moe.router.layer": "ffn_gate_inp",
+    "block_sparse_moe.output_linear": "ffn_down_exps",
+    "mlp.router": "ffn_gate_inp",
+    "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+    "mlp.shared_expert.up_proj": "ffn_up_shexp",
+    "mlp.shared_expert.down_proj": "ffn_down_shexp",
+    "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
 }
 """What follows ``model.layers.N.`` and what follows ``blk.N.``; both with ``.weight`` or ``.bias`` behind."""
+
+_EXPERT = {
+    "w1": "ffn_gate_exps",
+    "w2": "ffn_down_exps",
+    "w3": "ffn_up_exps",
+    "gate_proj": "ffn_gate_exps",
+    "up_proj": "ffn_up_exps",
+    "down_proj": "ffn_down_exps",
+}
+"""What follows ``mlp.experts.E.`` or ``block_sparse_moe.experts.E.``; see `expert_stacks`."""
+
+_WHOLE = {
+    "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
+    "self_attn.sinks": "attn_sinks.weight",
+}
+"""Names of a layer's tensors that end otherwise."""
 
 _NOT_WEIGHTS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 """Buffers that old files carry and that follow from the configuration."""
 
 _LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_EXPERT_NAME = re.compile(
+    r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(.+)\.(weight|bias)"
+)
+_WHOLE_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)")
 _TOP_NAME = re.compile(r"(.+)\.(weight|bias)")
 
 
@@ -48,12 +88,23 @@ def canonical_name(name: str) -> str | None:
     ('blk.3.attn_q.weight', 'output.weight')
     >>> canonical_name("model.layers.0.strange.weight")
     'hf.model.layers.0.strange.weight'
+
+    A tensor of one expert keeps the expert's number:
+
+    >>> canonical_name("model.layers.0.mlp.experts.7.up_proj.weight")
+    'blk.0.ffn_up_exps.7.weight'
     """
     if name.endswith(_NOT_WEIGHTS):
         return None
     layer = _LAYER_NAME.fullmatch(name)
     if layer is not None and layer[2] in _LAYER:
         return f"blk.{int(layer[1])}.{_LAYER[layer[2]]}.{layer[3]}"
+    expert = _EXPERT_NAME.fullmatch(name)
+    if expert is not None and expert[3] in _EXPERT:
+        return f"blk.{int(expert[1])}.{_EXPERT[expert[3]]}.{int(expert[2])}.{expert[4]}"
+    whole = _WHOLE_NAME.fullmatch(name)
+    if whole is not None and whole[2] in _WHOLE:
+        return f"blk.{int(whole[1])}.{_WHOLE[whole[2]]}"
     top = _TOP_NAME.fullmatch(name)
     if top is not None and top[1] in _TOP:
         return f"{_TOP[top[1]]}.{top[2]}"
@@ -61,19 +112,33 @@ def canonical_name(name: str) -> str | None:
 
 
 _HUGGING_FACE_TOP = {ours: theirs for theirs, ours in _TOP.items()}
-_HUGGING_FACE_LAYER = {ours: theirs for theirs, ours in _LAYER.items()}
-_OUR_LAYER_NAME = re.compile(r"blk\.(\d+)\.(.+)\.(weight|bias)")
+_HUGGING_FACE_LAYER = {
+    **{ours: theirs for theirs, ours in _LAYER.items()},
+    **{ours: f"mlp.experts.{{}}.{theirs}" for theirs, ours in _EXPERT.items()},
+}
+_HUGGING_FACE_WHOLE = {ours: theirs for theirs, ours in _WHOLE.items()}
+_OUR_LAYER_NAME = re.compile(r"blk\.(\d+)\.([a-z_]+)(?:\.(\d+))?\.(weight|bias)")
 
 
-def hugging_face_name(name: str) -> str | None:
+def hugging_face_name(name: str, names: Mapping[str, str] = MappingProxyType({})) -> str | None:
     """The Hugging Face name of a tensor under its canonical name; None where there is none.
+
+    `names` has the family's own names of parts, such as ``{"ffn_gate_inp": "block_sparse_moe.gate"}``.
 
     >>> hugging_face_name("blk.3.attn_q.weight"), hugging_face_name("rope_freqs.weight")
     ('model.layers.3.self_attn.q_proj.weight', None)
+    >>> hugging_face_name("blk.0.ffn_up_exps.7.weight")
+    'model.layers.0.mlp.experts.7.up_proj.weight'
     """
     layer = _OUR_LAYER_NAME.fullmatch(name)
-    if layer is not None and layer[2] in _HUGGING_FACE_LAYER:
-        return f"model.layers.{int(layer[1])}.{_HUGGING_FACE_LAYER[layer[2]]}.{layer[3]}"
+    if layer is not None:
+        prefix = f"model.layers.{int(layer[1])}."
+        part = names.get(layer[2]) or _HUGGING_FACE_LAYER.get(layer[2])
+        if part is not None and ("{}" in part) == (layer[3] is not None):
+            return f"{prefix}{part.format(layer[3])}.{layer[4]}"
+        whole = _HUGGING_FACE_WHOLE.get(f"{layer[2]}.{layer[4]}")
+        if whole is not None and layer[3] is None:
+            return prefix + whole
     top = _TOP_NAME.fullmatch(name)
     if top is not None and top[1] in _HUGGING_FACE_TOP:
         return f"{_HUGGING_FACE_TOP[top[1]]}.{top[2]}"

@@ -19,7 +19,9 @@ from typing import Any, Literal, NoReturn
 from torchless.errors import FormatError, ModelNotFoundError
 from torchless.quants import Bytes
 from torchless.weights.checkpoints import join_weights
+from torchless.weights.expert_stacks import stack_experts
 from torchless.weights.hf_config import quantisation_of, read_json, translate
+from torchless.weights.latent_parts import split_latents
 from torchless.weights.mapped_file import MappedFile
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import FileTensor, LastCopy, StoredTensor, StoredWeight
@@ -82,7 +84,8 @@ class SafetensorsSource:
         self._files: list[MappedFile] = []
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
-        for weight in join_weights(self._file_tensors(), quantisation_of(config), tied=tied):
+        weights = join_weights(self._file_tensors(), quantisation_of(config), tied=tied)
+        for weight in split_latents(stack_experts(weights), metadata):
             other = self._weights.setdefault(weight.info.name, weight)
             if other is not weight:
                 raise FormatError(

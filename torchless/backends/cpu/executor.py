@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any
 
@@ -13,10 +14,11 @@ from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
 from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import lower
-from torchless.backends.cpu.stages import LoweredPlan, Stage
+from torchless.backends.cpu.lower_experts import Stack, gate_stacks, stacks
+from torchless.backends.cpu.stages import Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.kv_types import split_kv_type
-from torchless.plan import Attention, Embed, Linear, Plan, RmsNorm
+from torchless.plan import Attention, Embed, Experts, HeadsLinear, Linear, Plan, RmsNorm
 from torchless.weights.source import WeightSource
 
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
@@ -61,19 +63,26 @@ class _Layout:
                 [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
                 + [op.bias for op in plan.ops if isinstance(op, Linear) and op.bias is not None]
                 + [op.sinks for op in plan.attention_ops if op.sinks is not None]
+                + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]
             )
         )
+        head_names = dict.fromkeys(op.head_weights for op in plan.ops if isinstance(op, HeadsLinear))
+        self.head_stacks = tuple(Stack(name, None) for name in head_names)
+        self.stacks = (*stacks(plan), *self.head_stacks)
         self._check_types()
         self.attention = _common_attention(plan)
         self.kv_types = split_kv_type(options.kv_type)
         self.lowered: LoweredPlan = lower(plan, self._activation_format, fuse=fuses())
         self.offsets, self.arena_bytes = plan_arena(
             [
-                Lifetime(self._rows(b.rows) * self._row_bytes(b.format, b.width), b.first, b.last)
+                Lifetime(self._num_rows(b) * self._row_bytes(b.format, b.width), b.first, b.last)
                 for b in self.lowered.buffers
             ]
         )
         self.weight_bytes = sum(_core.packed_bytes(*self._matrix(name)) for name in self.matrices)
+        self.weight_bytes += sum(
+            self._num_experts(stack) * _core.packed_bytes(*self._expert(stack)) for stack in self.stacks
+        )
         kv = self.attention
         self.page_bytes: int = 0
         group = 1
@@ -81,6 +90,7 @@ class _Layout:
             layers = len({op.layer for op in plan.attention_ops})
             self.page_bytes = _core.kv_page_bytes(*self.kv_types, layers, kv.num_kv_heads, kv.head_dim)
             group = max(op.num_heads // op.num_kv_heads for op in plan.attention_ops)
+        self.routes_bytes = 0
         self.thread_scratch_bytes: int = _core.thread_scratch_bytes(
             [(self._matrix(name)[0], self._matrix(name)[2]) for name in self.matrices],
             *self.kv_types,
@@ -90,38 +100,57 @@ class _Layout:
         )
 
         shared = 0
+        for op in plan.ops:
+            if isinstance(op, Experts):
+                kinds = [self._expert(s)[::2] for s in (*gate_stacks(op), Stack(op.down_weight, None))]
+                sizes = op.routing.num_experts, op.routing.num_used, options.max_batch_tokens
+                thread_bytes, routes_bytes = _core.experts_scratch_bytes(*kinds, *sizes)
+                self.thread_scratch_bytes = max(self.thread_scratch_bytes, thread_bytes)
+                self.routes_bytes = max(self.routes_bytes, routes_bytes)
+        for stack in self.head_stacks:
+            head_bytes = _core.heads_scratch_bytes(*self._expert(stack)[::2])
+            self.thread_scratch_bytes = max(self.thread_scratch_bytes, head_bytes)
         if kv is not None:
             heads = max(op.num_heads for op in plan.attention_ops)
             shared = _core.attention_shared_bytes(heads, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        shared += self.routes_bytes
         self.scratch_bytes: int = self.arena_bytes + self.thread_scratch_bytes * options.num_threads + shared
 
     def _matrix(self, name: str) -> tuple[int, int, int]:
         """(GGUF type id, rows, columns) of a weight."""
         info = self.source.tensors[name]
-        return quants.by_name(info.type).id, info.shape[0], info.shape[1]
+        return quants.by_name(info.type).id, math.prod(info.shape[:-1]), info.shape[-1]
+
+    def _expert(self, stack: Stack) -> tuple[int, int, int]:
+        """(GGUF type id, rows, columns) of one expert's matrix."""
+        info = self.source.tensors[stack.weight]
+        return quants.by_name(info.type).id, info.shape[1] // stack.num_parts, info.shape[2]
+
+    def _num_experts(self, stack: Stack) -> int:
+        return self.source.tensors[stack.weight].shape[0]
 
     def _activation_format(self, name: str) -> str:
-        return self.activation_formats[self._matrix(name)[0]]
+        return self.activation_formats[quants.by_name(self.source.tensors[name].type).id]
 
-    def _rows(self, rows: str) -> int:
-        count = self.options.max_outputs if rows == "outputs" else self.options.max_batch_tokens
-        return (
-            count if count < 16 else -(-count // 16) * 16
-        )  # sixteen may be interleaved (csrc/core/activations.h)
+    def _num_rows(self, b: Buffer) -> int:
+        count = self.options.max_outputs if b.rows == "outputs" else self.options.max_batch_tokens
+        count = count * b.copies + b.spare
+        # Sixteen rows may be interleaved: see csrc/core/activations.h.
+        return count if count < 16 else -(-count // 16) * 16
 
     def _row_bytes(self, number_format: str, width: int) -> int:
         return int(self.core.buffer_row_bytes(number_format, width))
 
     def _check_types(self) -> None:
         names = {quants.by_id(type_id).name for type_id in self.activation_formats}
-        for name in (*self.matrices, *self.tables):
+        for name in (*self.matrices, *self.tables, *(stack.weight for stack in self.stacks)):
             info = self.source.tensors[name]
             if info.type not in names:
                 raise UnsupportedError(
                     f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no "
                     f"kernels; get the model in one of the types that it has: {', '.join(sorted(names))}"
                 )
-        for name in self.vectors:
+        for name in (*self.vectors, *(stack.bias for stack in self.stacks if stack.bias is not None)):
             info = self.source.tensors[name]
             if info.type not in _VECTOR_TYPES:
                 raise UnsupportedError(
@@ -156,7 +185,7 @@ class CpuExecutor:
         self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size, layout.lowered.is_fused)
         if options.cpus:
             self._core.place_weights()
-        self._pack_weights(layout, handles["matrix"], progress)
+        self._pack_weights(layout, handles, progress)
         self._logits: npt.NDArray[np.float32] = self._core.logits
         self._best = Best(self._core.best_ids, self._core.best_logits) if self.max_best(1) else None
 
@@ -236,28 +265,46 @@ class CpuExecutor:
 
     # -- building ---------------------------------------------------------------------------------
 
-    def _name_weights(self, layout: _Layout) -> dict[str, dict[str, int]]:
-        """Loads vectors and tables and makes room for matrices; returns handles by kind and name."""
+    def _name_weights(self, layout: _Layout) -> dict[str, dict[Any, int]]:
+        """Loads vectors and tables and makes room for matrices; returns handles by kind and name.
+
+        ``"stack"`` has the handle of each stack's first matrix, ``"biases"`` the vector of all its biases.
+        """
         source, core = layout.source, self._core
-        handles: dict[str, dict[str, int]] = {"matrix": {}, "table": {}, "vector": {}}
-        for name in layout.vectors:
+        handles: dict[str, dict[Any, int]] = {
+            kind: {} for kind in ("matrix", "table", "vector", "stack", "biases")
+        }
+
+        def decoded(name: str) -> npt.NDArray[np.float32]:
             info = source.tensors[name]
             values = quants.by_name(info.type).decode(source.raw(name)).astype(np.float32, copy=False)
-            handles["vector"][name] = core.add_vector(np.ascontiguousarray(values.reshape(-1)))
+            return values.reshape(info.shape)
+
+        for name in layout.vectors:
+            handles["vector"][name] = core.add_vector(np.ascontiguousarray(decoded(name).reshape(-1)))
         for name in layout.tables:
             handles["table"][name] = core.add_table(*layout._matrix(name), source.raw(name))
         for name in layout.matrices:
             handles["matrix"][name] = core.add_matrix(*layout._matrix(name))
+        for stack in layout.stacks:
+            new = [core.add_matrix(*layout._expert(stack)) for _ in range(layout._num_experts(stack))]
+            handles["stack"][stack] = new[0]
+            if stack.bias is not None:
+                biases = decoded(stack.bias).reshape(len(new), stack.num_parts, -1)[:, stack.part]
+                handles["biases"][stack] = core.add_vector(np.ascontiguousarray(biases).reshape(-1))
         return handles
 
-    def _pack_weights(self, layout: _Layout, handles: dict[str, int], progress: Progress | None) -> None:
+    def _pack_weights(
+        self, layout: _Layout, handles: dict[str, dict[Any, int]], progress: Progress | None
+    ) -> None:
         source, core = layout.source, self._core
-        total = sum(source.tensors[name].num_bytes for name in layout.matrices)
+        jobs = [(name, handle, 0, layout._matrix(name)[1]) for name, handle in handles["matrix"].items()]
+        jobs += _expert_jobs(layout, handles["stack"])
+        total = sum(source.tensors[name].num_bytes for name in dict.fromkeys(job[0] for job in jobs))
         done = 0
-        for name, handle in handles.items():
-            rows = layout._matrix(name)[1]
-            raw = source.raw(name)
-            row_bytes = source.tensors[name].num_bytes // rows
+        for name, handle, first_row, rows in jobs:
+            raw, info = source.raw(name), source.tensors[name]
+            row_bytes = info.num_bytes // math.prod(info.shape[:-1])
             # In slices: the file's pages go as soon as they are packed, so both copies never add up, and Ctrl-C is
             # heard in between.
             slice_rows = max(_SLICE_BYTES // row_bytes // 16, 1) * 16
@@ -265,17 +312,19 @@ class CpuExecutor:
                 if progress is not None:
                     progress(done, total)
                 count = min(slice_rows, rows - first)
-                start, num_bytes = first * row_bytes, count * row_bytes
+                start, num_bytes = (first_row + first) * row_bytes, count * row_bytes
                 core.pack_rows(handle, first, count, raw[start : start + num_bytes])
                 source.drop_pages(name, start, num_bytes)
                 done += num_bytes
         if progress is not None:
             progress(total, total)
 
-    def _add_stages(self, layout: _Layout, handles: dict[str, dict[str, int]]) -> None:
+    def _add_stages(self, layout: _Layout, handles: dict[str, dict[Any, int]]) -> None:
         core, lowered = self._core, layout.lowered
         for buffer, offset in zip(lowered.buffers, layout.offsets, strict=True):
-            core.add_buffer(offset, buffer.rows == "outputs", buffer.format, buffer.width)
+            core.add_buffer(
+                offset, buffer.rows == "outputs", buffer.format, buffer.width, buffer.copies, buffer.spare
+            )
         for spec, cos, sin in lowered.ropes:
             core.add_rope(spec.layout == "interleaved", list(spec.inv_freq), spec.magnitude, cos, sin)
         layers = {op.layer: i for i, op in enumerate(layout.plan.attention_ops)}
@@ -306,11 +355,31 @@ class CpuExecutor:
                     -1 if bias is None else handles["vector"][bias],
                     *rest,
                 )
+            if stage.kind == "route":
+                args["bias"] = -1 if args["bias"] is None else handles["vector"][args["bias"]]
+            if stage.kind == "heads_matmul":
+                stack = Stack(args["heads"], None)
+                args["heads"] = (handles["stack"][stack], layout._num_experts(stack))
+            for key, value in args.items():
+                if isinstance(value, Stack):
+                    args[key] = (handles["stack"][value], handles["biases"].get(value, -1))
             for key in ("gate", "up"):
                 if stage.kind == "gated_matmul":
                     weight, bias = args[key]
                     args[key] = (handles["matrix"][weight], -1 if bias is None else handles["vector"][bias])
             getattr(core, stage.kind)(**args)
+
+
+def _expert_jobs(layout: _Layout, handles: dict[Any, int]) -> list[tuple[str, int, int, int]]:
+    """What to pack for experts, in the order of the file: (tensor, matrix, first row in the tensor, rows)."""
+    jobs = []
+    for stack, first in handles.items():
+        rows = layout._expert(stack)[1]
+        for expert in range(layout._num_experts(stack)):
+            begin = (expert * stack.num_parts + stack.part) * rows
+            jobs.append((stack.weight, first + expert, begin, rows))
+    order = {name: i for i, name in enumerate(dict.fromkeys(job[0] for job in jobs))}
+    return sorted(jobs, key=lambda job: (order[job[0]], job[2]))
 
 
 def fuses() -> bool:

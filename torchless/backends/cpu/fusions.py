@@ -14,7 +14,7 @@ from torchless.backends.cpu.stages import LoweredPlan, Stage
 __all__ = ["read_by", "share_rows", "written_by"]
 
 _MAKERS = ("rms_norm", "convert")
-_PRODUCTS = ("matmul", "gated_matmul", "head")
+_PRODUCTS = ("matmul", "gated_matmul", "head", "experts_gated")
 
 
 def share_rows(lowered: LoweredPlan) -> None:
@@ -26,9 +26,7 @@ def share_rows(lowered: LoweredPlan) -> None:
         readers = [i for i, other in enumerate(lowered.stages) if out in read_by(other)]
         if not readers or out == lowered.output:
             continue
-        are_products = all(
-            lowered.stages[i].kind in _PRODUCTS and lowered.stages[i].args["x"] == out for i in readers
-        )
+        are_products = all(_is_product_of(lowered.stages[i], out) for i in readers)
         between = lowered.stages[index + 1 : readers[-1] + 1]
         if not are_products or any(source in written_by(other) for other in between):
             continue
@@ -38,19 +36,33 @@ def share_rows(lowered: LoweredPlan) -> None:
         buffer.last = max(buffer.last, readers[-1])
 
 
+def _is_product_of(stage: Stage, buffer: object) -> bool:
+    """Whether a stage makes few rows of `buffer` for itself, if it may."""
+    return stage.kind in _PRODUCTS and stage.args["x"] == buffer and stage.args.get("up_x", buffer) == buffer
+
+
 def read_by(stage: Stage) -> set[object]:
     """The buffers that a stage reads, those that it changes included."""
     args = stage.args
+    if stage.kind == "columns":
+        pieces = args["pieces"]
+        assert isinstance(pieces, list)
+        return {piece[0] for piece in pieces}
     names = {
         "embed": (),
         "rope_kv": ("k", "v"),
         "glu": ("gate", "up"),
         "add": ("a", "b"),
         "attention": ("q",),
+        "route": ("logits",),
+        "experts_gated": ("x", "up_x"),
+        "gate_rows": ("x", "gate"),
     }.get(stage.kind, ("x",))
     changed = {part[2] for part in _parts(stage) if part[3]} if stage.kind in _PRODUCTS else set()
     if stage.kind == "rope_kv":
         changed = {part[0] for part in _parts(stage)}
+    if stage.kind == "experts_down" and args["accumulate"]:
+        changed = {args["out"]}
     return {args[name] for name in names} | changed
 
 
@@ -60,7 +72,7 @@ def written_by(stage: Stage) -> set[object]:
         return {part[0] for part in _parts(stage)}
     if stage.kind in ("matmul", "head"):
         return {part[2] for part in _parts(stage)}
-    return {stage.args["out"]}
+    return {stage.args["out"]} if "out" in stage.args else set()
 
 
 def _parts(stage: Stage) -> Iterable[tuple[object, ...]]:

@@ -41,6 +41,12 @@ def _title(stage: Stage, lowered: LoweredPlan) -> str:
         names = [part[0] for part in args.get("parts", [args.get("part")])]
     elif stage.kind == "gated_matmul":
         names = [args["gate"][0], args["up"][0]]
+    elif stage.kind in ("experts_gated", "experts_down"):
+        names = [args[key].weight for key in ("gate", "up", "down") if key in args]
+    elif stage.kind == "heads_matmul":
+        names = [args["heads"]]
+    elif stage.kind == "route":
+        names = [f"{args['routing'][1]} of {args['routing'][0]} by {args['routing'][2]}"]
     elif stage.kind in ("rope_kv", "attention"):
         names = [f"layer {args['layer']}"]
     else:
@@ -64,6 +70,10 @@ def _fused(index: int, stage: Stage, lowered: LoweredPlan) -> Iterable[str]:
         yield f"gate and up as one product, {args['activation']}, conversion to the next product's number format"
     if stage.kind == "matmul" and len(args["parts"]) > 1:
         yield f"{len(args['parts'])} products of one input"
+    if stage.kind == "experts_gated":
+        yield f"gate and up of each expert, {args['activation']}, conversion to the next product's number format"
+    if stage.kind == "experts_down" and args["accumulate"]:
+        yield "addition to the residual"
     if stage.kind == "matmul" and any(part[3] for part in args["parts"]):
         yield "addition to the residual"
     if stage.kind == "head":

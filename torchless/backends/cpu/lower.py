@@ -5,7 +5,7 @@ A stage runs on all threads and ends with a barrier, so fewer stages are faster.
 - a norm or a GLU writes its result directly in the number format that the next product reads;
 - products of the same input (q, k and v) become one stage;
 - gate, up and the GLU become one stage, a group of 256 columns at a time;
-- ``add(x, linear(y))`` accumulates into x when x is not needed afterwards;
+- ``add(x, linear(y))`` accumulates into x when x is not needed afterwards, and so does a sum of experts;
 - a norm of selected rows selects them itself;
 - rotary embedding happens in place, in one stage with storing keys and values; attention takes that stage's work over
   in a step where each sequence has few rows;
@@ -22,13 +22,18 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from torchless.backends.cpu.fusions import share_rows
+from torchless.backends.cpu.lower_experts import emit_experts, gate_stacks
 from torchless.backends.cpu.stages import Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
     Attention,
+    Columns,
     Embed,
+    Experts,
+    GateRows,
     Glu,
+    HeadsLinear,
     Linear,
     Op,
     Plan,
@@ -95,10 +100,14 @@ class _Lowering:
             self._convert_for_consumers(op.out)
         elif isinstance(op, RmsNorm):
             x = self._read(self.selected.get(op.x.id, op.x), F32)
-            for_direct, rest = self._formats_of(op.out)
-            out = self._define(op.out, for_direct)
-            self._stage("rms_norm", x=x, weight=op.weight, eps=op.eps, out=out, shared=False)
-            self._convert(op.out, rest)
+            direct, rest = self._formats_of(op.out)
+            # One norm for each number format: its readers may make its few rows for themselves.
+            for number_format in self._formats_wanted(op.out) if self.fuse else [direct]:
+                out = self._define(op.out, number_format)
+                self._stage("rms_norm", x=x, weight=op.weight, eps=op.eps, out=out, shared=False)
+                self._touch(x, len(self.result.stages) - 1)
+            if not self.fuse:
+                self._convert(op.out, rest)
         elif isinstance(op, Linear):
             self._emit_linear(index, op)
         elif isinstance(op, Rope):
@@ -112,6 +121,20 @@ class _Lowering:
                 "glu", gate=gate, up=up, out=self._define(op.out, for_direct), activation=op.activation
             )
             self._convert(op.out, rest)
+        elif isinstance(op, HeadsLinear):
+            x = self._read(op.x, F32)
+            self._stage("heads_matmul", x=x, heads=op.head_weights, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
+        elif isinstance(op, Columns):
+            pieces = [(self._read(p.x, F32), p.start, p.width, p.stride) for p in op.pieces]
+            self._stage("columns", pieces=pieces, count=op.count, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
+        elif isinstance(op, Experts):
+            emit_experts(self, index, op)
+        elif isinstance(op, GateRows):
+            x, gate = self._read(op.x, F32), self._read(op.gate, F32)
+            self._stage("gate_rows", x=x, gate=gate, out=self._define(op.out, F32))
+            self._convert_for_consumers(op.out)
         elif isinstance(op, Add):
             a, b = self._read(op.a, F32), self._read(op.b, F32)
             self._stage("add", a=a, b=b, out=self._define(op.out, F32))
@@ -189,7 +212,7 @@ class _Lowering:
         self.done.update((uses[0], up_index))
         return True
 
-    def _residual_of(self, index: int, op: Linear) -> tuple[int, Add, Value] | None:
+    def _residual_of(self, index: int, op: Linear | Experts) -> tuple[int, Add, Value] | None:
         """The `add(other, op.out)` that can be done in place: nothing else reads op.out, or other later."""
         if not self.fuse or len(self.uses[op.out.id]) != 1 or op.out == self.plan.output:
             return None
@@ -255,15 +278,28 @@ class _Lowering:
 
     def _formats_of(self, value: Value) -> tuple[str, list[str]]:
         """Formats in which `value` is read: the one to produce directly, and those converted from it."""
+        formats = self._formats_wanted(value)
+        if len(formats) == 1 and (self.fuse or F32 in formats):
+            return formats[0], []
+        return F32, [f for f in formats if f != F32]
+
+    def _formats_wanted(self, value: Value) -> list[str]:
+        """Formats in which `value` is read, once each."""
         formats: dict[str, None] = {}
         for index in self.uses[value.id]:
-            op = self.plan.ops[index]
-            formats[self.activation_format(op.weight) if isinstance(op, Linear) else F32] = None
+            formats.update(dict.fromkeys(self._formats_read(self.plan.ops[index], value)))
         if value == self.plan.output:
             formats[F32] = None
-        if len(formats) == 1 and (self.fuse or F32 in formats):
-            return next(iter(formats)), []
-        return F32, [f for f in formats if f != F32]
+        return list(formats)
+
+    def _formats_read(self, op: Op, value: Value) -> list[str]:
+        """Number formats in which an op reads one of its inputs."""
+        if isinstance(op, Linear):
+            return [self.activation_format(op.weight)]
+        if isinstance(op, Experts) and op.x == value:
+            formats = [self.activation_format(stack.weight) for stack in gate_stacks(op)]
+            return formats + [F32] * (op.logits == value)
+        return [F32]
 
     def _convert_for_consumers(self, value: Value) -> None:
         direct, rest = self._formats_of(value)
@@ -274,9 +310,9 @@ class _Lowering:
             x = self._read(value, F32)
             self._stage("convert", x=x, out=self._define(value, number_format), shared=False)
 
-    def _buffer(self, rows: str, number_format: str, width: int) -> int:
+    def _buffer(self, rows: str, number_format: str, width: int, copies: int = 1, spare: int = 0) -> int:
         now = len(self.result.stages)
-        self.result.buffers.append(Buffer(rows, number_format, width, now, now))
+        self.result.buffers.append(Buffer(rows, number_format, width, now, now, copies, spare))
         return len(self.result.buffers) - 1
 
     def _define(self, value: Value, number_format: str) -> int:
@@ -302,8 +338,11 @@ def _uses(plan: Plan) -> Mapping[int, list[int]]:
     """Value id -> indices of the ops that read it."""
     uses: dict[int, list[int]] = defaultdict(list)
     for index, op in enumerate(plan.ops):
-        for name in ("x", "q", "k", "v", "gate", "up", "a", "b"):
+        for name in ("x", "q", "k", "v", "logits", "gate", "up", "a", "b"):
             value = getattr(op, name, None)
             if isinstance(value, Value):
+                uses[value.id].append(index)
+        if isinstance(op, Columns):
+            for value in dict.fromkeys(piece.x for piece in op.pieces):
                 uses[value.id].append(index)
     return uses

@@ -11,13 +11,18 @@ __all__ = ["Buffer", "LoweredPlan", "Stage"]
 
 @dataclass(slots=True)
 class Buffer:
-    """A block of the arena: rows of one number format. `first` and `last` are stage indices (lifetime)."""
+    """A block of the arena: rows of one number format. `first` and `last` are stage indices (lifetime).
+
+    `copies` is the number of rows for each token or output, `spare` that of further rows.
+    """
 
     rows: str
     format: str
     width: int
     first: int
     last: int
+    copies: int = 1
+    spare: int = 0
 
 
 @dataclass(frozen=True, slots=True)

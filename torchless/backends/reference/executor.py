@@ -13,7 +13,22 @@ from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, P
 from torchless.backends.reference import ops
 from torchless.backends.reference.ops import Array
 from torchless.errors import UnsupportedError
-from torchless.plan import Add, Attention, Embed, Glu, Linear, Op, Plan, RmsNorm, Rope, SelectOutputs
+from torchless.plan import (
+    Add,
+    Attention,
+    Columns,
+    Embed,
+    Experts,
+    GateRows,
+    Glu,
+    HeadsLinear,
+    Linear,
+    Op,
+    Plan,
+    RmsNorm,
+    Rope,
+    SelectOutputs,
+)
 from torchless.weights.source import WeightSource
 
 __all__ = ["ReferenceExecutor", "compile", "required_bytes"]
@@ -120,17 +135,51 @@ class ReferenceExecutor:
                 self.observe_input(op.weight, values[op.x.id])
             bias = None if op.bias is None else self.weights[op.bias]
             return ops.linear(values[op.x.id], self.weights[op.weight], bias)
+        if isinstance(op, HeadsLinear):
+            return ops.heads_linear(values[op.x.id], self.weights[op.head_weights])
+        if isinstance(op, Columns):
+            pieces = [
+                values[p.x.id][:, p.start + i * p.stride :][:, : p.width]
+                for i in range(op.count)
+                for p in op.pieces
+            ]
+            return np.concatenate(pieces, axis=1)
         if isinstance(op, Rope):
             return ops.rope(values[op.x.id], batch.positions, op.num_heads, op.head_dim, op.spec)
         if isinstance(op, Attention):
             return self._attention(op, batch, values)
         if isinstance(op, Glu):
             return ops.glu(values[op.gate.id], values[op.up.id], op.activation)
+        if isinstance(op, Experts):
+            return self._experts(op, values[op.x.id], values[op.logits.id])
+        if isinstance(op, GateRows):
+            return values[op.x.id] * ops.sigmoid(values[op.gate.id])
         if isinstance(op, Add):
             return values[op.a.id] + values[op.b.id]
         if isinstance(op, SelectOutputs):
             return values[op.x.id][batch.output_rows]
         raise UnsupportedError(f"the reference backend has no op {type(op).__name__}")
+
+    def _experts(self, op: Experts, x: Array, logits: Array) -> Array:
+        """Each expert's tokens together."""
+        bias = None if op.selection_bias is None else self.weights[op.selection_bias]
+        chosen, weights = ops.choose_experts(logits, op.routing, bias)
+        out = np.zeros((len(x), op.out.width))
+        for expert in np.unique(chosen):
+            rows, ranks = np.nonzero(chosen == expert)
+
+            def product(x: Array, weight: str, bias: str | None, expert: np.intp = expert) -> Array:
+                of_expert = None if bias is None else self.weights[bias][expert]
+                return ops.linear(x, self.weights[weight][expert], of_expert)
+
+            gate = product(x[rows], op.gate_weight, op.gate_bias)
+            if op.up_weight is None:
+                gate, up = np.split(gate, 2, axis=-1)
+            else:
+                up = product(x[rows], op.up_weight, op.up_bias)
+            inner = ops.glu(gate, up, op.activation)
+            out[rows] += weights[rows, ranks, None] * product(inner, op.down_weight, op.down_bias)
+        return out
 
     def _attention(self, op: Attention, batch: Batch, values: dict[int, Array]) -> Array:
         """Each run on its own: store its keys and values in its pages, then attend over all of them."""

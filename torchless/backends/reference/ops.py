@@ -11,9 +11,20 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from torchless.plan import Activation, RopeSpec
+from torchless.plan import Activation, RopeSpec, Routing
 
-__all__ = ["Array", "attend", "embed", "glu", "linear", "rms_norm", "rope"]
+__all__ = [
+    "Array",
+    "attend",
+    "choose_experts",
+    "embed",
+    "glu",
+    "heads_linear",
+    "linear",
+    "rms_norm",
+    "rope",
+    "sigmoid",
+]
 
 Array = npt.NDArray[np.float64]
 
@@ -31,9 +42,17 @@ def rms_norm(x: Array, weight: Array, eps: float) -> Array:
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """x (n, in), weight (out, in) -> (n, out)."""
-    product: Array = x @ weight.T
+    """x (n, in), weight (out, in), or (in,) for one output -> (n, out)."""
+    product: Array = x @ np.atleast_2d(weight).T
     return product if bias is None else product + bias
+
+
+def heads_linear(x: Array, weights: Array) -> Array:
+    """x (n, heads * in), weights (heads, out, in) -> (n, heads * out)."""
+    heads, num_out, num_in = weights.shape
+    product = np.einsum("nhi,hoi->nho", x.reshape(len(x), heads, num_in), weights, optimize=True)
+    result: Array = product.reshape(len(x), heads * num_out)
+    return result
 
 
 def rope(x: Array, positions: npt.NDArray[np.int32], num_heads: int, head_dim: int, spec: RopeSpec) -> Array:
@@ -95,7 +114,10 @@ def attend(
 
 def glu(gate: Array, up: Array, activation: Activation) -> Array:
     """activation(gate) * up."""
-    if activation == "silu":
+    if activation == "swiglu_clamped":
+        gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0) + 1.0
+        active = gate * sigmoid(1.702 * gate)
+    elif activation == "silu":
         active = gate / (1.0 + np.exp(-gate))
     elif activation == "gelu_tanh":
         active = 0.5 * gate * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (gate + 0.044715 * gate**3)))
@@ -103,4 +125,43 @@ def glu(gate: Array, up: Array, activation: Activation) -> Array:
         erf = np.vectorize(math.erf, otypes=[np.float64])
         active = 0.5 * gate * (1.0 + erf(gate / math.sqrt(2.0)))
     result: Array = active * up
+    return result
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x)."""
+    result: Array = 0.5 * (1.0 + np.tanh(0.5 * x))
+    return result
+
+
+def choose_experts(
+    logits: Array, routing: Routing, selection_bias: Array | None
+) -> tuple[npt.NDArray[np.intp], Array]:
+    """Logits (n, experts) -> experts (n, used), best first, and the weight of each."""
+    if routing.scoring == "sigmoid":
+        scores = sigmoid(logits)
+    elif routing.scoring == "softmax":
+        scores = _softmax(logits)
+    else:
+        scores = logits
+    choice = scores if selection_bias is None else scores + selection_bias
+    if routing.num_used_groups < routing.num_groups:
+        groups = choice.reshape(len(choice), routing.num_groups, -1)
+        worth = np.sort(groups, axis=-1)[..., -routing.group_best :].sum(axis=-1)
+        closed = np.argsort(-worth, axis=-1, kind="stable")[:, routing.num_used_groups :]
+        groups = groups.copy()
+        np.put_along_axis(groups, closed[..., None], -np.inf, axis=1)
+        choice = groups.reshape(choice.shape)
+    experts = np.argsort(-choice, axis=-1, kind="stable")[:, : routing.num_used]
+    weights = np.take_along_axis(scores, experts, axis=-1)
+    if routing.scoring == "softmax_chosen":
+        weights = _softmax(weights)
+    elif routing.normalised:
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+    return experts, weights * routing.scale
+
+
+def _softmax(x: Array) -> Array:
+    weights = np.exp(x - x.max(axis=-1, keepdims=True))
+    result: Array = weights / weights.sum(axis=-1, keepdims=True)
     return result
