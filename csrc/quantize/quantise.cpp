@@ -102,7 +102,8 @@ QuantiseEnd quantise_rows(const QuantiseJob& job, int num_threads, bool (*poll)(
 
 const Quantiser* quantiser_of_level(const char* level, int gguf_type) {
 #if defined(TL_HAS_AVX512)
-    if (std::strcmp(level, "avx512") == 0) return avx512::quantiser_of(gguf_type);
+    // Tile registers have nothing to add to what AMX's level shares with AVX-512.
+    if (std::strcmp(level, "avx512") == 0 || std::strcmp(level, "amx") == 0) return avx512::quantiser_of(gguf_type);
 #endif
 #if defined(TL_HAS_AVXVNNI)
     if (std::strcmp(level, "avxvnni") == 0) return avxvnni::quantiser_of(gguf_type);
