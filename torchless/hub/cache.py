@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,10 @@ def remove_model(name: str) -> list[CachedModel]:
     if whole:
         assert isinstance(parsed, HubName)
         info = _scan()
-        commits = [item.commit_hash for item in _repositories(info)[parsed.repo].revisions]
-        info.delete_revisions(*commits).execute()
+        repo = _repositories(info)[parsed.repo]
+        # Only among this repository's revisions: another one may have a revision of the same name.
+        info = replace(info, repos=frozenset({repo}))
+        info.delete_revisions(*(item.commit_hash for item in repo.revisions)).execute()
     else:
         for model in found:
             _delete_files(model)
