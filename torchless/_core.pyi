@@ -135,8 +135,12 @@ class Executor:
     def head(self, x: int, part: tuple[int, int, int, bool]) -> None:
         """The product that makes the logits; part as for matmul."""
 
-    def rope_kv(self, parts: Sequence[tuple[int, int, int, int]], k: int, v: int, layer: int) -> None:
-        """parts: (buffer, num_heads, head_dim, rope)"""
+    def rope_kv(
+        self, parts: Sequence[tuple[int, int, int, int, int, float]], k: int, v: int, layer: int
+    ) -> None:
+        """
+        parts: (buffer, num_heads, head_dim, rope or -1, vector of a norm of heads or -1, its eps)
+        """
 
     def attention(
         self,

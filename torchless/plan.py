@@ -87,12 +87,16 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class RmsNorm:
-    """out = x / sqrt(mean(x^2) + eps) * weight. Weight shape (width,). Zhang & Sennrich 2019."""
+    """out = x / sqrt(mean(x^2) + eps) * weight. Weight shape (width,). Zhang & Sennrich 2019.
+
+    Each of `num_heads` equal parts of x is normalised by itself, all with the same weight.
+    """
 
     out: Value
     x: Value
     weight: str
     eps: float
+    num_heads: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,11 +318,14 @@ class Plan:
         _, width = self._weight(weight, 2)
         return self._record(Embed(self._value("tokens", width), weight, scale))
 
-    def rms_norm(self, x: Value, weight: str, *, eps: float) -> Value:
-        """Root-mean-square norm over the width of x; `weight` has shape (width,)."""
+    def rms_norm(self, x: Value, weight: str, *, eps: float, num_heads: int = 1) -> Value:
+        """Root-mean-square norm over the width of x, or of each head; `weight` has that width."""
         (width,) = self._weight(weight, 1)
-        self._require(width == x.width, f"norm weight {weight} has {width} elements, its input {x.width}")
-        return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps))
+        self._require(
+            width * num_heads == x.width,
+            f"norm weight {weight} has {width} elements, its input {x.width // num_heads}",
+        )
+        return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps, num_heads))
 
     def linear(self, x: Value, weight: str, *, bias: str | None = None) -> Value:
         """x (rows, in) times `weight` (out, in) -> (rows, out), plus `bias` (out,) when given.

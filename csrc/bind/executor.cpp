@@ -326,14 +326,19 @@ void bind_executor(nb::module_& m) {
             "x"_a, "part"_a, "The product that makes the logits; part as for matmul.")
         .def(
             "rope_kv",
-            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int>>& parts, int k, int v, int layer) {
+            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int, int, float>>& parts, int k, int v,
+               int layer) {
                 std::vector<tl::RopePart> ropes;
-                for (const auto& [buffer, num_heads, head_dim, rope] : parts) {
-                    ropes.push_back({buffer, num_heads, head_dim, rope});
+                for (const auto& [buffer, num_heads, head_dim, rope, norm, eps] : parts) {
+                    if (norm >= 0 && self.core.weights().vector(norm).size() != size_t(head_dim)) {
+                        throw std::invalid_argument("a norm of heads needs one weight for each element of a head");
+                    }
+                    ropes.push_back({buffer, num_heads, head_dim, rope, norm, eps});
                 }
                 self.core.add_stage(tl::make_rope_kv(std::move(ropes), self.core.ropes(), k, v, layer));
             },
-            "parts"_a, "k"_a, "v"_a, "layer"_a, "parts: (buffer, num_heads, head_dim, rope)")
+            "parts"_a, "k"_a, "v"_a, "layer"_a,
+            "parts: (buffer, num_heads, head_dim, rope or -1, vector of a norm of heads or -1, its eps)")
         .def(
             "attention",
             [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window, float softcap,

@@ -1,6 +1,8 @@
-// The stages of attention: rotate and store this step's keys and values, then attend.
+// The stages of attention: normalise heads, rotate and store this step's keys and values, then attend.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
+#include <stdexcept>
 
 #include "core/stages.h"
 
@@ -14,7 +16,11 @@ class RopeKv final : public RopeKvStage {
  public:
     RopeKv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v, int layer)
         : parts_(std::move(parts)), k_(k), v_(v), layer_(layer) {
-        for (const RopePart& part : parts_) tables_.push_back(ropes.at(part.rope));
+        for (const RopePart& part : parts_) {
+            if (part.norm >= 0 && part.head_dim > kMaxNormedHead)
+                throw std::invalid_argument("a head too wide to normalise");
+        }
+        for (const RopePart& part : parts_) tables_.push_back(part.rope < 0 ? RopeTable{} : ropes.at(part.rope));
     }
     void prepare(const Machine& m, const Step& step) override {
         work_.reset(step.num_tokens, kRowChunk, m.pool.size());
@@ -35,6 +41,8 @@ class RopeKv final : public RopeKvStage {
             const RopeTable& table = tables_[p];
             const int group = parts_[p].num_heads / m.pages->layout().num_kv_heads;
             float* first = m.floats(parts_[p].buffer, row) + size_t(begin) * group * parts_[p].head_dim;
+            if (parts_[p].norm >= 0) normalise(m, parts_[p], first, (end - begin) * group);
+            if (parts_[p].rope < 0) continue;
             m.kernels.rope_row(first, (end - begin) * group, parts_[p].head_dim, table.layout,
                                int(table.inv_freq.size()), m.floats(table.cos_buffer, row),
                                m.floats(table.sin_buffer, row));
@@ -46,6 +54,22 @@ class RopeKv final : public RopeKvStage {
                            page);
     }
 
+    // In place. The kernel writes whole vectors: where a head is no multiple of them, it makes each row elsewhere.
+    static void normalise(const Machine& m, const RopePart& part, float* heads, int num_heads) {
+        const ActLayout layout{ActFormat::kF32, part.head_dim};
+        const float* weight = m.weights.vector(part.norm).data();
+        if (layout.row_bytes() == part.head_dim * sizeof(float)) {
+            return m.kernels.rms_norm_rows(heads, part.head_dim, weight, part.eps, num_heads, layout,
+                                           reinterpret_cast<uint8_t*>(heads));
+        }
+        alignas(kRowAlignment) float row[kMaxNormedHead];
+        for (int h = 0; h < num_heads; h++, heads += part.head_dim) {
+            m.kernels.rms_norm_rows(heads, 0, weight, part.eps, 1, layout, reinterpret_cast<uint8_t*>(row));
+            std::memcpy(heads, row, part.head_dim * sizeof(float));
+        }
+    }
+
+    static constexpr int kMaxNormedHead = 1024;
     std::vector<RopePart> parts_;
     std::vector<RopeTable> tables_;
     int k_, v_, layer_;

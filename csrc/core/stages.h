@@ -173,7 +173,9 @@ struct RopePart {
     int buffer;
     int num_heads;
     int head_dim;
-    int rope;  // index of a RopeTable
+    int rope;  // index of a RopeTable; -1: none
+    int norm;  // vector of an RMS norm of each head, before it is rotated; -1: none
+    float eps;
 };
 
 // Zeroes the pages that the step begins to use (see Kernels::kv_write).

@@ -81,7 +81,6 @@ def test_save_compare_report_and_profile(cli, tmp_path):
     [
         (["--synthetic", "test"], "--synthetic 'test' names no recipe, expected such as test:Q4_K_M"),
         (["--synthetic", "llama-9:Q4_0"], "unknown model shape 'llama-9'; known shapes: "),
-        (["--synthetic", "gemma-2-2b:Q4_0"], "architecture 'gemma2' is not supported; torchless runs: llama"),
         (["--synthetic", "test:Q99"], "unknown recipe 'Q99'"),
         (["--kind", "speed"], "--kind 'speed' is unknown, expected some of generation, "),
         (["-p", "12,x"], "'12,x' is not a list of whole numbers from 0 on"),

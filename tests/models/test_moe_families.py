@@ -46,6 +46,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen2MoeConfig",
         {**EIGHT, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 80},
     ),
+    "qwen3-moe": (
+        "Qwen3MoeConfig",
+        {**EIGHT, "moe_intermediate_size": 48, "head_dim": 16, "norm_topk_prob": True},
+    ),
+    "qwen3-moe, heads of 24": ("Qwen3MoeConfig", {**EIGHT, "moe_intermediate_size": 48, "head_dim": 24}),
     "gpt-oss": (
         "GptOssConfig",
         {

@@ -58,6 +58,7 @@ _FAMILIES = {
         is_one_way=True,
     ),
     "deepseek2": Family("DeepseekV3ForCausalLM", "deepseek_v3", is_one_way=True),
+    "qwen3moe": Family("Qwen3MoeForCausalLM", "qwen3_moe", expert_count="num_local_experts"),
     "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }
 

@@ -14,99 +14,20 @@ from typing import Any
 import numpy as np
 
 from torchless.errors import FormatError, UnsupportedError
+from torchless.weights.hf_keys import (
+    ARCHITECTURES,
+    MODEL_TYPES,
+    ROPE_SETTINGS,
+    SAMPLING,
+    SETTINGS,
+    TOKENS,
+)
 
 __all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "translate"]
-
-_ARCHITECTURES = {
-    "LlamaForCausalLM": "llama",
-    "MistralForCausalLM": "llama",
-    "MixtralForCausalLM": "llama",
-    "Qwen2ForCausalLM": "qwen2",
-    "Qwen3ForCausalLM": "qwen3",
-    "Qwen2MoeForCausalLM": "qwen2moe",
-    "Qwen3MoeForCausalLM": "qwen3moe",
-    "GptOssForCausalLM": "gpt-oss",
-    "DeepseekV2ForCausalLM": "deepseek2",
-    "DeepseekV3ForCausalLM": "deepseek2",
-}
-"""Class names whose GGUF architecture is not simply their model_type, or that are common."""
-
-_MODEL_TYPES = {
-    "mistral": "llama",
-    "mixtral": "llama",
-    "qwen2_moe": "qwen2moe",
-    "qwen3_moe": "qwen3moe",
-    "gpt_oss": "gpt-oss",
-    "deepseek_v2": "deepseek2",
-    "deepseek_v3": "deepseek2",
-}
 
 QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq", "mxfp4")
 """Values of quant_method whose weights are read (of compressed-tensors and modelopt numbers of one byte, of gptq and
 awq 4 bits); see `checkpoints`."""
-
-_SETTINGS: dict[str, tuple[str, type]] = {
-    "num_hidden_layers": ("block_count", int),
-    "max_position_embeddings": ("context_length", int),
-    "hidden_size": ("embedding_length", int),
-    "intermediate_size": ("feed_forward_length", int),
-    "num_attention_heads": ("attention.head_count", int),
-    "num_key_value_heads": ("attention.head_count_kv", int),
-    "head_dim": ("attention.key_length", int),
-    "rms_norm_eps": ("attention.layer_norm_rms_epsilon", float),
-    "layer_norm_eps": ("attention.layer_norm_epsilon", float),
-    "rope_theta": ("rope.freq_base", float),
-    "sliding_window": ("attention.sliding_window", int),
-    "vocab_size": ("vocab_size", int),
-    "hidden_act": ("hidden_act", str),
-    "tie_word_embeddings": ("tie_word_embeddings", bool),
-    "num_local_experts": ("expert_count", int),
-    "num_experts": ("expert_count", int),
-    "n_routed_experts": ("expert_count", int),
-    "num_experts_per_tok": ("expert_used_count", int),
-    "moe_intermediate_size": ("expert_feed_forward_length", int),
-    "shared_expert_intermediate_size": ("expert_shared_feed_forward_length", int),
-    "n_shared_experts": ("expert_shared_count", int),
-    "norm_topk_prob": ("expert_weights_norm", bool),
-    "routed_scaling_factor": ("expert_weights_scale", float),
-    "n_group": ("expert_group_count", int),
-    "topk_group": ("expert_group_used_count", int),
-    "first_k_dense_replace": ("leading_dense_block_count", int),
-    "q_lora_rank": ("attention.q_lora_rank", int),
-    "kv_lora_rank": ("attention.kv_lora_rank", int),
-    "qk_rope_head_dim": ("rope.dimension_count", int),
-    "v_head_dim": ("attention.value_length_mla", int),
-    "embedding_multiplier": ("embedding_scale", float),
-    "residual_multiplier": ("residual_scale", float),
-    "attention_multiplier": ("attention.scale", float),
-    "logits_scaling": ("logit_scale", float),
-}
-"""config.json's keys, the GGUF keys after ``<architecture>.``, and the type that is expected."""
-
-_ROPE_SETTINGS: dict[str, tuple[str, type]] = {
-    "rope_theta": ("freq_base", float),
-    "factor": ("scaling.factor", float),
-    "original_max_position_embeddings": ("scaling.original_context_length", int),
-    "low_freq_factor": ("scaling.low_freq_factor", float),
-    "high_freq_factor": ("scaling.high_freq_factor", float),
-    "beta_fast": ("scaling.yarn_beta_fast", float),
-    "beta_slow": ("scaling.yarn_beta_slow", float),
-    "attention_factor": ("scaling.attention_factor", float),
-    "truncate": ("scaling.yarn_truncate", bool),
-}
-"""Keys inside rope_scaling or rope_parameters, after ``<architecture>.rope.``. GGUF has no key for
-attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude), nor for truncate."""
-
-_SAMPLING: dict[str, tuple[str, type]] = {
-    "temperature": ("temp", float),
-    "top_k": ("top_k", int),
-    "top_p": ("top_p", float),
-    "min_p": ("min_p", float),
-    "repetition_penalty": ("penalty_repeat", float),
-}
-"""generation_config.json's keys and what follows ``general.sampling.``."""
-
-_TOKENS = {"bos_token_id": "bos_token_id", "pad_token_id": "padding_token_id"}
 
 
 def read_json(path: Path, what: str) -> dict[str, Any]:
@@ -136,7 +57,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     if settings.config.pop("use_sliding_window", None) is False:
         settings.config.pop("sliding_window", None)
     settings.rope(architecture)
-    for key, (target, kind) in _SETTINGS.items():
+    for key, (target, kind) in SETTINGS.items():
         settings.move(key, f"{architecture}.{target}", kind)
     if not settings.latent(architecture):
         settings.heads(architecture)
@@ -145,7 +66,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         generation = _Settings(generation_path, read_json(generation_path, "generation settings"))
         eos = generation.tokens() or eos
         if generation.config.pop("do_sample", None) is not False:
-            for key, (target, kind) in _SAMPLING.items():
+            for key, (target, kind) in SAMPLING.items():
                 generation.move(key, f"general.sampling.{target}", kind)
         settings.out.update(generation.out)
         settings.out.update({f"hf.generation.{key}": value for key, value in generation.config.items()})
@@ -162,20 +83,20 @@ def settings_of(metadata: Mapping[str, Any], architecture: str) -> tuple[dict[st
     Numbers that GGUF holds as float32 get the shortest decimal that means them.
     """
     config: dict[str, Any] = {}
-    for key, (target, kind) in _SETTINGS.items():
+    for key, (target, kind) in SETTINGS.items():
         value = metadata.get(f"{architecture}.{target}")
         if value is not None:
             config[key] = _shortest(value) if kind is float else kind(value)
     scaling = {
         key: _shortest(value) if kind is float else value
-        for key, (target, kind) in _ROPE_SETTINGS.items()
+        for key, (target, kind) in ROPE_SETTINGS.items()
         if key != "rope_theta" and (value := metadata.get(f"{architecture}.rope.{target}")) is not None
     }
     rope_type = metadata.get(f"{architecture}.rope.scaling.type", "none")
     if rope_type != "none":
         config["rope_scaling"] = {"rope_type": rope_type, **scaling}
     generation: dict[str, Any] = {}
-    for key, target in _TOKENS.items():
+    for key, target in TOKENS.items():
         if f"tokenizer.ggml.{target}" in metadata:
             config[key] = generation[key] = int(metadata[f"tokenizer.ggml.{target}"])
     ends = [int(item) for item in metadata.get("tokenizer.ggml.eos_token_ids", ())]
@@ -183,7 +104,7 @@ def settings_of(metadata: Mapping[str, Any], architecture: str) -> tuple[dict[st
         ends = [int(metadata["tokenizer.ggml.eos_token_id"])]
     if ends:
         config["eos_token_id"] = generation["eos_token_id"] = ends[0] if len(ends) == 1 else ends
-    for key, (target, kind) in _SAMPLING.items():
+    for key, (target, kind) in SAMPLING.items():
         value = metadata.get(f"general.sampling.{target}")
         if value is not None:
             generation[key] = _shortest(value) if kind is float else int(value)
@@ -264,10 +185,10 @@ class _Settings:
         self.out["hf.architecture"] = classes[0] if classes else model_type
         if model_type is not None:
             self.out["hf.model_type"] = model_type
-        if classes and classes[0] in _ARCHITECTURES:
-            return _ARCHITECTURES[classes[0]]
+        if classes and classes[0] in ARCHITECTURES:
+            return ARCHITECTURES[classes[0]]
         if model_type and (not classes or classes[0].endswith("ForCausalLM")):
-            return _MODEL_TYPES.get(model_type, model_type)
+            return MODEL_TYPES.get(model_type, model_type)
         return str(
             classes[0]
         )  # A classifier, an encoder, ...: no model of this name exists, so it is refused.
@@ -290,7 +211,7 @@ class _Settings:
         kind = inner.config.pop("rope_type", None) or older or "default"
         kind = self.checked(f"{source}.rope_type", kind, str)
         inner.out[f"{architecture}.rope.scaling.type"] = "none" if kind == "default" else kind
-        for key, (target, expected) in _ROPE_SETTINGS.items():
+        for key, (target, expected) in ROPE_SETTINGS.items():
             inner.move(key, f"{architecture}.rope.{target}", expected)
         partial = inner.config.pop("partial_rotary_factor", None)
         if partial is not None:
@@ -351,10 +272,10 @@ class _Settings:
     def tokens(self) -> list[int]:
         """Moves the special tokens and returns the ids that end a text, which may be several."""
         eos = self.config.pop("eos_token_id", None)
-        for key in _TOKENS:
+        for key in TOKENS:
             if self.config.get(key) == -1:  # Says "none" in some models.
                 del self.config[key]
         ids = eos if isinstance(eos, list) else [] if eos in (None, -1) else [eos]
-        for key, target in _TOKENS.items():
+        for key, target in TOKENS.items():
             self.move(key, f"tokenizer.ggml.{target}", int)
         return [self.checked("eos_token_id", item, int) for item in ids]

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torchless import quants
-from torchless.backends.cpu.executor import fuses
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.fusions import read_by
+from torchless.backends.cpu.layout import fuses
 from torchless.backends.cpu.lower import lower
 from torchless.backends.cpu.stages import LoweredPlan, Stage
 from torchless.plan import Plan
@@ -68,6 +68,8 @@ def _fused(index: int, stage: Stage, lowered: LoweredPlan) -> Iterable[str]:
         yield "conversion to the number format of the next product"
     if stage.kind == "gated_matmul":
         yield f"gate and up as one product, {args['activation']}, conversion to the next product's number format"
+    if stage.kind == "rope_kv" and any(part[4] for part in args["parts"]):
+        yield "norms of heads"
     if stage.kind == "matmul" and len(args["parts"]) > 1:
         yield f"{len(args['parts'])} products of one input"
     if stage.kind == "experts_gated":

@@ -7,8 +7,8 @@ A stage runs on all threads and ends with a barrier, so fewer stages are faster.
 - gate, up and the GLU become one stage, a group of 256 columns at a time;
 - ``add(x, linear(y))`` accumulates into x when x is not needed afterwards, and so does a sum of experts;
 - a norm of selected rows selects them itself;
-- rotary embedding happens in place, in one stage with storing keys and values; attention takes that stage's work over
-  in a step where each sequence has few rows;
+- norms of heads and rotary embedding happen in place, in one stage with storing keys and values; attention takes that
+  stage's work over in a step where each sequence has few rows;
 - with few rows, the threads of a product each make its input again instead of meeting behind a norm (`fusions.py`);
 - the product that makes the logits can keep the best of each row instead of writing them all.
 
@@ -22,8 +22,9 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from torchless.backends.cpu.fusions import share_rows
+from torchless.backends.cpu.lower_attention import emit_attention
 from torchless.backends.cpu.lower_experts import emit_experts, gate_stacks
-from torchless.backends.cpu.stages import Buffer, LoweredPlan, Stage
+from torchless.backends.cpu.stages import F32, Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
@@ -45,7 +46,6 @@ from torchless.plan import (
 
 __all__ = ["Buffer", "LoweredPlan", "Stage", "lower"]
 
-F32 = "f32"
 GROUP_COLUMNS = 256
 """Columns that a gated product makes at a time: whole blocks in every number format."""
 
@@ -98,6 +98,9 @@ class _Lowering:
             out = self._define(op.out, F32)
             self._stage("embed", table=op.weight, out=out, scale=op.scale)
             self._convert_for_consumers(op.out)
+        elif isinstance(op, RmsNorm) and op.num_heads > 1:
+            if any(not isinstance(self.plan.ops[use], Rope | Attention) for use in self.uses[op.out.id]):
+                raise UnsupportedError("the cpu backend normalises heads only where attention reads them")
         elif isinstance(op, RmsNorm):
             x = self._read(self.selected.get(op.x.id, op.x), F32)
             direct, rest = self._formats_of(op.out)
@@ -113,7 +116,7 @@ class _Lowering:
         elif isinstance(op, Rope):
             pass  # emitted with the attention that reads it
         elif isinstance(op, Attention):
-            self._emit_attention(op)
+            emit_attention(self, op)
         elif isinstance(op, Glu):
             gate, up = self._read(op.gate, F32), self._read(op.up, F32)
             for_direct, rest = self._formats_of(op.out)
@@ -226,49 +229,6 @@ class _Lowering:
         if any(use > index and use != add_index for use in self.uses[other.id]):
             return None
         return add_index, add, other
-
-    def _emit_attention(self, op: Attention) -> None:
-        parts = []
-        buffers = []
-        for value, num_heads in ((op.q, op.num_heads), (op.k, op.num_kv_heads)):
-            rope = self._rope_of(value)
-            if rope is None:
-                buffers.append(self._read(value, F32))
-                continue
-            buffer = self._read(rope.x, F32)
-            if len(self.uses[rope.x.id]) > 1 or len(self.uses[value.id]) > 1:
-                raise UnsupportedError(
-                    "the cpu backend rotates in place, but the plan uses a rotated value twice"
-                )
-            index = [spec for spec, _, _ in self.result.ropes].index(rope.spec)
-            parts.append((buffer, num_heads, op.head_dim, index))
-            buffers.append(buffer)
-        q, k = buffers
-        v = self._read(op.v, F32)
-        self._stage("rope_kv", parts=parts, k=k, v=v, layer=op.layer)
-        for buffer in (q, k, v):
-            self._touch(buffer, len(self.result.stages))
-        out = self._define(op.out, F32)
-        self._stage(
-            "attention",
-            q=q,
-            out=out,
-            layer=op.layer,
-            num_heads=op.num_heads,
-            scale=op.scale,
-            window=op.window or 0,
-            softcap=op.softcap or 0.0,
-            slopes=list(op.slopes or ()),
-            sinks=op.sinks,
-            rope_kv=self.fuse,
-        )
-        self._convert_for_consumers(op.out)
-
-    def _rope_of(self, value: Value) -> Rope | None:
-        for op in self.plan.ops:
-            if op.out == value:
-                return op if isinstance(op, Rope) else None
-        return None
 
     def _is_for_one_norm(self, value: Value) -> bool:
         ops = [self.plan.ops[index] for index in self.uses[value.id]]

@@ -6,7 +6,10 @@ from dataclasses import dataclass, field
 
 from torchless.plan import RopeSpec
 
-__all__ = ["Buffer", "LoweredPlan", "Stage"]
+__all__ = ["F32", "Buffer", "LoweredPlan", "Stage"]
+
+F32 = "f32"
+"""The number format that every op but a product reads."""
 
 
 @dataclass(slots=True)

@@ -129,7 +129,7 @@ class ReferenceExecutor:
         if isinstance(op, Embed):
             return ops.embed(self.weights[op.weight], batch.token_ids, op.scale)
         if isinstance(op, RmsNorm):
-            return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps)
+            return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps, op.num_heads)
         if isinstance(op, Linear):
             if self.observe_input is not None:
                 self.observe_input(op.weight, values[op.x.id])

@@ -35,10 +35,12 @@ def embed(table: Array, token_ids: npt.NDArray[np.int32], scale: float) -> Array
     return rows
 
 
-def rms_norm(x: Array, weight: Array, eps: float) -> Array:
-    """x / sqrt(mean(x^2) + eps) * weight, row by row."""
-    normed: Array = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
-    return normed
+def rms_norm(x: Array, weight: Array, eps: float, num_heads: int = 1) -> Array:
+    """x / sqrt(mean(x^2) + eps) * weight, row by row and head by head."""
+    heads = x.reshape(len(x), num_heads, x.shape[-1] // num_heads)
+    normed: Array = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True) + eps) * weight
+    result: Array = normed.reshape(x.shape)
+    return result
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:

@@ -1,0 +1,168 @@
+"""What is known about a compiled plan before memory is taken: types, sizes, places in the arena."""
+
+from __future__ import annotations
+
+import math
+import os
+
+from torchless import quants
+from torchless.backends.base import ExecutorOptions
+from torchless.backends.cpu.arena import Lifetime, plan_arena
+from torchless.backends.cpu.extension import load_extension
+from torchless.backends.cpu.lower import lower
+from torchless.backends.cpu.lower_experts import Stack, gate_stacks, stacks
+from torchless.backends.cpu.stages import Buffer, LoweredPlan
+from torchless.errors import UnsupportedError
+from torchless.kv_types import split_kv_type
+from torchless.plan import Attention, Embed, Experts, HeadsLinear, Linear, Plan, RmsNorm
+from torchless.weights.source import WeightSource
+
+__all__ = ["Layout", "fuses"]
+
+_VECTOR_TYPES = ("F32", "F16", "BF16")
+
+
+class Layout:
+    """Everything about a compiled plan that is known before memory is taken."""
+
+    def __init__(self, plan: Plan, source: WeightSource, options: ExecutorOptions) -> None:
+        _core = load_extension()
+        self.core = _core
+        self.plan = plan
+        self.source = source
+        self.options = options
+        self.activation_formats = _check_formats(_core.formats())
+        self.matrices = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Linear)))
+        self.tables = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Embed)))
+        self.vectors = tuple(
+            dict.fromkeys(
+                [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
+                + [op.bias for op in plan.ops if isinstance(op, Linear) and op.bias is not None]
+                + [op.sinks for op in plan.attention_ops if op.sinks is not None]
+                + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]
+            )
+        )
+        head_names = dict.fromkeys(op.head_weights for op in plan.ops if isinstance(op, HeadsLinear))
+        self.head_stacks = tuple(Stack(name, None) for name in head_names)
+        self.stacks = (*stacks(plan), *self.head_stacks)
+        self._check_types()
+        self.attention = _common_attention(plan)
+        self.kv_types = split_kv_type(options.kv_type)
+        self.lowered: LoweredPlan = lower(plan, self._activation_format, fuse=fuses())
+        self.offsets, self.arena_bytes = plan_arena(
+            [
+                Lifetime(self._num_rows(b) * self._row_bytes(b.format, b.width), b.first, b.last)
+                for b in self.lowered.buffers
+            ]
+        )
+        self.weight_bytes = sum(_core.packed_bytes(*self.matrix(name)) for name in self.matrices)
+        self.weight_bytes += sum(
+            self.num_experts(stack) * _core.packed_bytes(*self.expert(stack)) for stack in self.stacks
+        )
+        self._count_cache_and_scratch()
+
+    def _count_cache_and_scratch(self) -> None:
+        """Bytes of a cache page, and of what a step writes."""
+        _core, plan, options = self.core, self.plan, self.options
+        kv = self.attention
+        self.page_bytes: int = 0
+        group = 1
+        if kv is not None:
+            layers = len({op.layer for op in plan.attention_ops})
+            self.page_bytes = _core.kv_page_bytes(*self.kv_types, layers, kv.num_kv_heads, kv.head_dim)
+            group = max(op.num_heads // op.num_kv_heads for op in plan.attention_ops)
+        self.routes_bytes = 0
+        self.thread_scratch_bytes: int = _core.thread_scratch_bytes(
+            [(self.matrix(name)[0], self.matrix(name)[2]) for name in self.matrices],
+            *self.kv_types,
+            kv.num_kv_heads if kv else 0,
+            kv.head_dim if kv else 0,
+            group,
+        )
+
+        shared = 0
+        for op in plan.ops:
+            if isinstance(op, Experts):
+                kinds = [self.expert(s)[::2] for s in (*gate_stacks(op), Stack(op.down_weight, None))]
+                sizes = op.routing.num_experts, op.routing.num_used, options.max_batch_tokens
+                thread_bytes, routes_bytes = _core.experts_scratch_bytes(*kinds, *sizes)
+                self.thread_scratch_bytes = max(self.thread_scratch_bytes, thread_bytes)
+                self.routes_bytes = max(self.routes_bytes, routes_bytes)
+        for stack in self.head_stacks:
+            head_bytes = _core.heads_scratch_bytes(*self.expert(stack)[::2])
+            self.thread_scratch_bytes = max(self.thread_scratch_bytes, head_bytes)
+        if kv is not None:
+            heads = max(op.num_heads for op in plan.attention_ops)
+            shared = _core.attention_shared_bytes(heads, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        shared += self.routes_bytes
+        self.scratch_bytes: int = self.arena_bytes + self.thread_scratch_bytes * options.num_threads + shared
+
+    def matrix(self, name: str) -> tuple[int, int, int]:
+        """(GGUF type id, rows, columns) of a weight."""
+        info = self.source.tensors[name]
+        return quants.by_name(info.type).id, math.prod(info.shape[:-1]), info.shape[-1]
+
+    def expert(self, stack: Stack) -> tuple[int, int, int]:
+        """(GGUF type id, rows, columns) of one expert's matrix."""
+        info = self.source.tensors[stack.weight]
+        return quants.by_name(info.type).id, info.shape[1] // stack.num_parts, info.shape[2]
+
+    def num_experts(self, stack: Stack) -> int:
+        return self.source.tensors[stack.weight].shape[0]
+
+    def _activation_format(self, name: str) -> str:
+        return self.activation_formats[quants.by_name(self.source.tensors[name].type).id]
+
+    def _num_rows(self, b: Buffer) -> int:
+        count = self.options.max_outputs if b.rows == "outputs" else self.options.max_batch_tokens
+        count = count * b.copies + b.spare
+        # Sixteen rows may be interleaved: see csrc/core/activations.h.
+        return count if count < 16 else -(-count // 16) * 16
+
+    def _row_bytes(self, number_format: str, width: int) -> int:
+        return int(self.core.buffer_row_bytes(number_format, width))
+
+    def _check_types(self) -> None:
+        names = {quants.by_id(type_id).name for type_id in self.activation_formats}
+        for name in (*self.matrices, *self.tables, *(stack.weight for stack in self.stacks)):
+            info = self.source.tensors[name]
+            if info.type not in names:
+                raise UnsupportedError(
+                    f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no "
+                    f"kernels; get the model in one of the types that it has: {', '.join(sorted(names))}"
+                )
+        for name in (*self.vectors, *(stack.bias for stack in self.stacks if stack.bias is not None)):
+            info = self.source.tensors[name]
+            if info.type not in _VECTOR_TYPES:
+                raise UnsupportedError(
+                    f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}"
+                )
+
+
+def fuses() -> bool:
+    """Whether stages are fused: always, but for the slow twin that ``TORCHLESS_FUSE=0`` asks for."""
+    return os.environ.get("TORCHLESS_FUSE", "1") != "0"
+
+
+def _check_formats(formats: list[tuple[int, int, int, str]]) -> dict[int, str]:
+    """Activation format by GGUF type id; Python and C++ must agree on every block's size."""
+    for type_id, block_elements, block_bytes, _ in formats:
+        python = quants.by_id(type_id)
+        if (python.block_elements, python.block_bytes) != (block_elements, block_bytes):
+            raise UnsupportedError(
+                f"torchless._core has {python.name} blocks of {block_elements} elements in {block_bytes} bytes, "
+                f"Python of {python.block_elements} in {python.block_bytes}: rebuild the extension"
+            )
+    return {type_id: activation for type_id, _, _, activation in formats}
+
+
+def _common_attention(plan: Plan) -> Attention | None:
+    """The attention whose head sizes all layers share: one KV cache holds them all."""
+    ops = plan.attention_ops
+    for op in ops:
+        if (op.num_kv_heads, op.head_dim) != (ops[0].num_kv_heads, ops[0].head_dim):
+            raise UnsupportedError(
+                f"layer {op.layer} has {op.num_kv_heads} key/value heads of {op.head_dim}, layer {ops[0].layer} "
+                f"{ops[0].num_kv_heads} of {ops[0].head_dim}: the cpu backend needs all layers alike"
+            )
+    return ops[0] if ops else None
