@@ -34,9 +34,10 @@ def open_executor(
 
 
 class Run:
-    """One sequence: its ids, how many are computed, and the pages that it owns."""
+    """One sequence: its ids, how many are computed, the pages that it owns, and its state slot."""
 
-    def __init__(self, ids: Sequence[int], first_page: int) -> None:
+    def __init__(self, ids: Sequence[int], first_page: int, slot: int = 0) -> None:
+        self.slot = slot
         self.ids = list(ids)
         self.done = 0
         self.pages = np.arange(first_page, first_page + -(-len(ids) // PAGE_TOKENS), dtype=np.int32)
@@ -52,7 +53,8 @@ def make_batch(pieces: Sequence[tuple[Run, int]]) -> Batch:
         page_ids += run.pages[: -(-(run.done + count) // PAGE_TOKENS)].tolist()
         page_starts.append(len(page_ids))
         run.done += count
-    arrays = (ids, positions, run_starts, page_ids, page_starts, range(len(ids)))
+    slots = [run.slot for run, _ in pieces]
+    arrays = (ids, positions, run_starts, page_ids, page_starts, range(len(ids)), slots)
     return Batch(*(np.array(values, dtype=np.int32) for values in arrays))
 
 
@@ -72,7 +74,7 @@ def logits_of_batch(
     """Logits of several sequences run together, each with its own chunk size, until all are through."""
     runs, first_page = [], 0
     for ids in sequences:
-        runs.append(Run(ids, first_page))
+        runs.append(Run(ids, first_page, len(runs)))
         first_page += len(runs[-1].pages)
     results: list[list[Logits]] = [[] for _ in runs]
     while any(run.done < len(run.ids) for run in runs):

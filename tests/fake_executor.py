@@ -1,7 +1,8 @@
 """An executor without a model: it checks every batch and gives logits that depend on all tokens before them.
 
 Tokens are kept in pages as keys and values would be. The logits of a row are a hash of the tokens that its
-page table leads to, so that a wrong page, position, chunk or neighbour changes them.
+page table leads to, so that a wrong page, position, chunk or neighbour changes them. With state slots the tokens
+are kept there besides, as recurrent state would be, and must be the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 
 import numpy as np
 
-from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions
+from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, check_state_slots
 
 
 def expected_logits(tokens, vocab_size: int) -> np.ndarray:
@@ -23,8 +24,20 @@ def expected_logits(tokens, vocab_size: int) -> np.ndarray:
 class FakeExecutor:
     """Follows the contract of `backends.base.Executor`."""
 
-    def __init__(self, *, vocab_size=50, num_pages=64, max_batch_tokens=32, max_outputs=8, favourites=()):
+    def __init__(
+        self,
+        *,
+        vocab_size=50,
+        num_pages=64,
+        max_batch_tokens=32,
+        max_outputs=8,
+        favourites=(),
+        num_state_slots=0,
+    ):
         self.options = ExecutorOptions(num_pages, max_batch_tokens, max_outputs, num_threads=1)
+        self.num_state_slots = num_state_slots
+        self._states: list[list[int]] = [[] for _ in range(num_state_slots)]
+        self._positions = [-1] * num_state_slots
         self.vocab_size = vocab_size
         self.favourites = dict(favourites)  # length of a sequence -> token that then gets the largest logit
         self.released: list[int] = []
@@ -38,6 +51,8 @@ class FakeExecutor:
         assert not self.closed
         self.batches.append(batch)
         self._check(batch)
+        check_state_slots(batch, self._positions)
+        self._mark(batch, [-1] * len(batch.state_slots))
         contexts = []
         for i in range(len(batch.run_starts) - 1):
             rows = slice(batch.run_starts[i], batch.run_starts[i + 1])
@@ -46,9 +61,11 @@ class FakeExecutor:
             self._tokens[table[positions // PAGE_TOKENS], positions % PAGE_TOKENS] = batch.token_ids[rows]
             stored = self._tokens[table].reshape(-1)
             contexts += [stored[: p + 1].copy() for p in positions]
+            self._move_state(batch, i, rows, contexts[-1])
         error = self.fail_at.pop(len(self.batches), None)
         if error is not None:
             raise error
+        self._mark(batch, batch.positions[batch.run_starts[1:] - 1] + 1)
         self._logits[:] = np.nan  # the last step's rows are gone
         for i, row in enumerate(batch.output_rows):
             context = contexts[row]
@@ -84,6 +101,20 @@ class FakeExecutor:
             positions = batch.positions[batch.run_starts[i] : batch.run_starts[i + 1]]
             assert (np.diff(positions) == 1).all()
             assert (batch.page_starts[i + 1] - batch.page_starts[i]) * PAGE_TOKENS > positions[-1]
+
+    def _move_state(self, batch: Batch, run: int, rows: slice, context: np.ndarray) -> None:
+        """Adds a run's tokens to its state; they are those of the pages, or the state was another sequence's."""
+        if self.num_state_slots:
+            state = self._states[batch.state_slots[run]]
+            if batch.positions[rows][0] == 0:
+                state.clear()
+            state += batch.token_ids[rows].tolist()
+            assert state == context.tolist()
+
+    def _mark(self, batch: Batch, positions) -> None:
+        if self.num_state_slots:
+            for slot, position in zip(batch.state_slots, positions, strict=True):
+                self._positions[slot] = int(position)
 
     def release_pages(self, page_ids: np.ndarray) -> None:
         self.released += page_ids.tolist()

@@ -88,6 +88,12 @@ def test_plenty_of_memory_gives_pages_for_several_sequences_but_not_more_than_ha
     assert fit_into(150, ctx=1024).options.num_pages == 32
 
 
+def test_sequences_have_state_slots_as_contexts_have_pages():
+    assert fit_into(10_000, ctx=1024).options.num_state_slots == 16
+    assert fit_into(150, ctx=1024).options.num_state_slots == 2
+    assert fit_into(10_000, batch_tokens=3).options.num_state_slots == 3
+
+
 def test_output_rows_are_bounded_by_their_memory():
     assert fit_into(10_000, vocab_size=512).options.max_outputs == 512
     assert fit_into(10_000, vocab_size=131_072).options.max_outputs == 64

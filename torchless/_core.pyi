@@ -239,6 +239,9 @@ class Executor:
         output_rows: Annotated[
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
+        state_slots: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
         num_best: int = 0,
     ) -> None:
         """
@@ -286,6 +289,48 @@ class Executor:
     def scratch_bytes(self) -> int: ...
     @property
     def page_bytes(self) -> int: ...
+    def set_states(self, num_slots: int, sizes: Sequence[int]) -> None:
+        """sizes: floats of each state"""
+
+    def causal_conv(self, x: int, weight: int, taps: int, out: int, state: int) -> None:
+        """weight: a vector, the channels of each tap in turn"""
+
+    def gated_delta(
+        self,
+        x: int,
+        step: tuple[int, int, int, int],
+        beta: tuple[int, int, int, int],
+        decay: int,
+        step_bias: int,
+        shape: tuple[int, int, int, int, bool],
+        out: int,
+        state: int,
+    ) -> None:
+        """
+        step, beta: (buffer, first column, columns, distance to the next ones); shape: (key heads, value heads, width of a key, of a value, whether key heads take turns)
+        """
+
+    def gated_norm(
+        self, x: int, weight: int, num_heads: int, eps: float, gate: int, activation: str, out: int
+    ) -> None:
+        """Each head of x normalised, times activation(gate)."""
+
+    @property
+    def slot_bytes(self) -> int: ...
+
+def causal_conv_state_floats(num_channels: int, num_taps: int) -> int:
+    """Floats of a convolution's state."""
+
+def gated_delta_state_floats(num_heads: int, key_dim: int, value_dim: int) -> int:
+    """Floats of the state of a gated delta rule."""
+
+def state_slot_bytes(sizes: Sequence[int]) -> int:
+    """Bytes of a slot with states of so many floats."""
+
+def recurrent_scratch_bytes(key_dims: Sequence[int], norms: Sequence[tuple[str, int]]) -> int:
+    """
+    Most scratch bytes that one thread needs for gated delta rules and gated norms (activation format, width).
+    """
 
 def quantise_rows(
     rows: Annotated[NDArray[numpy.uint8], dict(shape=(None, None), order="C", device="cpu", writable=False)],

@@ -18,6 +18,9 @@ AUTO_CONTEXT_TOKENS = 4096  # what "auto" takes at most: long enough for a talk,
 SHORTEST_AUTO_CONTEXT_TOKENS = 512  # "auto" does not go below: a model that fits only so is out of memory
 MAX_LOGITS_BYTES = 32 << 20  # output rows of one step, see `_max_outputs`
 FEWEST_OUTPUTS = 8  # sequences that can decode together whatever the vocabulary
+SLOTS_PER_CONTEXT = (
+    2  # sequences that run at once share the pages of a context: room for two states beside each
+)
 PARALLEL_CONTEXTS = 8  # full contexts that the pages hold at most, where memory is plenty
 
 
@@ -86,7 +89,8 @@ class _Demand:
         rows = min(self.batch_tokens, num_pages * PAGE_TOKENS)
         vocab_size = self.plan.output.width if self.plan.output is not None else 1
         num_outputs = _max_outputs(vocab_size, rows)
-        return ExecutorOptions(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus)
+        num_slots = min(SLOTS_PER_CONTEXT * num_contexts, num_outputs)
+        return ExecutorOptions(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus, num_slots)
 
     def purposes(self, options: ExecutorOptions) -> dict[str, int]:
         """Bytes by purpose."""

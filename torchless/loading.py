@@ -110,6 +110,7 @@ class LoadedModel:
             "cpus": list(options.cpus),
             "kv_type": options.kv_type,
             "num_pages": options.num_pages,
+            "num_state_slots": self.executor.num_state_slots,
             "batch_tokens": options.max_batch_tokens,
         }
 

@@ -19,10 +19,12 @@ from torchless.errors import UnsupportedError
 __all__ = [
     "Add",
     "Attention",
+    "CausalConv",
     "Columns",
     "Embed",
     "Experts",
     "GateRows",
+    "GatedDelta",
     "Glu",
     "HeadsLinear",
     "Linear",
@@ -38,7 +40,7 @@ __all__ = [
 ]
 
 Rows = Literal["tokens", "outputs"]
-Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped"]
+Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped", "sigmoid"]
 Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 
 
@@ -155,7 +157,8 @@ class Attention:
 class Glu:
     """out = activation(gate) * up, elementwise. Shazeer 2020.
 
-    ``"swiglu_clamped"`` (gpt-oss) is ``g * sigmoid(1.702 g) * (u + 1)`` with g = min(gate, 7), u = up within -7 .. 7.
+    ``"sigmoid"`` gates the output of attention (Qwen3-Next); ``"swiglu_clamped"`` (gpt-oss) is
+    ``g * sigmoid(1.702 g) * (u + 1)`` with g = min(gate, 7), u = up within -7 .. 7.
     """
 
     out: Value
@@ -248,6 +251,58 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
+class CausalConv:
+    """out[t] = silu(the sum over j of weight[:, j] * x[t - taps + 1 + j]), channel by channel.
+
+    Weight shape (width, taps). Rows of x before the sequence's first are zero; the last taps - 1 are its state.
+
+    Attributes:
+        state: number of this op's state among those of the plan.
+    """
+
+    out: Value
+    x: Value
+    weight: str
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatedDelta:
+    """The gated delta rule: each head's matrix S forgets and is corrected, token by token. Yang et al. 2024.
+
+    For each token, value head h and the key head g that serves it, with ``|a| = sqrt(sum of a^2 + 1e-6)``::
+
+        q, k = q[g] / |q[g]| / sqrt(key_dim), k[g] / |k[g]|
+        S = exp(decay[h] * softplus(step[h] + step_bias[h])) * S
+        S = S + k (sigmoid(beta[h]) * (v[h] - k S))
+        out[h] = q S
+
+    S is (key_dim, value_dim), zero before the sequence, and its state.
+
+    Attributes:
+        x: (tokens, 2 * num_key_heads * key_dim + num_heads * value_dim): all queries, all keys, all values.
+        step, beta: columns with one number for each value head; as a `Piece` is repeated in `Columns`.
+        decay, step_bias: weights of the shape (num_heads,).
+        is_tiled: whether key head ``h % num_key_heads`` serves value head h, rather than
+            ``h // (num_heads // num_key_heads)``.
+        state: number of this op's state among those of the plan.
+    """
+
+    out: Value
+    x: Value
+    step: Piece
+    beta: Piece
+    decay: str
+    step_bias: str
+    num_key_heads: int
+    num_heads: int
+    key_dim: int
+    value_dim: int
+    is_tiled: bool
+    state: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeadsLinear:
     """Each head of x times a matrix of its own. Weight shape (heads, out, in); x is (rows, heads * in)."""
 
@@ -284,6 +339,8 @@ Op = (
     | Glu
     | Experts
     | GateRows
+    | CausalConv
+    | GatedDelta
     | Add
     | SelectOutputs
 )
@@ -292,7 +349,7 @@ Op = (
 # Attributes of ops that name a weight.
 _WEIGHTS = (
     *("weight", "head_weights", "bias", "sinks", "gate_weight", "up_weight", "down_weight"),
-    *("gate_bias", "up_bias", "down_bias", "selection_bias"),
+    *("gate_bias", "up_bias", "down_bias", "selection_bias", "decay", "step_bias"),
 )
 
 
@@ -446,6 +503,48 @@ class Plan:
         self._require(gate.width == 1 and gate.rows == x.rows, f"a gate of width {gate.width} for rows")
         return self._record(GateRows(self._value(x.rows, x.width), x, gate))
 
+    def causal_conv(self, x: Value, weight: str) -> Value:
+        """Convolution over the last tokens of a sequence, then SiLU; see `CausalConv`."""
+        width, taps = self._weight(weight, 2)
+        self._require(width == x.width, f"{weight} has {width} channels, its input {x.width}")
+        self._require(2 <= taps <= 16, f"{weight} looks at {taps} tokens; torchless computes 2 to 16")
+        self._require(x.rows == "tokens", "a convolution needs a row for each token")
+        return self._record(CausalConv(self._value("tokens", width), x, weight, len(self.state_ops)))
+
+    def gated_delta(
+        self,
+        x: Value,
+        *,
+        step: Piece,
+        beta: Piece,
+        decay: str,
+        step_bias: str,
+        num_key_heads: int,
+        num_heads: int,
+        key_dim: int,
+        value_dim: int,
+        is_tiled: bool,
+    ) -> Value:
+        """The gated delta rule; see `GatedDelta`. Returns (tokens, num_heads * value_dim)."""
+        self._require(
+            num_heads % num_key_heads == 0, f"{num_heads} value heads over {num_key_heads} key heads"
+        )
+        expected = 2 * num_key_heads * key_dim + num_heads * value_dim
+        self._require(x.width == expected and x.rows == "tokens", f"heads are {x.width} wide, not {expected}")
+        for piece in (step, beta):
+            repeats = max(num_heads // piece.width, 1)
+            end = piece.start + (repeats - 1) * piece.stride + piece.width
+            self._require(
+                num_heads % piece.width == 0 and end <= piece.x.width and piece.x.rows == "tokens",
+                f"columns up to {end} of a value that is {piece.x.width} wide, for {num_heads} heads",
+            )
+        for name in (decay, step_bias):
+            (found,) = self._weight(name, 1)
+            self._require(found == num_heads, f"{name} has {found} elements for {num_heads} heads")
+        out = self._value("tokens", num_heads * value_dim)
+        sizes = (num_key_heads, num_heads, key_dim, value_dim, is_tiled, len(self.state_ops))
+        return self._record(GatedDelta(out, x, step, beta, decay, step_bias, *sizes))
+
     def add(self, a: Value, b: Value) -> Value:
         """a + b, same shape."""
         self._require(a.width == b.width and a.rows == b.rows, f"cannot add widths {a.width} and {b.width}")
@@ -477,6 +576,11 @@ class Plan:
         """The attention ops in layer order: what the KV cache must hold."""
         return tuple(op for op in self.ops if isinstance(op, Attention))
 
+    @property
+    def state_ops(self) -> tuple[CausalConv | GatedDelta, ...]:
+        """The ops that keep recurrent state, by the number of their state: what a state slot must hold."""
+        return tuple(op for op in self.ops if isinstance(op, CausalConv | GatedDelta))
+
     def __str__(self) -> str:
         """A readable listing, one op a line: ``%3 (tokens, 192) = linear %2, blk.0.attn_q.weight``."""
         return "\n".join(self._line(op) for op in self.ops)
@@ -491,7 +595,7 @@ class Plan:
                 continue
             if item.name == "pieces":
                 details.append(" ".join(map(str, value)))
-            elif isinstance(value, Value | str):
+            elif isinstance(value, Value | Piece | str):
                 details.append(str(value))
             elif isinstance(value, Routing):
                 details.append(f"{value.num_used} of {value.num_experts} by {value.scoring}")

@@ -1,6 +1,4 @@
 // Binds Executor: Python builds it op by op, then runs steps. All sizes are checked here or in the core.
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
 #include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
@@ -10,29 +8,22 @@
 #include <stdexcept>
 #include <tuple>
 
-#include "core/executor.h"
+#include "bind/py_executor.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace {
 
-using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Ints = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Floats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using tl::Bytes;
+using tl::Floats;
+using tl::Ints;
+using tl::PyExecutor;
 
 // Runs Python's signal handlers; false when one raised (Ctrl-C). The exception stays set for the caller.
 bool poll_signals() {
     nb::gil_scoped_acquire gil;
     return PyErr_CheckSignals() == 0;
-}
-
-tl::ActFormat act_format(const std::string& name) {
-    if (name == "f32") return tl::ActFormat::kF32;
-    if (name == "bf16") return tl::ActFormat::kBF16;
-    if (name == "int8x32") return tl::ActFormat::kInt8x32;
-    if (name == "int8x256") return tl::ActFormat::kInt8x256;
-    throw std::invalid_argument("unknown activation format " + name);
 }
 
 const char* act_format_name(tl::ActFormat format) {
@@ -56,14 +47,6 @@ tl::KvType kv_type(const std::string& name) {
     if (name == "q8_0") return tl::KvType::kQ8_0;
     if (name == "q4_0") return tl::KvType::kQ4_0;
     throw std::invalid_argument("unknown KV type " + name);
-}
-
-tl::GluActivation glu_activation(const std::string& name) {
-    if (name == "silu") return tl::GluActivation::kSilu;
-    if (name == "gelu_tanh") return tl::GluActivation::kGeluTanh;
-    if (name == "gelu") return tl::GluActivation::kGelu;
-    if (name == "swiglu_clamped") return tl::GluActivation::kSwigluClamped;
-    throw std::invalid_argument("unknown activation " + name);
 }
 
 // experts, used, scoring, normalised, scale, groups, used groups, scores that a group counts by
@@ -94,34 +77,6 @@ void check_raw(const Bytes& raw, int type, int rows, int columns) {
     }
 }
 
-// Keeps what the raw pointers point into alive, and hands out the logits.
-struct PyExecutor {
-    tl::Executor core;
-    std::vector<nb::object> keep_alive;
-
-    explicit PyExecutor(const tl::ExecutorSizes& sizes) : core(sizes) {}
-
-    void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
-              int num_best) {
-        if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
-            throw std::invalid_argument("malformed batch: array lengths do not fit together");
-        }
-        const tl::BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(), run_starts.data(),
-                                    page_starts.data(), run_starts.size() - 1, page_ids.data(),  page_ids.size(),
-                                    output_rows.data(), output_rows.size()};
-        bool completed;
-        {
-            nb::gil_scoped_release release;
-            completed = core.step(batch, num_best, poll_signals);
-        }
-        if (!completed) throw nb::python_error();
-    }
-
-    void release_pages(Ints pages) {
-        for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
-    }
-};
-
 template <class T>
 nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
     const size_t shape[2] = {tl::kMaxBestRows, tl::kMaxBest};
@@ -132,6 +87,22 @@ nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
 }  // namespace
 
 namespace tl {
+
+void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
+                      Ints output_rows, Ints state_slots, int num_best) {
+    if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
+        throw std::invalid_argument("malformed batch: array lengths do not fit together");
+    }
+    const BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(),   run_starts.data(),
+                            page_starts.data(), run_starts.size() - 1, page_ids.data(),    page_ids.size(),
+                            output_rows.data(), output_rows.size(),    state_slots.data(), state_slots.size()};
+    bool completed;
+    {
+        nb::gil_scoped_release release;
+        completed = core.step(batch, num_best, poll_signals);
+    }
+    if (!completed) throw nb::python_error();
+}
 
 void bind_executor(nb::module_& m) {
     m.def(
@@ -203,7 +174,7 @@ void bind_executor(nb::module_& m) {
         "type"_a, "columns"_a, "Scratch bytes of one thread for a product by heads.");
     m.def(
         "buffer_row_bytes",
-        [](const std::string& format, int width) { return tl::ActLayout{act_format(format), width}.row_bytes(); },
+        [](const std::string& format, int width) { return tl::ActLayout{tl::act_format(format), width}.row_bytes(); },
         "format"_a, "width"_a, "Bytes of one row of activations in a format.");
     m.def(
         "kv_page_bytes",
@@ -220,9 +191,10 @@ void bind_executor(nb::module_& m) {
         "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a,
         "Bytes that all threads share for the partial results of attention.");
 
-    nb::class_<PyExecutor>(m, "Executor",
-                           "A plan in the making, then ready to run: add weights, buffers and stages, call finish(), "
-                           "then step().")
+    nb::class_<PyExecutor> executor(
+        m, "Executor",
+        "A plan in the making, then ready to run: add weights, buffers and stages, call finish(), then step().");
+    executor
         .def(
             "__init__",
             [](PyExecutor* self, int num_threads, int max_tokens, int max_outputs, size_t weight_bytes,
@@ -279,7 +251,9 @@ void bind_executor(nb::module_& m) {
         .def(
             "add_buffer",
             [](PyExecutor& self, size_t offset, bool outputs, const std::string& format, int width, int copies,
-               int spare) { return self.core.add_buffer(offset, outputs, act_format(format), width, copies, spare); },
+               int spare) {
+                return self.core.add_buffer(offset, outputs, tl::act_format(format), width, copies, spare);
+            },
             "offset"_a, "outputs"_a, "format"_a, "width"_a, "copies"_a = 1, "spare"_a = 0,
             "copies: rows for each token or output; spare: further rows")
         .def(
@@ -359,7 +333,7 @@ void bind_executor(nb::module_& m) {
         .def(
             "glu",
             [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {
-                self.core.add_stage(tl::make_glu(gate, up, out, glu_activation(activation)));
+                self.core.add_stage(tl::make_glu(gate, up, out, tl::glu_activation(activation)));
             },
             "gate"_a, "up"_a, "out"_a, "activation"_a)
         .def(
@@ -367,7 +341,7 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, int x, std::pair<int, int> gate, std::pair<int, int> up, int out,
                const std::string& activation) {
                 self.core.add_stage(tl::make_gated_matmul(
-                    {x, gate.first, gate.second, up.first, up.second, out, glu_activation(activation)}));
+                    {x, gate.first, gate.second, up.first, up.second, out, tl::glu_activation(activation)}));
             },
             "x"_a, "gate"_a, "up"_a, "out"_a, "activation"_a,
             "gate, up: (matrix, bias vector or -1), with a multiple of 256 rows")
@@ -385,7 +359,7 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, int x, int up_x, std::pair<int, int> gate, std::pair<int, int> up, int out,
                const std::string& activation, int num_experts) {
                 self.core.add_experts_gated(
-                    {x, up_x, {gate.first, gate.second}, {up.first, up.second}, out, glu_activation(activation)},
+                    {x, up_x, {gate.first, gate.second}, {up.first, up.second}, out, tl::glu_activation(activation)},
                     num_experts);
             },
             "x"_a, "up_x"_a, "gate"_a, "up"_a, "out"_a, "activation"_a, "num_experts"_a,
@@ -434,7 +408,7 @@ void bind_executor(nb::module_& m) {
             "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
             "Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
-             "output_rows"_a, "num_best"_a = 0,
+             "output_rows"_a, "state_slots"_a, "num_best"_a = 0,
              "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "
              "each row in `best_ids` and `best_logits`.")
         .def(
@@ -475,6 +449,7 @@ void bind_executor(nb::module_& m) {
         .def_prop_ro("weight_bytes", [](PyExecutor& self) { return self.core.weights().num_bytes(); })
         .def_prop_ro("scratch_bytes", [](PyExecutor& self) { return self.core.scratch_bytes(); })
         .def_prop_ro("page_bytes", [](PyExecutor& self) { return self.core.page_bytes(); });
+    bind_recurrent(m, executor);
 }
 
 }  // namespace tl

@@ -36,6 +36,11 @@ void Executor::set_kv_cache(KvLayout layout, int num_pages) {
     stages_.push_back(make_clear_pages());
 }
 
+void Executor::set_states(int num_slots, const std::vector<size_t>& sizes) {
+    states_ = std::make_unique<StatePool>(num_slots, sizes);
+    state_sizes_ = sizes;
+}
+
 int Executor::add_buffer(size_t offset, bool outputs, ActFormat format, int width, int copies, int spare) {
     const ActLayout layout{format, width};
     if (width < 1 || copies < 1 || spare < 0 || (layout.is_int8() && width % layout.block() != 0)) {
@@ -104,6 +109,67 @@ void Executor::add_experts_down(int x, const ExpertMatrices& down, int out, bool
     stages_.push_back(make_experts_down({x, down, out, accumulate, routing.num_used, sizes_.max_tokens}));
 }
 
+void Executor::check_state(int state, size_t floats) const {
+    if (state < 0 || size_t(state) >= state_sizes_.size() || state_sizes_[state] != floats) {
+        throw std::invalid_argument("a stage whose recurrent state was not announced");
+    }
+}
+
+const Buffer& Executor::floats_of(int buffer, int width) const {
+    const Buffer& found = buffers_.at(buffer);
+    if (found.layout.format != ActFormat::kF32 || found.layout.width != width) {
+        throw std::invalid_argument("a stage that needs rows of " + std::to_string(width) + " floats");
+    }
+    return found;
+}
+
+void Executor::add_causal_conv(int x, int weights, int num_taps, int out, int state) {
+    const int num_channels = buffers_.at(x).layout.width;
+    floats_of(x, num_channels);
+    floats_of(out, num_channels);
+    if (num_taps < 2 || num_taps > kMaxTaps || x == out ||
+        weights_.vector(weights).size() != size_t(num_taps) * num_channels) {
+        throw std::invalid_argument("a convolution needs 2 to " + std::to_string(kMaxTaps) + " weights per channel");
+    }
+    check_state(state, causal_conv_state_floats(num_channels, num_taps));
+    stages_.push_back(make_causal_conv(x, weights, num_taps, out, state));
+}
+
+void Executor::add_gated_delta(const GatedDeltaParts& p) {
+    if (p.num_key_heads < 1 || p.key_dim < 1 || p.value_dim < 1 || p.num_heads < 1 ||
+        p.num_heads % p.num_key_heads != 0) {
+        throw std::invalid_argument("a gated delta rule needs heads for its keys and values");
+    }
+    floats_of(p.x, 2 * p.num_key_heads * p.key_dim + p.num_heads * p.value_dim);
+    floats_of(p.out, p.num_heads * p.value_dim);
+    for (const HeadColumns& c : {p.step, p.beta}) {
+        const int width = buffers_.at(c.buffer).layout.width;
+        floats_of(c.buffer, width);
+        const int repeats = c.width > 0 && p.num_heads % c.width == 0 ? p.num_heads / c.width : 0;
+        if (!repeats || c.start < 0 || c.stride < 0 || c.start + (repeats - 1) * c.stride + c.width > width) {
+            throw std::invalid_argument("a gated delta rule needs one number for each head");
+        }
+    }
+    for (const int vector : {p.decay, p.step_bias}) {
+        if (weights_.vector(vector).size() != size_t(p.num_heads)) {
+            throw std::invalid_argument("a gated delta rule needs one weight for each head");
+        }
+    }
+    check_state(p.state, gated_delta_state_floats(p.num_heads, p.key_dim, p.value_dim));
+    stages_.push_back(make_gated_delta(p));
+}
+
+void Executor::add_gated_norm(const GatedNormParts& p) {
+    const int width = buffers_.at(p.out).layout.width;
+    floats_of(p.x, width);
+    floats_of(p.gate, width);
+    if (p.num_heads < 1 || width % p.num_heads != 0 ||
+        weights_.vector(p.weight).size() != size_t(width / p.num_heads)) {
+        throw std::invalid_argument("a norm of heads needs one weight for each element of a head");
+    }
+    stages_.push_back(make_gated_norm(p));
+}
+
 void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs) {
     logits_ = logits;
     vocab_size_ = vocab_size;
@@ -119,8 +185,8 @@ void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge
     if (max_experts_) {
         routes_ = std::make_unique<Routes>(sizes_.max_tokens, max_experts_, max_used_, pool_.size());
     }
-    machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), arena_.data(), nullptr, 0, nullptr, 0, &best_,
-                               routes_.get(), buffers_});
+    machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), states_.get(), arena_.data(), nullptr, 0,
+                               nullptr, 0, &best_, routes_.get(), buffers_});
     size_t scratch = kRowAlignment, shared = 0;
     for (const auto& stage : stages_) {
         scratch = std::max(scratch, stage->scratch_bytes(*machine_));
@@ -177,7 +243,7 @@ void Executor::accept(const BatchArrays& batch) {
                       std::to_string(vocab_size_));
         }
     }
-    const int num_pages = pages_ ? pages_->num_pages() : 0;
+    const int num_pages = pages_ ? pages_->num_pages() : INT32_MAX;  // a plan without attention looks at none
     for (size_t i = 0; i < batch.num_page_ids; i++) {
         if (batch.page_ids[i] < 0 || batch.page_ids[i] >= num_pages) bad_batch("page id out of range");
     }
@@ -206,6 +272,7 @@ void Executor::accept(const BatchArrays& batch) {
         const int32_t row = batch.output_rows[i];
         if (row < 0 || row >= num_tokens || (i > 0 && row <= batch.output_rows[i - 1])) bad_batch("bad output row");
     }
+    accept_slots(batch);
     step_.num_tokens = num_tokens;
     step_.num_outputs = int(batch.num_outputs);
     step_.num_runs = num_runs;
@@ -218,6 +285,31 @@ void Executor::accept(const BatchArrays& batch) {
     step_.row_runs = row_runs_.data();
     step_.row_blocks = row_blocks_.data();
     step_.new_pages = new_pages_.data();
+}
+
+void Executor::accept_slots(const BatchArrays& batch) {
+    step_.state_slots = states_ ? batch.state_slots : nullptr;
+    if (!states_) return;
+    if (batch.num_state_slots != batch.num_runs) bad_batch("each run needs a state slot");
+    for (size_t r = 0; r < batch.num_runs; r++) {
+        const int32_t slot = batch.state_slots[r];
+        if (slot < 0 || slot >= states_->num_slots() ||
+            std::find(batch.state_slots, batch.state_slots + r, slot) != batch.state_slots + r) {
+            bad_batch("state slot " + std::to_string(slot) + " is out of range or appears twice");
+        }
+        const int first = batch.positions[batch.run_starts[r]];
+        if (first != 0 && first != states_->position(slot)) {
+            bad_batch("a run begins at position " + std::to_string(first) + ", but the state in slot " +
+                      std::to_string(slot) + " goes on at " + std::to_string(states_->position(slot)));
+        }
+    }
+}
+
+void Executor::set_positions(bool is_done) {
+    for (int r = 0; states_ && r < step_.num_runs; r++) {
+        const int end = step_.positions[step_.run_starts[r + 1] - 1] + 1;
+        states_->set_position(step_.state_slots[r], is_done ? end : StatePool::kUnknown);
+    }
 }
 
 void Executor::choose_stages() {
@@ -244,7 +336,9 @@ bool Executor::step(const BatchArrays& batch, int num_best, bool (*poll)()) {
     choose_stages();
     poll_ = poll;
     aborted_ = false;
+    set_positions(false);
     pool_.run(run_stages, this);
+    if (!aborted_) set_positions(true);
     if (num_best && !aborted_) best_.merge(step_.num_outputs);
     return !aborted_;
 }
@@ -276,7 +370,8 @@ void Executor::run_stages(void* context, int thread) {
 void Executor::time_stages(bool on) { stage_ns_.assign(on ? stages_.size() : 0, 0); }
 
 void Executor::release_page(int page) {
-    if (!pages_ || page < 0 || page >= pages_->num_pages()) throw std::invalid_argument("page id out of range");
+    if (!pages_) return;
+    if (page < 0 || page >= pages_->num_pages()) throw std::invalid_argument("page id out of range");
     pages_->release(page);
 }
 

@@ -29,6 +29,8 @@ struct BatchArrays {
     size_t num_page_ids;
     const int32_t* output_rows;
     size_t num_outputs;
+    const int32_t* state_slots;
+    size_t num_state_slots;
 };
 
 class Executor {
@@ -39,6 +41,8 @@ class Executor {
     Weights& weights() { return weights_; }
     ThreadPool& pool() { return pool_; }
     void set_kv_cache(KvLayout layout, int num_pages);
+    // sizes: floats of each state that stages keep.
+    void set_states(int num_slots, const std::vector<size_t>& sizes);
     // copies: rows for each token or output; spare: further rows.
     int add_buffer(size_t offset, bool outputs, ActFormat format, int width, int copies, int spare);
     int add_rope(RopeTable table);
@@ -52,6 +56,9 @@ class Executor {
     void add_route(const RouteParts& parts);
     void add_experts_gated(const ExpertsGatedParts& parts, int num_experts);
     void add_experts_down(int x, const ExpertMatrices& down, int out, bool accumulate, const Routing& routing);
+    void add_causal_conv(int x, int weights, int num_taps, int out, int state);
+    void add_gated_delta(const GatedDeltaParts& parts);
+    void add_gated_norm(const GatedNormParts& parts);
     // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns. merge_inputs: stages
     // that read the batch alone share one barrier.
     void finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs);
@@ -80,6 +87,7 @@ class Executor {
     }
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
+    size_t slot_bytes() const { return states_ ? states_->slot_bytes() : 0; }
 
     // Measures, while on, how long every stage takes from barrier to barrier. Turning it on starts from zero.
     void time_stages(bool on);
@@ -88,7 +96,11 @@ class Executor {
 
  private:
     void accept(const BatchArrays& batch);  // checks the batch and fills step_
-    void choose_stages();                   // fills active_
+    void accept_slots(const BatchArrays& batch);
+    void set_positions(bool is_done);  // of the step's state slots
+    void check_state(int state, size_t floats) const;
+    const Buffer& floats_of(int buffer, int width) const;
+    void choose_stages();  // fills active_
     static void run_stages(void* context, int thread);
 
     ExecutorSizes sizes_;
@@ -96,6 +108,8 @@ class Executor {
     ThreadPool pool_;
     Weights weights_;
     std::unique_ptr<PagePool> pages_;
+    std::unique_ptr<StatePool> states_;
+    std::vector<size_t> state_sizes_;
     std::vector<Buffer> buffers_;
     std::vector<RopeTable> ropes_;
     std::vector<std::unique_ptr<Stage>> stages_;

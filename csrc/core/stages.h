@@ -7,6 +7,7 @@
 #include "core/best.h"
 #include "core/experts.h"
 #include "core/page_pool.h"
+#include "core/state_pool.h"
 #include "core/thread_pool.h"
 #include "core/weights.h"
 #include "cpu/kernels.h"
@@ -37,7 +38,8 @@ struct Step {
     const int32_t* page_ids = nullptr;
     const int32_t* page_starts = nullptr;
     const int32_t* output_rows = nullptr;
-    const int32_t* row_runs = nullptr;  // run of each token row
+    const int32_t* state_slots = nullptr;  // of each run; null for a plan without states
+    const int32_t* row_runs = nullptr;     // run of each token row
 
     // Attention work: item i is rows [row, row + kAttentionRows) of a run. Filled once, used by every layer.
     struct RowBlock {
@@ -59,7 +61,8 @@ struct Machine {
     const Kernels& kernels;
     ThreadPool& pool;
     Weights& weights;
-    PagePool* pages;  // null for a plan without attention
+    PagePool* pages;    // null for a plan without attention
+    StatePool* states;  // null for a plan without recurrent state
     uint8_t* arena;
     uint8_t* scratch;  // scratch_bytes per thread
     size_t scratch_bytes;
@@ -269,6 +272,33 @@ std::unique_ptr<Stage> make_columns(std::vector<ColumnPiece> pieces, int count, 
 // Each head of x times a matrix of its own: matrices first, first + 1, ...
 std::unique_ptr<Stage> make_heads_matmul(int x, int first, int num_heads, int out);
 size_t heads_scratch_bytes(const ActLayout& layout, size_t kernel);
+// What follows keeps recurrent state: `state` is the number of it in a slot. A run at position 0 starts with zeros.
+// weights: a vector with a row of channels for each tap.
+std::unique_ptr<Stage> make_causal_conv(int x, int weights, int num_taps, int out, int state);
+size_t causal_conv_state_floats(int num_channels, int num_taps);
+// One number for each head: those of a row of `buffer` from `start` on, `width` and then `stride` further, and so on.
+struct HeadColumns { int buffer, start, width, stride; };
+struct GatedDeltaParts {
+    int x;
+    HeadColumns step, beta;
+    int decay, step_bias;  // vectors
+    int num_key_heads, num_heads, key_dim, value_dim;
+    bool is_tiled;  // key head h % num_key_heads serves value head h
+    int out;
+    int state;
+};
+std::unique_ptr<Stage> make_gated_delta(const GatedDeltaParts& parts);
+size_t gated_delta_state_floats(int num_heads, int key_dim, int value_dim);
+// Heads of x normalised, then activation(gate) * the result.
+struct GatedNormParts {
+    int x, weight, num_heads;
+    float eps;
+    int gate;
+    GluActivation activation;
+    int out;
+};
+std::unique_ptr<Stage> make_gated_norm(const GatedNormParts& parts);
+size_t gated_norm_scratch_bytes(const ActLayout& out);
 // Rows of x times the sigmoid of their one number in gate.
 std::unique_ptr<Stage> make_gate_rows(int x, int gate, int out);
 std::unique_ptr<Stage> make_select(int x, int out);

@@ -3,26 +3,17 @@
 //   SiLU       x / (1 + e^-x)
 //   GELU tanh  x / 2 (1 + tanh(u)) = x / (1 + e^-2u),  u = sqrt(2 / pi) (x + 0.044715 x^3)
 //   GELU       x / 2 (1 + erf(x / sqrt 2))
+//   sigmoid    1 / (1 + e^-x)
 //   clamped    of g = min(gate, 7) and u = up held within -7 .. 7: g / (1 + e^-1.702 g) * (u + 1). gpt-oss.
 //
 // Each costs one exponential and one division per element. Below a bound the result is zero to float precision, so x is
 // held above it: this keeps x / (1 + e^-x) from growing again where e^-x is cut off. NaN stays NaN.
 #include "cpu/act_row.h"
 #include "cpu/level.h"
+#include "cpu/sigmoid.h"
 
 namespace tl::TL_LEVEL {
 namespace {
-
-// a where it is above the bound; the order of operands lets NaN through.
-TL_INLINE F32 at_least(float bound, F32 a) { return max(set1(bound), a); }
-TL_INLINE F32 at_most(float bound, F32 a) { return min(set1(bound), a); }
-
-TL_INLINE F32 x_sigmoid(F32 x, F32 u) { return x / (set1(1.0f) + exp(zero() - u)); }
-
-TL_INLINE F32 silu(F32 x) {
-    x = at_least(-87.0f, x);
-    return x_sigmoid(x, x);
-}
 
 TL_INLINE F32 gelu_tanh(F32 x) {
     x = at_least(-16.0f, x);
@@ -75,6 +66,9 @@ void glu_rows(GluActivation activation, const float* gate, const float* up, size
             return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return gelu_tanh(g) * u; });
         case GluActivation::kGelu:
             return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return gelu(g) * u; });
+        case GluActivation::kSigmoid:
+            return glu_all(gate, up, stride, num_rows, layout, out,
+                           [](F32 g, F32 u) { return x_sigmoid(u, at_least(-87.0f, g)); });
         case GluActivation::kSwigluClamped:
             return glu_all(gate, up, stride, num_rows, layout, out, [](F32 g, F32 u) { return swiglu_clamped(g, u); });
     }

@@ -92,7 +92,36 @@ TL_SHARED_CONSTEXPR size_t attention_partial_floats(const KvLayout& layout, int 
     return align_up(size_t(num_pairs) * (2 + layout.value_width()), kRowAlignment / sizeof(float));
 }
 
-enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu, kSwigluClamped };
+// A convolution over the rows of a run, channel by channel, and SiLU.
+inline constexpr int kMaxTaps = 16;
+struct CausalConvArgs {
+    const float* x;        // num_rows rows
+    float* out;            // as x, not x itself
+    size_t stride;         // floats, of both
+    const float* weights;  // num_taps rows: weights[j] meets the row num_taps - 1 - j before
+    size_t weight_stride;
+    float* history;  // num_taps - 1 rows before x; then those before what follows
+    size_t history_stride;
+    int num_taps, num_rows, num_channels;
+};
+
+// The gated delta rule over the rows of a run, for some columns of one head's state.
+inline constexpr int kDeltaColumns = 32;
+struct GatedDeltaArgs {
+    const float *q, *k, *v;  // of the run's first row: q and k of the key head, v of these columns
+    size_t x_stride;         // floats
+    const float *step, *beta;
+    size_t step_stride, beta_stride;
+    float decay, step_bias;
+    float* state;  // (key_dim, kDeltaColumns); columns that do not exist are zero
+    float* out;
+    size_t out_stride;
+    int num_rows, key_dim;
+    int num_columns;  // that exist
+    float* scratch;   // gated_delta_scratch_floats()
+};
+
+enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu, kSwigluClamped, kSigmoid };
 // What a matrix product multiplies: bytes, bfloat16 pairs or floats.
 enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
@@ -117,6 +146,9 @@ struct Kernels {
     // out[i] = (out[i] if accumulate +) the sum of weights[r] * rows[r][i], in the order of r; num_rows > 0.
     void (*combine)(const float* const* rows, const float* weights, int num_rows, bool accumulate, float* out,
                     int num_elements);
+    void (*causal_conv)(const CausalConvArgs& args);
+    void (*gated_delta)(const GatedDeltaArgs& args);
+    size_t (*gated_delta_scratch_floats)(int key_dim);
     // Rotates num_heads heads of one row in place. cos and sin have `pairs` entries, the magnitude folded in.
     void (*rope_row)(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
                      const float* sin);

@@ -14,6 +14,9 @@ void glu_rows(GluActivation activation, const float* gate, const float* up, size
 void add(const float* a, const float* b, float* out, size_t num_elements);
 void combine(const float* const* rows, const float* weights, int num_rows, bool accumulate, float* out,
              int num_elements);
+void causal_conv(const CausalConvArgs& args);
+void gated_delta(const GatedDeltaArgs& args);
+size_t gated_delta_scratch_floats(int key_dim);
 void rope_row(float* row, int num_heads, int head_dim, RopeLayout layout, int pairs, const float* cos,
               const float* sin);
 void kv_write(const float* k, const float* v, const KvLayout& layout, int slot, int head_begin, int head_end,

@@ -16,6 +16,9 @@ const Kernels& kernels() {
         k.glu_rows = glu_rows;
         k.add = add;
         k.combine = combine;
+        k.causal_conv = causal_conv;
+        k.gated_delta = gated_delta;
+        k.gated_delta_scratch_floats = gated_delta_scratch_floats;
         k.rope_row = rope_row;
         k.kv_write = kv_write;
         k.attention = attention;

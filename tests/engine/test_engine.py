@@ -67,10 +67,20 @@ work = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 50), st.integers(0,
 
 
 @settings(deadline=None, max_examples=100)
-@given(work, st.integers(1, 48), st.integers(1, 5), st.integers(5, 14))
-def test_any_mix_of_sequences_gives_each_its_solo_tokens(work, max_batch_tokens, max_outputs, num_pages):
-    """Few pages: sequences wait and are preempted. Late arrivals join a batch that is under way."""
-    executor = FakeExecutor(max_batch_tokens=max_batch_tokens, max_outputs=max_outputs, num_pages=num_pages)
+@given(work, st.integers(1, 48), st.integers(1, 5), st.integers(5, 14), st.integers(0, 4))
+def test_any_mix_of_sequences_gives_each_its_solo_tokens(
+    work, max_batch_tokens, max_outputs, num_pages, num_state_slots
+):
+    """Few pages: sequences wait and are preempted. Late arrivals join a batch that is under way.
+
+    With state slots (0: none) no more sequences run than there are, and none goes on with another's state.
+    """
+    executor = FakeExecutor(
+        max_batch_tokens=max_batch_tokens,
+        max_outputs=max_outputs,
+        num_pages=num_pages,
+        num_state_slots=num_state_slots,
+    )
     engine = Engine(executor)
     params = [SamplingParams(seed=i, temperature=0.0 if i % 2 else 1.0) for i in range(len(work))]
     sequences = [
@@ -88,6 +98,7 @@ def test_any_mix_of_sequences_gives_each_its_solo_tokens(work, max_batch_tokens,
         held = [p for s in sequences for p in s.page_ids[: s.num_pages].tolist()]
         assert len(set(held)) == len(held)
         assert engine.pages.num_free == num_pages - len(held)
+        assert not num_state_slots or len(engine.scheduler.running) <= num_state_slots
         arrivals = [s.arrival for s in engine.scheduler.sequences()]
         assert arrivals == sorted(arrivals), "an older sequence waits behind a younger one"
     for i, (length, num_new, _) in enumerate(work):
@@ -278,9 +289,10 @@ class Interrupting(Sampler):
         return super().pick(logits, history)
 
 
+@pytest.mark.parametrize("num_state_slots", [0, 2])
 @pytest.mark.parametrize("where", ["executor", "sampler"])
-def test_an_interrupted_step_is_repeated_without_a_trace(where):
-    executor = FakeExecutor(num_pages=6)
+def test_an_interrupted_step_is_repeated_without_a_trace(where, num_state_slots):
+    executor = FakeExecutor(num_pages=6, num_state_slots=num_state_slots)
     engine = Engine(executor)
     first, second = (make(prompt_of(20, i), 40, hash_logits=True) for i in range(2))
     if where == "executor":
@@ -307,8 +319,9 @@ def test_an_interrupted_step_is_repeated_without_a_trace(where):
     assert second.digest.hexdigest() == again.digest.hexdigest()
 
 
-def test_a_sequence_whose_reader_is_interrupted_is_cancelled_and_the_others_go_on():
-    executor = FakeExecutor(num_pages=6)
+@pytest.mark.parametrize("num_state_slots", [0, 2])
+def test_a_sequence_whose_reader_is_interrupted_is_cancelled_and_the_others_go_on(num_state_slots):
+    executor = FakeExecutor(num_pages=6, num_state_slots=num_state_slots)
     engine = Engine(executor)
 
     def accept(token):

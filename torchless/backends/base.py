@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
@@ -11,7 +12,17 @@ import numpy.typing as npt
 from torchless.plan import Plan
 from torchless.weights.source import WeightSource
 
-__all__ = ["PAGE_TOKENS", "Backend", "Batch", "Best", "Executor", "ExecutorOptions", "KvType", "Progress"]
+__all__ = [
+    "PAGE_TOKENS",
+    "Backend",
+    "Batch",
+    "Best",
+    "Executor",
+    "ExecutorOptions",
+    "KvType",
+    "Progress",
+    "check_state_slots",
+]
 
 PAGE_TOKENS = 32
 """Tokens whose keys and values one page holds, for all layers. A multiple of the 16 keys that fill a
@@ -33,6 +44,9 @@ class Batch:
             ``j * PAGE_TOKENS .. (j + 1) * PAGE_TOKENS - 1`` and must cover the run's last position.
         page_starts: int32 (r + 1,), run i owns ``page_ids[page_starts[i] : page_starts[i + 1]]``.
         output_rows: int32 (m,), ascending token rows whose logits are wanted.
+        state_slots: int32 (r,), the slot of each run's recurrent state, no two alike; anything goes for a plan without
+            state. A run at position 0 starts from an empty state; any other goes on at the position at which the
+            last run in its slot ended, since a state cannot go back.
     """
 
     token_ids: npt.NDArray[np.int32]
@@ -41,6 +55,32 @@ class Batch:
     page_ids: npt.NDArray[np.int32]
     page_starts: npt.NDArray[np.int32]
     output_rows: npt.NDArray[np.int32]
+    state_slots: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+
+
+def check_state_slots(batch: Batch, positions: Sequence[int]) -> None:
+    """Checks the slots of a batch whose other parts are sound.
+
+    Args:
+        positions: of each slot, where its sequence goes on; -1 where a step broke off.
+
+    Raises:
+        ValueError: a slot that does not exist or appears twice, or a run that does not go on where its state ended.
+    """
+    if not positions:
+        return
+    slots = batch.state_slots.tolist()
+    if len(slots) != len(batch.run_starts) - 1:
+        raise ValueError("malformed batch: each run needs a state slot")
+    for run, slot in enumerate(slots):
+        if not 0 <= slot < len(positions) or slot in slots[:run]:
+            raise ValueError(f"malformed batch: state slot {slot} is out of range or appears twice")
+        first = int(batch.positions[batch.run_starts[run]])
+        if first not in (0, positions[slot]):
+            raise ValueError(
+                f"malformed batch: a run begins at position {first}, but the state in slot {slot} goes on at "
+                f"{positions[slot]}"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +94,7 @@ class ExecutorOptions:
         num_threads: worker threads.
         cpus: the processor that each thread keeps to, or none (`placement.thread_cpus`).
         kv_type: number format of cached keys and values.
+        num_state_slots: sequences whose recurrent state is held at once; without effect on a plan without state.
     """
 
     num_pages: int
@@ -62,6 +103,7 @@ class ExecutorOptions:
     num_threads: int
     kv_type: KvType = "f16"
     cpus: tuple[int, ...] = ()
+    num_state_slots: int = 8
 
 
 class Best(NamedTuple):
@@ -87,6 +129,9 @@ class Executor(Protocol):
 
     options: ExecutorOptions
     vocab_size: int
+    num_state_slots: int
+    """Sequences that can be under way at once, each in a state slot; 0 for a plan without recurrent state, which sets
+    no such limit."""
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Runs one step and returns logits (len(output_rows), vocab_size).
@@ -117,7 +162,8 @@ class Executor(Protocol):
         ...
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes by purpose: ``weights``, ``scratch``, ``kv_used``, ``kv_page`` (bytes of one page)."""
+        """Bytes by purpose: ``weights``, ``scratch``, ``kv_used``, ``kv_page`` (bytes of one page),
+        ``state`` (of the slots that were used)."""
         ...
 
     def close(self) -> None:
@@ -140,5 +186,6 @@ class Backend(Protocol):
 
     def required_bytes(self, plan: Plan, source: WeightSource, options: ExecutorOptions) -> dict[str, int]:
         """Memory that `compile` would take at most, before anything is allocated:
-        ``weights``, ``scratch``, ``kv`` (all pages in use)."""
+        ``weights``, ``scratch``, ``kv`` (all pages in use) and, where the plan has recurrent state, ``state`` (all
+        slots in use)."""
         ...

@@ -31,12 +31,14 @@ class Run:
         pages: its page table.
         own_pages: the pages that it alone uses; they come after the whole pages of its depth.
         position: tokens computed so far.
+        slot: of its recurrent state.
     """
 
     token_ids: Ids
     pages: Ids
     own_pages: Ids
     position: int
+    slot: int = 0
 
 
 @dataclass(slots=True)
@@ -84,6 +86,8 @@ class BenchModel:
             self.loaded.plan, self.loaded.source, dot_kinds(), memory["weights"], memory["kv_page"]
         )
         most, limit = max(case.num_sequences for case in cases), self.executor.options.max_outputs
+        if self.executor.num_state_slots:
+            limit = min(limit, self.executor.num_state_slots)
         if most > limit:
             self.close()
             raise InvalidRequestError(f"-b {most} is more than the {limit} sequences that one step decodes")
@@ -99,16 +103,20 @@ class BenchModel:
         self.loaded.close()
 
     def open_runs(self, case: Case) -> list[Run]:
-        """The sequences of a case, each computed up to its depth. Give them back with `close_runs`."""
-        runs = []
+        """The sequences of a case, each computed up to its depth. Give them back with `close_runs`.
+
+        Recurrent state, unlike pages, is nobody else's: with it each sequence computes its whole depth.
+        """
+        runs, has_state = [], self.executor.num_state_slots > 0
         for number in range(case.num_sequences):
             context = self._context(0 if case.is_shared else number, case.depth)
             whole = case.depth // PAGE_TOKENS
             own = np.array([self._free.pop() for _ in range(case.own_pages)], np.int32)
             pages = np.concatenate([np.array(context.pages[:whole], np.int32), own])
             ids = np.concatenate([context.token_ids[: case.depth], self._random_ids(number + 1000)])
-            runs.append(Run(ids[: case.length], pages, own, whole * PAGE_TOKENS))
-        if case.depth % PAGE_TOKENS:
+            start = 0 if has_state else whole * PAGE_TOKENS
+            runs.append(Run(ids[: case.length], pages, own, start, number))
+        if case.depth % PAGE_TOKENS or has_state:
             for run in runs:
                 self.feed([run], case.depth - run.position)
         return runs
@@ -146,7 +154,8 @@ class BenchModel:
         if wanted > done:
             context.pages += [self._free.pop() for _ in range((wanted - done) // PAGE_TOKENS)]
             pages = np.array(context.pages, np.int32)
-            self.feed([Run(context.token_ids, pages, pages, done)], wanted - done)
+            if not self.executor.num_state_slots:
+                self.feed([Run(context.token_ids, pages, pages, done)], wanted - done)
         return context
 
     def _random_ids(self, number: int) -> Ids:
@@ -173,6 +182,7 @@ def _batch(runs: Sequence[Run], count: int) -> Batch:
         page_ids=np.concatenate(used),
         page_starts=np.cumsum([0, *map(len, used)], dtype=np.int32),
         output_rows=starts[1:] - 1,
+        state_slots=np.array([run.slot for run in runs], np.int32),
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torchless import quants
 from torchless.backends.base import PAGE_TOKENS
-from torchless.plan import Attention, Experts, Linear, Plan
+from torchless.plan import Attention, Experts, GatedDelta, Linear, Plan
 from torchless.weights.source import WeightSource
 
 __all__ = ["ModelWork", "Work", "count_work", "dot_kinds"]
@@ -21,7 +21,7 @@ class Work:
     """Sums over steps.
 
     Attributes:
-        read_bytes: packed weights once a step, keys and values once a step and sequence.
+        read_bytes: packed weights once a step; keys, values and recurrent state once a step and sequence.
         operations: two per multiply-add, by what is multiplied: ``int8``, ``bf16``, ``f32``, or ``attention``.
     """
 
@@ -51,6 +51,7 @@ class ModelWork:
         attentions: (heads x head size, window or None) of each layer.
         experts: (bytes of all, how many, how many a token takes) of each layer with experts. A step is taken to read
             those that its tokens choose when all are equally likely.
+        state_bytes: recurrent state of one sequence, read once a step.
     """
 
     weight_bytes: int
@@ -59,6 +60,7 @@ class ModelWork:
     output_operations: dict[str, int]
     attentions: tuple[tuple[int, int | None], ...]
     experts: tuple[tuple[int, int, int], ...] = ()
+    state_bytes: int = 0
 
     def step(self, runs: Iterable[tuple[int, int]], num_outputs: int) -> Work:
         """Work of one step: `runs` are (first position, tokens) of the sequences in it."""
@@ -66,6 +68,7 @@ class ModelWork:
         num_tokens, layers = 0, max(len(self.attentions), 1)
         for first, count in runs:
             num_tokens += count
+            work.read_bytes += self.state_bytes
             for width, window in self.attentions:
                 work.add(ATTENTION, 4 * width * _visible_keys(first, count, window))
                 seen = first + count if window is None else min(first + count, window + count)
@@ -101,6 +104,8 @@ def count_work(
                 kind = kinds.get(source.tensors[name].type, "f32")
                 of_one = math.prod(source.tensors[name].shape[1:])
                 token[kind] = token.get(kind, 0) + 2 * used * of_one
+        if isinstance(op, GatedDelta):  # forgets, corrects, and is read twice
+            token["f32"] = token.get("f32", 0) + 8 * op.num_heads * op.key_dim * op.value_dim
         if isinstance(op, Linear):
             counts = output if op.out.rows == "outputs" else token
             kind = kinds.get(source.tensors[op.weight].type, "f32")
@@ -108,7 +113,11 @@ def count_work(
     attentions = tuple(
         (op.num_heads * op.head_dim, op.window) for op in plan.ops if isinstance(op, Attention)
     )
-    return ModelWork(weight_bytes, kv_page_bytes / PAGE_TOKENS, token, output, attentions, tuple(experts))
+    states = sum(
+        4 * op.num_heads * op.key_dim * op.value_dim for op in plan.ops if isinstance(op, GatedDelta)
+    )
+    kv_bytes = kv_page_bytes / PAGE_TOKENS
+    return ModelWork(weight_bytes, kv_bytes, token, output, attentions, tuple(experts), states)
 
 
 def dot_kinds() -> dict[str, str]:

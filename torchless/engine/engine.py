@@ -37,7 +37,9 @@ class Engine:
         self.executor = executor
         options = executor.options
         self.pages = PageAllocator(options.num_pages)
-        self.scheduler = Scheduler(self.pages, options.max_batch_tokens, options.max_outputs)
+        self.scheduler = Scheduler(
+            self.pages, options.max_batch_tokens, options.max_outputs, executor.num_state_slots
+        )
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
         self._no_logits = np.empty((0, executor.vocab_size), dtype=np.float32)
 

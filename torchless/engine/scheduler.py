@@ -3,6 +3,9 @@
 Sequences are *running* (they own pages) or *waiting* (they own none); every running one is older than
 every waiting one. When pages run out an older sequence takes those of the youngest running one, which waits
 and computes its tokens again later. The oldest can thus always go on, so everything ends.
+
+A running sequence also has a state slot, for models with recurrent state. Nothing copies or rewinds a state: who is
+preempted, or was in a step that broke off, computes its tokens again from the first.
 """
 
 from __future__ import annotations
@@ -48,12 +51,16 @@ class Scheduler:
         max_batch_tokens: most token rows in a step.
         max_outputs: most logits rows in a step; also most sequences that run at once, so that each of
             them can decode in every step.
+        num_state_slots: most sequences that run at once because each needs a slot; 0 for a model without state.
     """
 
-    def __init__(self, pages: PageAllocator, max_batch_tokens: int, max_outputs: int) -> None:
+    def __init__(
+        self, pages: PageAllocator, max_batch_tokens: int, max_outputs: int, num_state_slots: int = 0
+    ) -> None:
         self.pages = pages
         self.max_batch_tokens = max_batch_tokens
         self.max_outputs = max_outputs
+        self.num_state_slots = num_state_slots
         self.running: list[Sequence] = []  # oldest first
         self.waiting: deque[Sequence] = deque()  # oldest first
         self._num_arrivals = 0
@@ -103,7 +110,14 @@ class Scheduler:
         return self._assemble()
 
     def recover(self) -> None:
-        """Makes queues and pages agree again after a step that ended anywhere with an exception."""
+        """Makes queues and pages agree again after a step that ended anywhere with an exception.
+
+        The step may have moved its sequences' recurrent states on: they start anew. Their pages get the same keys and
+        values once more.
+        """
+        if self.num_state_slots:
+            for sequence in self._chosen:
+                sequence.num_computed_tokens = 0
         members = {*self.running, *self.waiting}
         for sequence in members:
             if sequence.state != "running":
@@ -147,6 +161,7 @@ class Scheduler:
             if pages_for(self.waiting[0].num_tokens) > self.pages.num_free - promised:
                 return
             sequence = self.waiting[0]
+            sequence.state_slot = self._free_slot()
             sequence.state = "running"  # before the queues: `recover` goes by the state
             self.running.append(sequence)
             self.waiting.popleft()
@@ -156,7 +171,13 @@ class Scheduler:
 
     @property
     def _max_running(self) -> int:
-        return min(self.max_outputs, self.max_batch_tokens)
+        most = min(self.max_outputs, self.max_batch_tokens)
+        return min(most, self.num_state_slots) if self.num_state_slots else most
+
+    def _free_slot(self) -> int:
+        """The lowest state slot that no running sequence has: its memory is the most likely to be committed."""
+        taken = {sequence.state_slot for sequence in self.running}
+        return next(slot for slot in range(len(taken) + 1) if slot not in taken)
 
     # -- pages ------------------------------------------------------------------------------------
 
@@ -195,7 +216,7 @@ class Scheduler:
             ((sequence, (num_tokens, num_outputs)),) = chosen.items()
             return _assemble_one(sequence, num_tokens, num_outputs)
         runs: list[Run] = []
-        token_ids, positions, page_ids, output_rows = [], [], [], []
+        token_ids, positions, page_ids, output_rows, state_slots = [], [], [], [], []
         run_starts, page_starts = [0], [0]
         num_rows = num_output_rows = num_pages = 0
         for sequence, (num_tokens, num_outputs) in chosen.items():
@@ -203,6 +224,7 @@ class Scheduler:
             token_ids.append(sequence.tokens[start : start + num_tokens])
             positions.append(np.arange(start, start + num_tokens, dtype=np.int32))
             page_ids.append(sequence.page_ids[: sequence.num_pages])
+            state_slots.append(sequence.state_slot)
             num_rows += num_tokens
             output_rows.append(np.arange(num_rows - num_outputs, num_rows, dtype=np.int32))
             runs.append(Run(sequence, num_tokens, num_output_rows, num_outputs))
@@ -217,6 +239,7 @@ class Scheduler:
             np.concatenate(page_ids),
             np.array(page_starts, dtype=np.int32),
             np.concatenate(output_rows),
+            np.array(state_slots, dtype=np.int32),
         )
         return Schedule(batch, runs)
 
@@ -231,6 +254,7 @@ def _assemble_one(sequence: Sequence, num_tokens: int, num_outputs: int) -> Sche
         sequence.page_ids[: sequence.num_pages],
         np.array([0, sequence.num_pages], dtype=np.int32),
         np.arange(num_tokens - num_outputs, num_tokens, dtype=np.int32),
+        np.array([sequence.state_slot], dtype=np.int32),
     )
     return Schedule(batch, [Run(sequence, num_tokens, 0, num_outputs)])
 

@@ -29,9 +29,11 @@ class Sequence:
         num_prompt_tokens, max_tokens: fixed; the sequence ends with reason ``length`` at `max_tokens`
             tokens, prompt included.
         num_tokens: tokens known (`append`).
-        num_computed_tokens: leading tokens whose keys and values lie in the pages (engine after a
-            step; scheduler back to 0 on preemption).
+        num_computed_tokens: leading tokens whose keys and values lie in the pages, and whose effect on the
+            recurrent state is in its slot (engine after a step; scheduler back to 0 on preemption and after a step
+            that broke off).
         page_ids, num_pages: page table, ``page_ids[:num_pages]`` is valid (`add_pages`, `take_pages`).
+        state_slot: where its recurrent state lies while it runs, in models that have one (scheduler).
         state, arrival: place in the scheduler's queues and age in them (scheduler).
         num_preemptions: how often its pages were taken away (scheduler).
         started_at: clock at the first step it took part in, in seconds (scheduler).
@@ -55,6 +57,7 @@ class Sequence:
         "sampler",
         "started_at",
         "state",
+        "state_slot",
         "tokens",
     )
 
@@ -94,6 +97,7 @@ class Sequence:
         self.logits = logits
         self.digest = blake2b(digest_size=8) if hash_logits else None
         self.state: State = "new"
+        self.state_slot = 0
         self.arrival = -1
         self.num_preemptions = 0
         self.started_at: float | None = None

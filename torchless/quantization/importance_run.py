@@ -116,9 +116,8 @@ def _whole(ids: Sequence[int], num_pages: int) -> Batch:
         return np.array(values, np.int32)
 
     n = len(ids)
-    return Batch(
-        ints(ids), ints(range(n)), ints([0, n]), ints(range(num_pages)), ints([0, num_pages]), ints([n - 1])
-    )
+    pages = ints(range(num_pages)), ints([0, num_pages])
+    return Batch(ints(ids), ints(range(n)), ints([0, n]), *pages, ints([n - 1]), ints([0]))
 
 
 def _tokenizer(source: WeightSource) -> Tokenizer:

@@ -23,8 +23,9 @@ def add_stages(core: Any, layout: Layout, handles: dict[str, dict[Any, int]]) ->
         args: dict[str, Any] = dict(stage.args)
         if "table" in args:
             args["table"] = handles["table"][args["table"]]
-        if "weight" in args:
-            args["weight"] = handles["vector"][args["weight"]]
+        for key in ("weight", "decay", "step_bias"):
+            if key in args:
+                args[key] = handles["vector"][args[key]]
         if "layer" in args:
             args["layer"] = layers[args["layer"]]
         if stage.kind == "attention":

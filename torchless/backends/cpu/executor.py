@@ -37,6 +37,7 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
         "weights": layout.weight_bytes,
         "scratch": layout.scratch_bytes,
         "kv": layout.page_bytes * options.num_pages,
+        **({"state": layout.slot_bytes * options.num_state_slots} if layout.state_sizes else {}),
     }
 
 
@@ -61,6 +62,10 @@ class CpuExecutor:
         if kv is not None:
             layers = len({op.layer for op in layout.plan.attention_ops})
             self._core.set_kv_cache(*layout.kv_types, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        self.num_state_slots = options.num_state_slots if layout.state_sizes else 0
+        self._slots_used = np.zeros(self.num_state_slots, dtype=bool)
+        if self.num_state_slots:
+            self._core.set_states(self.num_state_slots, layout.state_sizes)
         handles = self._name_weights(layout)
         self._source, self._tables, self._rows_read = layout.source, layout.tables, 0
         add_stages(self._core, layout, handles)
@@ -98,8 +103,11 @@ class CpuExecutor:
             batch.page_ids,
             batch.page_starts,
             batch.output_rows,
+            batch.state_slots,
             num_best,
         )
+        if self.num_state_slots:
+            self._slots_used[batch.state_slots] = True
         self._pages_used[batch.page_ids] = True
         self._rows_read += len(batch.token_ids)
         if self._rows_read >= _TABLE_ROWS:
@@ -116,12 +124,13 @@ class CpuExecutor:
     def memory_bytes(self) -> dict[str, int]:
         """Bytes by purpose."""
         if self._core is None:
-            return {"weights": 0, "scratch": 0, "kv_used": 0, "kv_page": 0}
+            return {"weights": 0, "scratch": 0, "kv_used": 0, "kv_page": 0, "state": 0}
         return {
             "weights": self._core.weight_bytes,
             "scratch": self._core.scratch_bytes,
             "kv_used": int(self._pages_used.sum()) * self._core.page_bytes,
             "kv_page": self._core.page_bytes,
+            "state": int(self._slots_used.sum()) * self._core.slot_bytes,
         }
 
     def time_stages(self, on: bool) -> None:
@@ -163,7 +172,8 @@ class CpuExecutor:
             return values.reshape(info.shape)
 
         for name in layout.vectors:
-            handles["vector"][name] = core.add_vector(np.ascontiguousarray(decoded(name).reshape(-1)))
+            values = decoded(name).T if name in layout.transposed else decoded(name)
+            handles["vector"][name] = core.add_vector(np.ascontiguousarray(values).reshape(-1))
         for name in layout.tables:
             handles["table"][name] = core.add_table(*layout.matrix(name), source.raw(name))
         for name in layout.matrices:

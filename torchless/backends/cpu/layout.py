@@ -11,10 +11,21 @@ from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import lower
 from torchless.backends.cpu.lower_experts import Stack, gate_stacks, stacks
+from torchless.backends.cpu.lower_recurrent import scratch_needs, state_sizes
 from torchless.backends.cpu.stages import Buffer, LoweredPlan
 from torchless.errors import UnsupportedError
 from torchless.kv_types import split_kv_type
-from torchless.plan import Attention, Embed, Experts, HeadsLinear, Linear, Plan, RmsNorm
+from torchless.plan import (
+    Attention,
+    CausalConv,
+    Embed,
+    Experts,
+    GatedDelta,
+    HeadsLinear,
+    Linear,
+    Plan,
+    RmsNorm,
+)
 from torchless.weights.source import WeightSource
 
 __all__ = ["Layout", "fuses"]
@@ -34,12 +45,17 @@ class Layout:
         self.activation_formats = _check_formats(_core.formats())
         self.matrices = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Linear)))
         self.tables = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Embed)))
+        convolutions = [op.weight for op in plan.ops if isinstance(op, CausalConv)]
+        rules = [op for op in plan.ops if isinstance(op, GatedDelta)]
+        self.transposed = frozenset(convolutions)  # held column by column
         self.vectors = tuple(
             dict.fromkeys(
                 [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
                 + [op.bias for op in plan.ops if isinstance(op, Linear) and op.bias is not None]
                 + [op.sinks for op in plan.attention_ops if op.sinks is not None]
                 + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]
+                + [name for op in rules for name in (op.decay, op.step_bias)]
+                + convolutions
             )
         )
         head_names = dict.fromkeys(op.head_weights for op in plan.ops if isinstance(op, HeadsLinear))
@@ -95,6 +111,10 @@ class Layout:
             heads = max(op.num_heads for op in plan.attention_ops)
             shared = _core.attention_shared_bytes(heads, kv.num_kv_heads, kv.head_dim, options.num_pages)
         shared += self.routes_bytes
+        self.state_sizes = state_sizes(plan, _core)
+        self.slot_bytes: int = _core.state_slot_bytes(self.state_sizes)
+        recurrent: int = _core.recurrent_scratch_bytes(*scratch_needs(plan, self.lowered))
+        self.thread_scratch_bytes = max(self.thread_scratch_bytes, recurrent)
         self.scratch_bytes: int = self.arena_bytes + self.thread_scratch_bytes * options.num_threads + shared
 
     def matrix(self, name: str) -> tuple[int, int, int]:

@@ -47,6 +47,8 @@ def _title(stage: Stage, lowered: LoweredPlan) -> str:
         names = [args["heads"]]
     elif stage.kind == "route":
         names = [f"{args['routing'][1]} of {args['routing'][0]} by {args['routing'][2]}"]
+    elif stage.kind == "gated_delta":
+        names = ["{1} heads of {2} x {3}".format(*args["shape"])]
     elif stage.kind in ("rope_kv", "attention"):
         names = [f"layer {args['layer']}"]
     else:
@@ -64,7 +66,9 @@ def _fused(index: int, stage: Stage, lowered: LoweredPlan) -> Iterable[str]:
         yield f"with few rows left out: the threads of stage {where} make them for themselves"
     if stage.kind == "rms_norm" and lowered.buffers[args["x"]].rows != lowered.buffers[args["out"]].rows:
         yield "selection of the rows whose logits are wanted"
-    if stage.kind in ("rms_norm", "glu") and lowered.buffers[args["out"]].format != "f32":
+    if stage.kind == "gated_norm":
+        yield f"norms of {args['num_heads']} heads, {args['activation']} of the gate"
+    if stage.kind in ("rms_norm", "glu", "gated_norm") and lowered.buffers[args["out"]].format != "f32":
         yield "conversion to the number format of the next product"
     if stage.kind == "gated_matmul":
         yield f"gate and up as one product, {args['activation']}, conversion to the next product's number format"

@@ -9,11 +9,12 @@ A stage runs on all threads and ends with a barrier, so fewer stages are faster.
 - a norm of selected rows selects them itself;
 - norms of heads and rotary embedding happen in place, in one stage with storing keys and values; attention takes that
   stage's work over in a step where each sequence has few rows;
+- norms of heads that a gate multiplies are one stage with the gate;
 - with few rows, the threads of a product each make its input again instead of meeting behind a norm (`fusions.py`);
 - the product that makes the logits can keep the best of each row instead of writing them all.
 
 None of them changes a result's bits: they move the same float operations, they do not reorder sums. ``fuse=False``
-(``TORCHLESS_FUSE=0``) leaves all of them out but the in-place rotation: the slow twin.
+(``TORCHLESS_FUSE=0``) leaves all of them out but the in-place rotation and the gated norm: the slow twin.
 """
 
 from __future__ import annotations
@@ -24,19 +25,23 @@ from collections.abc import Callable, Mapping
 from torchless.backends.cpu.fusions import share_rows
 from torchless.backends.cpu.lower_attention import emit_attention
 from torchless.backends.cpu.lower_experts import emit_experts, gate_stacks
+from torchless.backends.cpu.lower_recurrent import emit_gated_norm, emit_recurrent, is_gated
 from torchless.backends.cpu.stages import F32, Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
     Attention,
+    CausalConv,
     Columns,
     Embed,
     Experts,
+    GatedDelta,
     GateRows,
     Glu,
     HeadsLinear,
     Linear,
     Op,
+    Piece,
     Plan,
     RmsNorm,
     Rope,
@@ -99,8 +104,12 @@ class _Lowering:
             self._stage("embed", table=op.weight, out=out, scale=op.scale)
             self._convert_for_consumers(op.out)
         elif isinstance(op, RmsNorm) and op.num_heads > 1:
-            if any(not isinstance(self.plan.ops[use], Rope | Attention) for use in self.uses[op.out.id]):
-                raise UnsupportedError("the cpu backend normalises heads only where attention reads them")
+            if not is_gated(self, op) and any(
+                not isinstance(self.plan.ops[use], Rope | Attention) for use in self.uses[op.out.id]
+            ):
+                raise UnsupportedError(
+                    "the cpu backend normalises heads only where attention or a GLU reads them"
+                )
         elif isinstance(op, RmsNorm):
             x = self._read(self.selected.get(op.x.id, op.x), F32)
             direct, rest = self._formats_of(op.out)
@@ -117,6 +126,10 @@ class _Lowering:
             pass  # emitted with the attention that reads it
         elif isinstance(op, Attention):
             emit_attention(self, op)
+        elif isinstance(op, CausalConv | GatedDelta):
+            emit_recurrent(self, op)
+        elif isinstance(op, Glu) and emit_gated_norm(self, op):
+            pass
         elif isinstance(op, Glu):
             gate, up = self._read(op.gate, F32), self._read(op.up, F32)
             for_direct, rest = self._formats_of(op.out)
@@ -298,8 +311,10 @@ def _uses(plan: Plan) -> Mapping[int, list[int]]:
     """Value id -> indices of the ops that read it."""
     uses: dict[int, list[int]] = defaultdict(list)
     for index, op in enumerate(plan.ops):
-        for name in ("x", "q", "k", "v", "logits", "gate", "up", "a", "b"):
+        for name in ("x", "q", "k", "v", "logits", "gate", "up", "a", "b", "step", "beta"):
             value = getattr(op, name, None)
+            if isinstance(value, Piece):
+                value = value.x
             if isinstance(value, Value):
                 uses[value.id].append(index)
         if isinstance(op, Columns):

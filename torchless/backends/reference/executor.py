@@ -12,13 +12,16 @@ from torchless import quants
 from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress
 from torchless.backends.reference import ops
 from torchless.backends.reference.ops import Array
+from torchless.backends.reference.states import StateSlots, state_bytes
 from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
     Attention,
+    CausalConv,
     Columns,
     Embed,
     Experts,
+    GatedDelta,
     GateRows,
     Glu,
     HeadsLinear,
@@ -48,6 +51,7 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
         "weights": sum(8 * int(np.prod(source.tensors[name].shape)) for name in plan.weight_names),
         "scratch": sum(8 * rows[op.out.rows] * op.out.width for op in plan.ops),
         "kv": options.num_pages * _page_bytes(plan),
+        **({"state": options.num_state_slots * state_bytes(plan)} if plan.state_ops else {}),
     }
 
 
@@ -84,13 +88,17 @@ class ReferenceExecutor:
             done += info.num_bytes
         # (layer, page) -> keys and values, each (PAGE_TOKENS, kv_heads, head_dim); made when first written.
         self.pages: dict[tuple[int, int], tuple[Array, Array]] = {}
+        self.states = StateSlots(plan, options.num_state_slots)
+        self.num_state_slots = self.states.num_slots
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Runs one step; returns logits (m, vocab)."""
         self._check(batch)
+        self.states.begin(batch)
         values: dict[int, Array] = {}
         for op in self.plan.ops:
             values[op.out.id] = self._run(op, batch, values)
+        self.states.end(batch)
         return values[self.output.id].astype(np.float32)
 
     def max_best(self, num_outputs: int) -> int:
@@ -117,11 +125,13 @@ class ReferenceExecutor:
             "scratch": 0,
             "kv_used": sum(k.nbytes + v.nbytes for k, v in self.pages.values()),
             "kv_page": _page_bytes(self.plan),
+            "state": self.states.num_bytes,
         }
 
     def close(self) -> None:
-        """Frees weights and pages."""
+        """Frees weights, pages and states."""
         self.weights, self.pages = {}, {}
+        self.states = StateSlots(self.plan, 0)
 
     # -- one step ---------------------------------------------------------------------------------
 
@@ -154,6 +164,11 @@ class ReferenceExecutor:
             return self._experts(op, values[op.x.id], values[op.logits.id])
         if isinstance(op, GateRows):
             return values[op.x.id] * ops.sigmoid(values[op.gate.id])
+        if isinstance(op, CausalConv):
+            return self.states.causal_conv(op, batch, values[op.x.id], self.weights[op.weight])
+        if isinstance(op, GatedDelta):
+            weights = self.weights[op.decay], self.weights[op.step_bias]
+            return self.states.gated_delta(op, batch, values, *weights)
         if isinstance(op, Add):
             return values[op.a.id] + values[op.b.id]
         if isinstance(op, SelectOutputs):

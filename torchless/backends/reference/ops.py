@@ -16,8 +16,10 @@ from torchless.plan import Activation, RopeSpec, Routing
 __all__ = [
     "Array",
     "attend",
+    "causal_conv",
     "choose_experts",
     "embed",
+    "gated_delta",
     "glu",
     "heads_linear",
     "linear",
@@ -114,9 +116,36 @@ def attend(
     return mixed
 
 
+def causal_conv(x: Array, history: Array, weight: Array) -> tuple[Array, Array]:
+    """x (n, width) behind its history (taps - 1, width), weight (width, taps) -> (n, width) and the new history."""
+    taps = weight.shape[1]
+    rows = np.concatenate([history, x])
+    mixed = sum(weight[:, j] * rows[j : j + len(x)] for j in range(taps))
+    return mixed * sigmoid(np.asarray(mixed)), rows[len(x) :]
+
+
+def gated_delta(q: Array, k: Array, v: Array, decay: Array, beta: Array, state: Array) -> tuple[Array, Array]:
+    """The gated delta rule of one sequence; see `plan.GatedDelta`.
+
+    q and k (n, heads, key_dim) as they come, v (n, heads, value_dim), decay and beta (n, heads) as factors, state
+    (heads, key_dim, value_dim). Returns (n, heads, value_dim) and the state after the last token.
+    """
+    q, k = (x / np.sqrt((x * x).sum(axis=-1, keepdims=True) + 1e-6) for x in (q, k))
+    q = q / math.sqrt(q.shape[-1])
+    out = np.empty_like(v)
+    for t in range(len(q)):
+        state = state * decay[t][:, None, None]
+        error = v[t] - np.einsum("hk,hkv->hv", k[t], state)
+        state = state + k[t][:, :, None] * (beta[t][:, None] * error)[:, None, :]
+        out[t] = np.einsum("hk,hkv->hv", q[t], state)
+    return out, state
+
+
 def glu(gate: Array, up: Array, activation: Activation) -> Array:
     """activation(gate) * up."""
-    if activation == "swiglu_clamped":
+    if activation == "sigmoid":
+        active = sigmoid(gate)
+    elif activation == "swiglu_clamped":
         gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0) + 1.0
         active = gate * sigmoid(1.702 * gate)
     elif activation == "silu":

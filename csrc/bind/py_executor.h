@@ -1,0 +1,53 @@
+// The executor as Python holds it, shared by the files that bind its methods.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "core/executor.h"
+
+namespace tl {
+
+using Bytes = nanobind::ndarray<const uint8_t, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
+using Ints = nanobind::ndarray<const int32_t, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
+using Floats = nanobind::ndarray<const float, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
+
+// Keeps what the raw pointers point into alive, and hands out the logits.
+struct PyExecutor {
+    Executor core;
+    std::vector<nanobind::object> keep_alive;
+
+    explicit PyExecutor(const ExecutorSizes& sizes) : core(sizes) {}
+
+    void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
+              Ints state_slots, int num_best);
+    void release_pages(Ints pages) {
+        for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
+    }
+};
+
+// These throw std::invalid_argument for an unknown name.
+inline ActFormat act_format(const std::string& name) {
+    if (name == "f32") return ActFormat::kF32;
+    if (name == "bf16") return ActFormat::kBF16;
+    if (name == "int8x32") return ActFormat::kInt8x32;
+    if (name == "int8x256") return ActFormat::kInt8x256;
+    throw std::invalid_argument("unknown activation format " + name);
+}
+inline GluActivation glu_activation(const std::string& name) {
+    if (name == "silu") return GluActivation::kSilu;
+    if (name == "gelu_tanh") return GluActivation::kGeluTanh;
+    if (name == "gelu") return GluActivation::kGelu;
+    if (name == "swiglu_clamped") return GluActivation::kSwigluClamped;
+    if (name == "sigmoid") return GluActivation::kSigmoid;
+    throw std::invalid_argument("unknown activation " + name);
+}
+
+// The stages that keep recurrent state, and the sizes of their states.
+void bind_recurrent(nanobind::module_& m, nanobind::class_<PyExecutor>& executor);
+
+}  // namespace tl
