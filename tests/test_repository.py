@@ -69,6 +69,8 @@ def test_files_keep_their_line_budget_or_say_why_not(folder: str) -> None:
     too_long = []
     for path in _files(folder):
         text = path.read_text(encoding="utf-8")
+        if path.name == "_core.pyi":  # generated (scripts/stubs)
+            continue
         if text.count("\n") > BUDGETS[folder] and "line budget" not in text:
             too_long.append(f"{path.relative_to(ROOT)}: {text.count(chr(10))} lines")
     assert too_long == []

@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from torchless.backends.cpu.fusions import share_rows
 from torchless.backends.cpu.lower_attention import emit_attention
 from torchless.backends.cpu.lower_experts import emit_experts, gate_stacks
-from torchless.backends.cpu.lower_recurrent import emit_gated_norm, emit_recurrent, is_gated
+from torchless.backends.cpu.lower_recurrent import check_readers_of_heads, emit_gated_norm, emit_recurrent
 from torchless.backends.cpu.stages import F32, Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.plan import (
@@ -104,12 +104,7 @@ class _Lowering:
             self._stage("embed", table=op.weight, out=out, scale=op.scale)
             self._convert_for_consumers(op.out)
         elif isinstance(op, RmsNorm) and op.num_heads > 1:
-            if not is_gated(self, op) and any(
-                not isinstance(self.plan.ops[use], Rope | Attention) for use in self.uses[op.out.id]
-            ):
-                raise UnsupportedError(
-                    "the cpu backend normalises heads only where attention or a GLU reads them"
-                )
+            check_readers_of_heads(self, op)  # emitted with those
         elif isinstance(op, RmsNorm):
             x = self._read(self.selected.get(op.x.id, op.x), F32)
             direct, rest = self._formats_of(op.out)
