@@ -22,13 +22,14 @@ def open_executor(
     *,
     threads: int = 1,
     kv: KvType = "f16",
+    activations: str = "int8",
     max_tokens: int = 512,
     pages: int = 256,
 ) -> Executor:
     """An executor of the model at `path` that returns up to `max_tokens` rows of logits."""
     source = open_source(path)
     plan, _ = record_plan(source)
-    options = ExecutorOptions(pages, max_tokens, max_tokens, threads, kv)
+    options = ExecutorOptions(pages, max_tokens, max_tokens, threads, kv, activations=activations)
     executor: Executor = import_module(f"torchless.backends.{backend}").compile(plan, source, options)
     return executor
 

@@ -18,14 +18,15 @@ core = pytest.importorskip("torchless._core")
 REAL = ["stories260K-f32.gguf", "stories260K-f16.gguf", "stories260K-BF16.gguf", "stories260K-Q8_0.gguf"]
 SYNTHETIC = ["Q4_K_M", "Q5_K_M", "Q6_K", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "BF16", "F16", "F32"]
 SYNTHETIC += ["IQ4_NL", "IQ4_XS", "MXFP4", "Q2_K", "Q3_K_M"]
+LEVELS = ["scalar", "avx2", "avxvnni", "avx512", "amx"]
 
 
-def check(model: Path, level: str, kv: str, length: int = 150) -> str:
+def check(model: Path, level: str, kv: str, length: int = 150, activations: str = "int8") -> str:
     if level not in core.isa_levels():
         pytest.skip(f"this machine has no {level}")
     worker = Path(__file__).with_name("promise_worker.py")
     result = subprocess.run(
-        [sys.executable, str(worker), str(model), kv, str(length)],
+        [sys.executable, str(worker), str(model), kv, str(length), activations],
         env={**os.environ, "TORCHLESS_ISA": level},
         capture_output=True,
         text=True,
@@ -35,13 +36,13 @@ def check(model: Path, level: str, kv: str, length: int = 150) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("name", REAL)
 def test_real_model_gives_the_same_bits(name: str, level: str, shared_data: Callable[[str], Path]) -> None:
     check(shared_data(f"stories260K/{name}"), level, "f16")
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("recipe", SYNTHETIC)
 def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"
@@ -49,12 +50,34 @@ def test_random_model_gives_the_same_bits(recipe: str, level: str, tmp_path: Pat
     check(model, level, "f16")
 
 
-@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("recipe", ["Q4_K_M", "Q8_0", "BF16"])
 def test_a_mixture_of_experts_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"
     write_synthetic(model, "test-moe", recipe)
     check(model, level, "f16")
+
+
+@pytest.mark.parametrize(
+    ("level", "activations"),
+    [("scalar", "f32"), *((level, kind) for level in LEVELS[1:] for kind in ("bf16", "f32"))],
+)
+def test_activations_in_floats_give_the_same_bits(level: str, activations: str, tmp_path: Path) -> None:
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test", "Q4_K_M", layers=1)
+    check(model, level, "f16", activations=activations)
+
+
+@pytest.mark.parametrize("activations", ["bf16", "f32"])
+def test_experts_and_unfused_stages_with_activations_in_floats(
+    activations: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test-moe", "Q4_K_M", layers=1)
+    fused = check(model, core.isa(), "f16", activations=activations)
+    assert fused != check(model, core.isa(), "f16")
+    monkeypatch.setenv("TORCHLESS_FUSE", "0")
+    assert check(model, core.isa(), "f16", activations=activations) == fused
 
 
 @pytest.mark.parametrize("kv", ["f32", "bf16", "q8_0", "q4_0", "k=q8_0,v=f16"])

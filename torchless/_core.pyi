@@ -34,7 +34,7 @@ def measure_dot_peak(kind: str, num_threads: int) -> float:
 def allocation_count() -> int:
     """Heap allocations made by this module's C++ code since it was loaded."""
 
-def formats() -> list[tuple[int, int, int, str]]:
+def formats(activations: str = "int8") -> list[tuple[int, int, int, str]]:
     """
     Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).
     """
@@ -49,6 +49,7 @@ def thread_scratch_bytes(
     num_kv_heads: int,
     head_dim: int,
     group: int,
+    activations: str,
 ) -> int:
     """
     Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = none.
@@ -61,12 +62,13 @@ def experts_scratch_bytes(
     num_experts: int,
     num_used: int,
     max_tokens: int,
+    activations: str,
 ) -> tuple[int, int]:
     """
     Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).
     """
 
-def heads_scratch_bytes(type: int, columns: int) -> int:
+def heads_scratch_bytes(type: int, columns: int, activations: str) -> int:
     """Scratch bytes of one thread for a product by heads."""
 
 def buffer_row_bytes(format: str, width: int) -> int:
@@ -84,9 +86,17 @@ class Executor:
     """
 
     def __init__(
-        self, num_threads: int, max_tokens: int, max_outputs: int, weight_bytes: int, cpus: Sequence[int]
+        self,
+        num_threads: int,
+        max_tokens: int,
+        max_outputs: int,
+        weight_bytes: int,
+        activations: str,
+        cpus: Sequence[int],
     ) -> None:
-        """cpus: the processor that each thread keeps to, or none"""
+        """
+        activations: int8, bf16 or f32, what products multiply at least; cpus: the processor that each thread keeps to, or none
+        """
 
     def set_kv_cache(
         self, k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from torchless.activation_types import ActivationType
 from torchless.backends.base import PAGE_TOKENS, Backend, ExecutorOptions, KvType
 from torchless.errors import OutOfMemoryError
 from torchless.memory import Available, available_memory, format_bytes
@@ -42,6 +43,7 @@ def fit(
     num_threads: int,
     kv: KvType,
     cpus: tuple[int, ...] = (),
+    activations: ActivationType = "int8",
     measure: Callable[[], Available | None] = available_memory,
 ) -> Fitted:
     """Chooses context length and executor options that fit into memory.
@@ -56,7 +58,7 @@ def fit(
     Raises:
         OutOfMemoryError: it does not fit; the message has the numbers and the cheapest ways out.
     """
-    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus)
+    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus, activations)
     most = ctx or min(trained_context_length, AUTO_CONTEXT_TOKENS)
     available = measure()
     if available is None:
@@ -82,6 +84,7 @@ class _Demand:
     num_threads: int
     kv: KvType
     cpus: tuple[int, ...]
+    activations: ActivationType
 
     def options(self, context_length: int, num_contexts: int = 1) -> ExecutorOptions:
         """Options for a cache of so many contexts."""
@@ -90,7 +93,11 @@ class _Demand:
         vocab_size = self.plan.output.width if self.plan.output is not None else 1
         num_outputs = _max_outputs(vocab_size, rows)
         num_slots = min(SLOTS_PER_CONTEXT * num_contexts, num_outputs)
-        return ExecutorOptions(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus, num_slots)
+        return ExecutorOptions(
+            *(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus),
+            num_state_slots=num_slots,
+            activations=self.activations,
+        )
 
     def purposes(self, options: ExecutorOptions) -> dict[str, int]:
         """Bytes by purpose."""

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from torchless.activation_types import ActivationType
 from torchless.backends.base import KvType, Progress
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
@@ -38,6 +39,7 @@ def load(
     ctx: int | Literal["auto"] = "auto",
     threads: int | Literal["auto"] = "auto",
     kv: KvType = "f16",
+    activations: ActivationType = "int8",
     pin: bool = False,
     numa: bool = False,
     backend: str = "cpu",
@@ -57,6 +59,8 @@ def load(
         kv: number format of cached keys and values: "f16", "bf16", "f32", "q8_0" or "q4_0", or one for each
             as in "k=q8_0,v=f16". q8_0 takes about half of f16's memory,
             q4_0 a bit more than a quarter; keys in q4_0 may cost much quality, values hardly any.
+        activations: what products multiply weights with: "int8" (fast), "bf16" or "f32", for which quantised weights
+            are widened first. See docs/quality.md for what each costs.
         pin: every thread keeps to a core of its own, the calling one while it computes (Linux).
         numa: the same on a machine with several memory nodes, with the weights that a thread reads in the
             memory of its node; without effect on others.
@@ -82,6 +86,7 @@ def load(
         "ctx": ctx,
         "threads": threads,
         "kv": kv,
+        "activations": activations,
         "pin": pin,
         "numa": numa,
         "backend": backend,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from torchless import backends
+from torchless.activation_types import ActivationType, activation_type
 from torchless.backends.base import Backend, Executor, KvType, Progress
 from torchless.errors import InvalidRequestError, ModelNotFoundError
 from torchless.fitting import fit
@@ -74,6 +75,7 @@ class LoadSettings:
     batch_tokens: int
     chat_template: str | None
     quant: str | None = None
+    activations: ActivationType = "int8"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,7 @@ class LoadedModel:
             "num_threads": options.num_threads,
             "cpus": list(options.cpus),
             "kv_type": options.kv_type,
+            "activations": options.activations,
             "num_pages": options.num_pages,
             "num_state_slots": self.executor.num_state_slots,
             "batch_tokens": options.max_batch_tokens,
@@ -162,6 +165,7 @@ def load_settings(
         batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
         chat_template=chat_template,
         quant=_recipe_name(values.get("quant")),
+        activations=activation_type(values.get("activations", "int8")),
     )
 
 
@@ -186,6 +190,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             num_threads=num_threads,
             kv=settings.kv,
             cpus=thread_cpus(num_threads, pin=settings.pin, numa=settings.numa),
+            activations=settings.activations,
         )
         if fitted.context_length > config.context_length:
             _log.warning(

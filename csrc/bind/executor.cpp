@@ -67,10 +67,22 @@ tl::Routing routing(const RoutingTuple& tuple) {
     return {num_experts, num_used, scoring, normalised, scale, num_groups, num_used_groups, group_best};
 }
 
+tl::Precision precision_named(const std::string& name) {
+    if (name == "int8") return tl::Precision::kInt8;
+    if (name == "bf16") return tl::Precision::kBF16;
+    if (name == "f32") return tl::Precision::kF32;
+    throw std::invalid_argument("activations must be int8, bf16 or f32, not " + name);
+}
+
+const tl::FormatKernels* format_of(int type, const std::string& activations) {
+    const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type, precision_named(activations));
+    if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+    return format;
+}
+
 // The file's bytes of a matrix must hold all its rows.
 void check_raw(const Bytes& raw, int type, int rows, int columns) {
-    const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type);
-    if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+    const tl::FormatKernels* format = format_of(type, "int8");
     if (rows < 1 || columns < 1 || columns % format->block != 0 ||
         raw.size() != size_t(rows) * (size_t(columns) / format->block) * format->block_bytes) {
         throw std::invalid_argument("the bytes of a matrix do not fit its shape");
@@ -107,15 +119,16 @@ void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page
 void bind_executor(nb::module_& m) {
     m.def(
         "formats",
-        [] {
+        [](const std::string& activations) {
             std::vector<std::tuple<int, int, size_t, std::string>> formats;
             const tl::Kernels& kernels = tl::active_kernels();
             for (int i = 0; i < kernels.num_formats; i++) {
-                const tl::FormatKernels& f = kernels.formats[i];
+                const tl::FormatKernels& f = kernels.formats[int(precision_named(activations))][i];
                 formats.emplace_back(f.gguf_type, f.block, f.block_bytes, act_format_name(f.activations));
             }
             return formats;
         },
+        "activations"_a = "int8",
         "Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).");
     m.def(
         "packed_bytes",
@@ -126,7 +139,7 @@ void bind_executor(nb::module_& m) {
     m.def(
         "thread_scratch_bytes",
         [](const std::vector<std::pair<int, int>>& matrices, const std::string& k_type, const std::string& v_type,
-           int kv_heads, int head_dim, int group) {
+           int kv_heads, int head_dim, int group, const std::string& activations) {
             const tl::Kernels& kernels = tl::active_kernels();
             size_t bytes = tl::kRowAlignment;
             if (kv_heads > 0) {
@@ -134,23 +147,22 @@ void bind_executor(nb::module_& m) {
                     tl::KvLayout{kv_type(k_type), kv_type(v_type), 1, kv_heads, head_dim}, group);
             }
             for (const auto& [type, columns] : matrices) {
-                const tl::FormatKernels* format = tl::find_format(kernels, type);
+                const tl::FormatKernels* format = tl::find_format(kernels, type, precision_named(activations));
                 if (!format) continue;
                 const size_t rows = tl::shared_row_bytes({format->activations, columns});
                 bytes = std::max(bytes, rows + format->matmul_scratch_bytes(columns));
             }
             return tl::align_up(bytes + std::max(tl::gated_matmul_scratch_bytes(), tl::head_scratch_bytes()), 4096);
         },
-        "matrices"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a,
+        "matrices"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a, "activations"_a,
         "Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = "
         "none.");
     m.def(
         "experts_scratch_bytes",
         [](std::pair<int, int> gate, std::pair<int, int> up, std::pair<int, int> down, int num_experts, int num_used,
-           int max_tokens) {
-            const auto layout = [](std::pair<int, int> matrix) {
-                const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), matrix.first);
-                if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(matrix.first));
+           int max_tokens, const std::string& activations) {
+            const auto layout = [&](std::pair<int, int> matrix) {
+                const tl::FormatKernels* format = format_of(matrix.first, activations);
                 return std::make_pair(tl::ActLayout{format->activations, matrix.second},
                                       format->matmul_scratch_bytes(matrix.second));
             };
@@ -161,17 +173,16 @@ void bind_executor(nb::module_& m) {
                          layout(down).second + tl::experts_part_bytes(max_tokens, num_used) + tl::kRowAlignment);
             return std::make_pair(tl::align_up(thread, 4096), tl::Routes::num_bytes(max_tokens, num_experts, num_used));
         },
-        "gate"_a, "up"_a, "down"_a, "num_experts"_a, "num_used"_a, "max_tokens"_a,
+        "gate"_a, "up"_a, "down"_a, "num_experts"_a, "num_used"_a, "max_tokens"_a, "activations"_a,
         "Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).");
     m.def(
         "heads_scratch_bytes",
-        [](int type, int columns) {
-            const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type);
-            if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+        [](int type, int columns, const std::string& activations) {
+            const tl::FormatKernels* format = format_of(type, activations);
             return tl::align_up(
                 tl::heads_scratch_bytes({format->activations, columns}, format->matmul_scratch_bytes(columns)), 4096);
         },
-        "type"_a, "columns"_a, "Scratch bytes of one thread for a product by heads.");
+        "type"_a, "columns"_a, "activations"_a, "Scratch bytes of one thread for a product by heads.");
     m.def(
         "buffer_row_bytes",
         [](const std::string& format, int width) { return tl::ActLayout{tl::act_format(format), width}.row_bytes(); },
@@ -198,12 +209,14 @@ void bind_executor(nb::module_& m) {
         .def(
             "__init__",
             [](PyExecutor* self, int num_threads, int max_tokens, int max_outputs, size_t weight_bytes,
-               std::vector<int> cpus) {
-                new (self)
-                    PyExecutor(tl::ExecutorSizes{num_threads, max_tokens, max_outputs, weight_bytes, std::move(cpus)});
+               const std::string& activations, std::vector<int> cpus) {
+                new (self) PyExecutor(tl::ExecutorSizes{num_threads, max_tokens, max_outputs, weight_bytes,
+                                                        precision_named(activations), std::move(cpus)});
             },
-            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a, "cpus"_a,
-            "cpus: the processor that each thread keeps to, or none")
+            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a, "activations"_a, "cpus"_a,
+            "activations: int8, bf16 or f32, what products multiply at least; cpus: the processor that each thread "
+            "keeps "
+            "to, or none")
         .def(
             "set_kv_cache",
             [](PyExecutor& self, const std::string& k_type, const std::string& v_type, int layers, int kv_heads,

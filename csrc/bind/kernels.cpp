@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/cpu_features.h"
+#include "core/weights.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
 
@@ -322,10 +323,12 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
 
 // ---- Weight formats ----------------------------------------------------------------------------------------------------
 
-const FormatKernels& format_of(const Kernels& kernels, int gguf_type) {
-    for (int i = 0; i < kernels.num_formats; i++) {
-        if (kernels.formats[i].gguf_type == gguf_type) return kernels.formats[i];
-    }
+constexpr Name<Precision> kPrecisions[] = {
+    {"int8", Precision::kInt8}, {"bf16", Precision::kBF16}, {"f32", Precision::kF32}};
+
+const FormatKernels& format_of(const Kernels& kernels, int gguf_type, const std::string& activations = "int8") {
+    const FormatKernels* format = find_format(kernels, gguf_type, named(kPrecisions, activations));
+    if (format) return *format;
     throw nb::value_error(("no kernels for GGUF tensor type " + std::to_string(gguf_type)).c_str());
 }
 
@@ -337,11 +340,11 @@ int row_elements(const FormatKernels& format, size_t row_bytes) {
     return checked_int(row_bytes / format.block_bytes * size_t(format.block), "the row width");
 }
 
-nb::list formats(const std::string& level) {
+nb::list formats(const std::string& level, const std::string& activations) {
     const Kernels& kernels = level_named(level);
     nb::list result;
     for (int i = 0; i < kernels.num_formats; i++) {
-        const FormatKernels& f = kernels.formats[i];
+        const FormatKernels& f = kernels.formats[int(named(kPrecisions, activations))][i];
         nb::dict d;
         d["gguf_type"] = f.gguf_type;
         d["block"] = f.block;
@@ -383,9 +386,9 @@ Result<uint8_t> pack(const std::string& level, int gguf_type, const Bytes2& rows
 // other tiles come back as the residual, or zero.
 Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tiles, size_t num_inputs, size_t num_rows,
                      const Bytes2& x, const std::optional<Floats1>& bias, const std::optional<Floats2>& residual,
-                     int tile_begin, int tile_end) {
+                     int tile_begin, int tile_end, const std::string& activations) {
     const Kernels& kernels = level_named(level);
-    const FormatKernels& format = format_of(kernels, gguf_type);
+    const FormatKernels& format = format_of(kernels, gguf_type, activations);
     require(num_inputs > 0 && num_inputs % size_t(format.block) == 0, "num_inputs is not a multiple of the block");
     const int k = checked_int(num_inputs, "num_inputs"), n = checked_int(num_rows, "num_rows");
     const size_t num_tokens = x.shape(0);
@@ -443,11 +446,12 @@ void bind_kernels(nb::module_& core) {
     m.def("attention", &attention, "level"_a, "q"_a, "pages"_a, "page_ids"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a,
           "first_position"_a, "scale"_a, "window"_a, "row_begin"_a, "row_end"_a, "rows_per_call"_a,
           "by_ranges"_a = false, "softcap"_a = 0.0f, "slopes"_a.none() = nb::none(), "sinks"_a.none() = nb::none());
-    m.def("formats", &formats, "level"_a);
+    m.def("formats", &formats, "level"_a, "activations"_a = "int8");
     m.def("decode_row", &decode_row, "level"_a, "gguf_type"_a, "row"_a);
     m.def("pack", &pack, "level"_a, "gguf_type"_a, "rows"_a);
     m.def("matmul", &matmul, "level"_a, "gguf_type"_a, "tiles"_a, "num_inputs"_a, "num_rows"_a, "x"_a,
-          "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(), "tile_begin"_a = 0, "tile_end"_a = -1);
+          "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(), "tile_begin"_a = 0, "tile_end"_a = -1,
+          "activations"_a = "int8");
 }
 
 }  // namespace tl

@@ -21,7 +21,7 @@ Executor::Executor(const ExecutorSizes& sizes)
     : sizes_(sizes),
       kernels_(active_kernels()),
       pool_(sizes.num_threads, sizes.cpus),
-      weights_(kernels_, sizes.weight_bytes),
+      weights_(kernels_, sizes.precision, sizes.weight_bytes),
       row_runs_(sizes.max_tokens),
       row_blocks_(sizes.max_tokens),
       new_pages_(sizes.max_tokens) {

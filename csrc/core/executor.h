@@ -14,6 +14,7 @@ struct ExecutorSizes {
     int max_tokens;   // token rows of one step
     int max_outputs;  // output rows of one step
     size_t weight_bytes;
+    Precision precision;
     std::vector<int> cpus;  // of each thread, or none (see ThreadPool)
 };
 

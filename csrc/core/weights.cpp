@@ -5,8 +5,9 @@
 namespace tl {
 namespace {
 
-const FormatKernels& checked_format(const Kernels& kernels, int gguf_type, int num_rows, int num_columns) {
-    const FormatKernels* format = find_format(kernels, gguf_type);
+const FormatKernels& checked_format(const Kernels& kernels, Precision precision, int gguf_type, int num_rows,
+                                    int num_columns) {
+    const FormatKernels* format = find_format(kernels, gguf_type, precision);
     if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(gguf_type));
     if (num_rows <= 0 || num_columns <= 0 || num_columns % format->block != 0) {
         throw std::invalid_argument("a matrix of " + std::to_string(num_rows) + " x " + std::to_string(num_columns) +
@@ -45,24 +46,25 @@ void pack_tiles(void* context, int thread) {
 
 }  // namespace
 
-const FormatKernels* find_format(const Kernels& kernels, int gguf_type) {
+const FormatKernels* find_format(const Kernels& kernels, int gguf_type, Precision precision) {
+    const FormatKernels* formats = kernels.formats[int(precision)];
     for (int i = 0; i < kernels.num_formats; i++) {
-        if (kernels.formats[i].gguf_type == gguf_type) return &kernels.formats[i];
+        if (formats[i].gguf_type == gguf_type) return &formats[i];
     }
     return nullptr;
 }
 
-Weights::Weights(const Kernels& kernels, size_t capacity)
-    : kernels_(kernels), memory_(std::max(capacity, size_t(1)), PageSize::kHuge) {}
+Weights::Weights(const Kernels& kernels, Precision precision, size_t capacity)
+    : kernels_(kernels), precision_(precision), memory_(std::max(capacity, size_t(1)), PageSize::kHuge) {}
 
 size_t Weights::packed_bytes(const Kernels& kernels, int gguf_type, int num_rows, int num_columns) {
-    const FormatKernels& format = checked_format(kernels, gguf_type, num_rows, num_columns);
+    const FormatKernels& format = checked_format(kernels, Precision::kInt8, gguf_type, num_rows, num_columns);
     const size_t num_tiles = size_t(num_rows + kTileRows - 1) / kTileRows;
     return align_up(num_tiles * format.tile_bytes(num_columns), kRowAlignment);
 }
 
 int Weights::add_matrix(int gguf_type, int num_rows, int num_columns) {
-    const FormatKernels& format = checked_format(kernels_, gguf_type, num_rows, num_columns);
+    const FormatKernels& format = checked_format(kernels_, precision_, gguf_type, num_rows, num_columns);
     const size_t bytes = packed_bytes(kernels_, gguf_type, num_rows, num_columns);
     if (bytes > memory_.size() - used_) throw std::invalid_argument("more weights than were announced");
     matrices_.push_back({&format, num_rows, num_columns, format.tile_bytes(num_columns), memory_.data() + used_});
@@ -93,7 +95,7 @@ int Weights::add_vector(std::vector<float> values) {
 }
 
 int Weights::add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw) {
-    const FormatKernels& format = checked_format(kernels_, gguf_type, num_rows, num_columns);
+    const FormatKernels& format = checked_format(kernels_, precision_, gguf_type, num_rows, num_columns);
     tables_.push_back({&format, num_rows, num_columns, row_bytes(format, num_columns), raw});
     return int(tables_.size()) - 1;
 }

@@ -32,13 +32,13 @@ struct RowTable {
     const uint8_t* data;
 };
 
-// Kernels of a GGUF tensor type, or null.
-const FormatKernels* find_format(const Kernels& kernels, int gguf_type);
+// Kernels of a GGUF tensor type, or null. What does not multiply may ask for any precision.
+const FormatKernels* find_format(const Kernels& kernels, int gguf_type, Precision precision);
 
 class Weights {
  public:
-    // capacity: sum of packed_bytes over all matrices to come.
-    Weights(const Kernels& kernels, size_t capacity);
+    // capacity: sum of packed_bytes over all matrices to come. precision: of the activations that they multiply.
+    Weights(const Kernels& kernels, Precision precision, size_t capacity);
 
     // Bytes that a matrix takes once packed. Throws std::invalid_argument for a type or shape it cannot pack.
     static size_t packed_bytes(const Kernels& kernels, int gguf_type, int num_rows, int num_columns);
@@ -59,6 +59,7 @@ class Weights {
 
  private:
     const Kernels& kernels_;
+    Precision precision_;
     MappedBuffer memory_;
     size_t used_ = 0;
     std::vector<PackedMatrix> matrices_;

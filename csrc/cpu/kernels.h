@@ -33,7 +33,12 @@ struct MatmulArgs {
     bool interleaved = false;
 };
 
-// What the executor needs to know of one weight format at one level.
+// How exactly products take their activations: as int8 with scales, or at least as bfloat16 or float. Weights are then
+// multiplied as such numbers, whatever they are stored as.
+enum class Precision : uint8_t { kInt8, kBF16, kF32 };
+inline constexpr int kNumPrecisions = 3;
+
+// What the executor needs to know of one weight format at one level and precision.
 struct FormatKernels {
     int gguf_type;          // GGUF tensor type id
     int block;              // elements of one block of a row
@@ -127,8 +132,8 @@ enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
 
 struct Kernels {
-    const char* level;  // "scalar", "avx2", "avxvnni", "avx512", "amx"
-    const FormatKernels* formats;
+    const char* level;                             // "scalar", "avx2", "avxvnni", "avx512", "amx"
+    const FormatKernels* formats[kNumPrecisions];  // the same formats in the same order; all but products is alike
     int num_formats;
     // Whether products of kInterleavedRows or more rows read them interleaved, where their layout allows it.
     bool interleaves;

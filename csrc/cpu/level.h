@@ -26,6 +26,6 @@ void attention_merge(const AttentionArgs& args);
 size_t attention_scratch_bytes(const KvLayout& layout, int group);
 uint64_t read_bytes(const uint8_t* p, size_t num_bytes);
 double run_dots(DotKind kind, int num_rounds);
-const FormatKernels* formats(int& count);
+const FormatKernels* formats(Precision precision, int& count);
 
 }  // namespace tl::TL_LEVEL

@@ -7,6 +7,8 @@
 // cache, and every group of tokens runs over it. Both add up the same numbers in the same order.
 #include "cpu/bf16_widened.h"
 #include "cpu/level.h"
+#include "cpu/token_groups.h"
+#include "cpu/widened.h"
 #include "cpu/write_tile.h"
 #include "quants/floats.h"
 #include "quants/iq4_nl.h"
@@ -31,22 +33,6 @@ namespace {
 constexpr int kMaxDirectTokens = kDirectTokens == 8 ? 24 : 8;
 // Up to this many tokens plain floats are one stream of tiles; more take two tiles at once.
 constexpr int kMaxStreamTokens = 8;
-
-// Calls f<T>(), T = n, for 0 < n <= Max.
-template <int Max, class F> TL_INLINE void with_count(int n, F f) {
-    if constexpr (Max > 1) {
-        if (n < Max) return with_count<Max - 1>(n, f);
-    }
-    f.template operator()<Max>();
-}
-
-// Calls f<T>(first token) for all tokens, in groups of Max and a last one of those that are left.
-template <int Max, class F> TL_INLINE void in_groups(int num_tokens, F f) {
-    for (int token = 0; token < num_tokens; token += Max) {
-        const int count = num_tokens - token < Max ? num_tokens - token : Max;
-        with_count<Max>(count, [&]<int T>() { f.template operator()<T>(token); });
-    }
-}
 
 template <class Q> size_t tile_bytes(int num_inputs) {
     return align_up(size_t(num_inputs / Q::kBlock) * Q::kTileBlockBytes, 32);
@@ -110,9 +96,12 @@ template <class Q> void matmul(const MatmulArgs& args, int tile_begin, int tile_
     }
 }
 
-template <class Q> constexpr FormatKernels quantized() {
-    return {Q::kType, Q::kBlock, Q::kBlockBytes,   Q::kActivations, tile_bytes<Q>,
-            pack<Q>,  matmul<Q>, scratch_bytes<Q>, decode_row<Q>};
+template <Precision P, class Q> constexpr FormatKernels quantized() {
+    FormatKernels kernels{Q::kType, Q::kBlock, Q::kBlockBytes,   Q::kActivations, tile_bytes<Q>,
+                          pack<Q>,  matmul<Q>, scratch_bytes<Q>, decode_row<Q>};
+    if constexpr (P == Precision::kBF16) set_widened<BlockWeights<Q>, BFloat16>(kernels);
+    if constexpr (P == Precision::kF32) set_widened<BlockWeights<Q>, Float32>(kernels);
+    return kernels;
 }
 
 // Plain floats need no panel: a column of the tile is one load in any case.
@@ -223,8 +212,12 @@ template <class N> constexpr FormatKernels plain() {
             float_matmul<N>, no_scratch, N::decode_row};
 }
 
-constexpr FormatKernels bf16() {
+template <Precision P> constexpr FormatKernels bf16() {
     FormatKernels kernels = plain<BFloat16>();
+    if constexpr (P == Precision::kF32) {
+        set_widened<BF16Weights, Float32>(kernels);
+        return kernels;
+    }
 #if defined(TL_LEVEL_AVX512)
     kernels.matmul = bf16_matmul;
     kernels.matmul_scratch_bytes = bf16_scratch_bytes;
@@ -232,18 +225,25 @@ constexpr FormatKernels bf16() {
     return kernels;
 }
 
-constexpr FormatKernels kFormats[] = {plain<Float32>(),  plain<Float16>(),   bf16(),
-                                      quantized<Q8_0>(), quantized<Q4_0>(),  quantized<Q4_1>(),
-                                      quantized<Q5_0>(), quantized<Q5_1>(),  quantized<Q5K>(),
-                                      quantized<Q4K>(),  quantized<Q6K>(),   quantized<Q2K>(),
-                                      quantized<Q3K>(),  quantized<IQ4NL>(), quantized<IQ4XS>(),
-                                      quantized<MXFP4>()};
+template <Precision P>
+constexpr FormatKernels kFormats[] = {plain<Float32>(),     plain<Float16>(),      bf16<P>(),
+                                      quantized<P, Q8_0>(), quantized<P, Q4_0>(),  quantized<P, Q4_1>(),
+                                      quantized<P, Q5_0>(), quantized<P, Q5_1>(),  quantized<P, Q5K>(),
+                                      quantized<P, Q4K>(),  quantized<P, Q6K>(),   quantized<P, Q2K>(),
+                                      quantized<P, Q3K>(),  quantized<P, IQ4NL>(), quantized<P, IQ4XS>(),
+                                      quantized<P, MXFP4>()};
+
+template <Precision P> const FormatKernels* table(int& count) {
+    count = int(sizeof kFormats<P> / sizeof kFormats<P>[0]);
+    return kFormats<P>;
+}
 
 }  // namespace
 
-const FormatKernels* formats(int& count) {
-    count = int(sizeof kFormats / sizeof kFormats[0]);
-    return kFormats;
+const FormatKernels* formats(Precision precision, int& count) {
+    if (precision == Precision::kBF16) return table<Precision::kBF16>(count);
+    if (precision == Precision::kF32) return table<Precision::kF32>(count);
+    return table<Precision::kInt8>(count);
 }
 
 }  // namespace tl::TL_LEVEL

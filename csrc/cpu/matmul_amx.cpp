@@ -356,14 +356,16 @@ template <class Q> size_t scratch_bytes(int num_inputs) {
 }
 
 constexpr int kMaxFormats = 64;
-FormatKernels kByRows[kMaxFormats];  // the AVX-512 kernels of formats without a product here
+// The AVX-512 kernels of formats without a product here.
+template <Precision P> FormatKernels kByRows[kMaxFormats];
 
 // Takes interleaved rows apart, some at a time, for a product that knows rows only.
 constexpr int kRowsAtOnce = 32;
 
-template <int I> void matmul_by_rows(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
-    if (!args.interleaved) return kByRows[I].matmul(args, tile_begin, tile_end, scratch);
-    const InterleavedLayout layout{{kByRows[I].activations, args.num_inputs}};
+template <Precision P, int I> void matmul_by_rows(const MatmulArgs& args, int tile_begin, int tile_end,
+                                                  uint8_t* scratch) {
+    if (!args.interleaved) return kByRows<P>[I].matmul(args, tile_begin, tile_end, scratch);
+    const InterleavedLayout layout{{kByRows<P>[I].activations, args.num_inputs}};
     MatmulArgs part = args;
     part.interleaved = false;
     part.x = scratch;
@@ -375,15 +377,15 @@ template <int I> void matmul_by_rows(const MatmulArgs& args, int tile_begin, int
             layout.take(args.x + size_t(group) * args.x_stride, (token + t) % kInterleavedRows,
                         scratch + size_t(t) * args.x_stride);
         }
-        kByRows[I].matmul(part, tile_begin, tile_end, scratch + kRowsAtOnce * args.x_stride);
+        kByRows<P>[I].matmul(part, tile_begin, tile_end, scratch + kRowsAtOnce * args.x_stride);
     }
 }
-template <int I> size_t by_rows_scratch_bytes(int num_inputs) {
-    return kRowsAtOnce * ActLayout{kByRows[I].activations, num_inputs}.row_bytes() +
-           kByRows[I].matmul_scratch_bytes(num_inputs);
+template <Precision P, int I> size_t by_rows_scratch_bytes(int num_inputs) {
+    return kRowsAtOnce * ActLayout{kByRows<P>[I].activations, num_inputs}.row_bytes() +
+           kByRows<P>[I].matmul_scratch_bytes(num_inputs);
 }
 
-struct Formats {
+template <Precision P> struct Formats {
     FormatKernels table[kMaxFormats];
     int count = 0;
 
@@ -393,7 +395,7 @@ struct Formats {
         return table[i];
     }
     template <class Q> FormatKernels& take() {
-        kNarrow<Q> = kByRows[&of(Q::kType) - table];
+        kNarrow<Q> = kByRows<P>[&of(Q::kType) - table];
         return of(Q::kType);
     }
     template <class Q> void small() {
@@ -409,13 +411,18 @@ struct Formats {
 
     Formats() {
         const Kernels& avx512 = avx512::kernels();
-        for (; count < avx512.num_formats && count < kMaxFormats; count++) table[count] = avx512.formats[count];
+        for (; count < avx512.num_formats && count < kMaxFormats; count++) table[count] = avx512.formats[int(P)][count];
         for_constants<kMaxFormats>([&]<int I>() {
             if (I >= count || table[I].activations == ActFormat::kF32) return;
-            kByRows[I] = table[I];
-            table[I].matmul = matmul_by_rows<I>;
-            table[I].matmul_scratch_bytes = by_rows_scratch_bytes<I>;
+            kByRows<P>[I] = table[I];
+            table[I].matmul = matmul_by_rows<P, I>;
+            table[I].matmul_scratch_bytes = by_rows_scratch_bytes<P, I>;
         });
+        if constexpr (P == Precision::kInt8) set_products_of_bytes();
+        if constexpr (P != Precision::kF32) take<BFloat16>().matmul = bf16_matmul;
+    }
+
+    void set_products_of_bytes() {
         small<Q8_0>();
         small<Q4_0>();
         small<Q4_1>();
@@ -429,19 +436,21 @@ struct Formats {
         super<Q5K>();
         super<Q6K>();
         super<IQ4XS>();
-        take<BFloat16>().matmul = bf16_matmul;
     }
 };
 
 }  // namespace
 
 const Kernels& kernels() {
-    static const Formats formats;
+    static const Formats<Precision::kInt8> bytes;
+    static const Formats<Precision::kBF16> halves;
+    static const Formats<Precision::kF32> floats;
     static const Kernels table = [] {
         Kernels k = avx512::kernels();
         k.level = "amx";
-        k.formats = formats.table;
-        k.num_formats = formats.count;
+        k.formats[int(Precision::kInt8)] = bytes.table;
+        k.formats[int(Precision::kBF16)] = halves.table;
+        k.formats[int(Precision::kF32)] = floats.table;
         k.interleaves = true;
         k.run_dots = run_dots;
         return k;

@@ -68,6 +68,17 @@ TL_INLINE void store_bf16(uint16_t* p, F32 a) {
     const __m256i packed = _mm256_packus_epi32(round_to_bf16(a.lo), round_to_bf16(a.hi));
     _mm256_storeu_si256((__m256i*)p, _mm256_permute4x64_epi64(packed, 0xd8));
 }
+TL_INLINE __m256i join_bf16(__m256 low, __m256 high) {
+    return _mm256_or_si256(round_to_bf16(low), _mm256_slli_epi32(round_to_bf16(high), 16));
+}
+TL_INLINE Bytes join_bf16(F32 low, F32 high) { return {join_bf16(low.lo, high.lo), join_bf16(low.hi, high.hi)}; }
+TL_INLINE F32 low_bf16(Bytes a) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(a.lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(a.hi, 16))};
+}
+TL_INLINE F32 high_bf16(Bytes a) {
+    const __m256i upper = _mm256_set1_epi32((int)0xffff0000u);
+    return {_mm256_castsi256_ps(_mm256_and_si256(a.lo, upper)), _mm256_castsi256_ps(_mm256_and_si256(a.hi, upper))};
+}
 TL_INLINE F32 operator+(F32 a, F32 b) { return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
 TL_INLINE F32 operator-(F32 a, F32 b) { return {_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
 TL_INLINE F32 operator*(F32 a, F32 b) { return {_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }

@@ -118,6 +118,18 @@ template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
     return {_mm512_mask_blend_epi16(0xaaaaaaaau, down, _mm512_slli_epi32(high.v, 16 - H))};
 }
 
+// For each dword lane: `low` as bfloat16 in the low half, `high` in the high half, rounded to nearest even.
+TL_INLINE Bytes join_bf16(F32 low, F32 high) {
+    const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    const __m512i order = _mm512_or_si512(lanes, _mm512_slli_epi32(_mm512_add_epi32(lanes, _mm512_set1_epi32(16)), 16));
+    return {_mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(high.v, low.v))};
+}
+// The halves of each dword lane as the bfloat16 numbers that they are.
+TL_INLINE F32 low_bf16(Bytes a) { return {_mm512_castsi512_ps(_mm512_slli_epi32(a.v, 16))}; }
+TL_INLINE F32 high_bf16(Bytes a) {
+    return {_mm512_castsi512_ps(_mm512_and_si512(a.v, _mm512_set1_epi32(int(0xffff0000))))};
+}
+
 // Signed weights: a byte holds value + kSignedOffset, in the form that dot4_signed takes.
 inline constexpr int kSignedOffset = 128;
 // value + 128 in that form.

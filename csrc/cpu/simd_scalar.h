@@ -280,6 +280,20 @@ template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
     TL_EACH lanes[i] = (uint32_t(low.v[i] >> L) & 0xffff) | uint32_t(high.v[i] >> H) << 16;
     return bload(lanes);
 }
+TL_INLINE Bytes join_bf16(F32 low, F32 high) {
+    uint16_t words[32];
+    TL_EACH words[2 * i] = float_to_bf16(low.v[i]), words[2 * i + 1] = float_to_bf16(high.v[i]);
+    return bload(words);
+}
+TL_INLINE F32 half_bf16(Bytes a, int half) {
+    uint16_t words[32];
+    std::memcpy(words, a.v, 64);
+    F32 r;
+    TL_EACH r.v[i] = bf16_to_float(words[2 * i + half]);
+    return r;
+}
+TL_INLINE F32 low_bf16(Bytes a) { return half_bf16(a, 0); }
+TL_INLINE F32 high_bf16(Bytes a) { return half_bf16(a, 1); }
 
 inline constexpr int kSignedOffset = 128;
 TL_INLINE Bytes signed_form(Bytes a) { return a; }

@@ -10,7 +10,7 @@ const Kernels& kernels() {
     static const Kernels table = [] {
         Kernels k{};
         k.level = TL_STRING(TL_LEVEL);
-        k.formats = formats(k.num_formats);
+        for (int p = 0; p < kNumPrecisions; p++) k.formats[p] = formats(Precision(p), k.num_formats);
         k.convert_rows = convert_rows;
         k.rms_norm_rows = rms_norm_rows;
         k.glu_rows = glu_rows;

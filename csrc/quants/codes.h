@@ -82,6 +82,11 @@ struct CodedBlock {
         }
         finish<T>(load(p.d), sums, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d);
+        widen_signed_groups(p.q, 0, 8, [&](F32 value) TL_LAMBDA { return d * value; }, put);
+    }
 };
 
 }  // namespace tl::TL_LEVEL

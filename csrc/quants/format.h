@@ -8,6 +8,8 @@
 //   dot<T>(tile, b, x, acc)                    16 rows x T tokens straight from the packed bytes of block b (decode)
 //   Panel, unpack, panel_dot<T>                the block made ready for the dot product, then 16 rows x T tokens
 //                                              (prefill: unpacked once, used for many tokens)
+//   widen(panel, put)                          its weights as floats, the numbers of decode_block: put(pair, even, odd) for
+//                                              each pair of columns, for products with float activations
 // dot and panel_dot must perform the same float operations per (row, token) in the same order: the results are
 // bit-identical however tokens are grouped. matmul.cpp turns a format into a matrix product.
 #pragma once
@@ -131,6 +133,29 @@ TL_INLINE void dot4_nibbles(I32& acc, Bytes w, const int8_t* a) {
         dot4(acc, w, a);
     else
         dot4_small(acc, w, a);
+}
+
+// Calls put(pair, even, odd) for the two pairs of columns in each of `count` groups of a panel's bytes: scale(byte as a
+// float) is the weight.
+template <class Scale, class Put>
+TL_INLINE void widen_groups(const uint8_t (*groups)[64], int first, int count, Scale scale, Put put) {
+    TL_UNROLL(1)
+    for (int g = first; g < first + count; g++) {
+        const Bytes v = bload(groups[g]);
+        put(2 * g, scale(to_float(lane_byte<0>(v))), scale(to_float(lane_byte<1>(v))));
+        put(2 * g + 1, scale(to_float(lane_byte<2>(v))), scale(to_float(lane_byte<3>(v))));
+    }
+}
+// The same for bytes in signed_form.
+template <class Scale, class Put>
+TL_INLINE void widen_signed_groups(const uint8_t (*groups)[64], int first, int count, Scale scale, Put put) {
+    TL_UNROLL(1)
+    for (int g = first; g < first + count; g++) {
+        const Bytes v = signed_form(bload(groups[g]));  // undoes itself
+        const auto value = [&](I32 byte) TL_LAMBDA { return scale(to_float(byte - iset1(128))); };
+        put(2 * g, value(lane_byte<0>(v)), value(lane_byte<1>(v)));
+        put(2 * g + 1, value(lane_byte<2>(v)), value(lane_byte<3>(v)));
+    }
 }
 
 // The same number, of which the compiler knows nothing: keeps a loop of few rounds a loop.

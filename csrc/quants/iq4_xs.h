@@ -182,6 +182,16 @@ struct IQ4XS {
         }
         finish<T>(load(p.d), sums, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d);
+        TL_UNROLL(1)
+        for (int s = 0; s < 8; s++) {
+            const Bytes pair = bload(p.pairs[s / 2]);
+            const F32 scale = d * to_float(s % 2 ? high_halves(pair) : low_halves(pair));
+            widen_signed_groups(p.q, 8 * s, 8, [&](F32 value) TL_LAMBDA { return scale * value; }, put);
+        }
+    }
 };
 
 }  // namespace tl::TL_LEVEL

@@ -47,6 +47,8 @@ struct MXFP4 {
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
         CodedBlock::panel_dot<T>(p, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) { CodedBlock::widen(p, put); }
 };
 
 }  // namespace tl::TL_LEVEL

@@ -248,6 +248,11 @@ struct Q3K {
         }
         finish<T>(load(p.d), sums, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d);
+        widen_signed_groups(p.w, 0, 64, [&](F32 w) TL_LAMBDA { return d * w; }, put);
+    }
 };
 
 }  // namespace tl::TL_LEVEL

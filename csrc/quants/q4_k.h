@@ -267,6 +267,17 @@ struct Q4K {
         }
         finish<T>(load(p.d), load(p.dmin), sums, minima, x, b, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d), dmin = load(p.dmin);
+        TL_UNROLL(1)
+        for (int s = 0; s < 8; s++) {
+            const Bytes pair = bload(p.m[s / 2]);
+            const F32 scale = d * load(p.sc[s]);
+            const F32 minimum = dmin * to_float(s % 2 ? high_halves(pair) : low_halves(pair));
+            widen_groups(p.q, 8 * s, 8, [&](F32 q) TL_LAMBDA { return scale * q - minimum; }, put);
+        }
+    }
 };
 
 }  // namespace tl::TL_LEVEL

@@ -86,6 +86,11 @@ struct Q5_0 {
         }
         finish<T>(load(p.d), sums, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d), zero = set1(16);
+        widen_groups(p.q, 0, 8, [&](F32 q) TL_LAMBDA { return d * (q - zero); }, put);
+    }
 };
 
 }  // namespace tl::TL_LEVEL

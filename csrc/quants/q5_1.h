@@ -89,6 +89,11 @@ struct Q5_1 {
         }
         finish<T>(load(p.d), load(p.m), sums, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d), m = load(p.m);
+        widen_groups(p.q, 0, 8, [&](F32 q) TL_LAMBDA { return d * q + m; }, put);
+    }
 };
 
 }  // namespace tl::TL_LEVEL

@@ -109,6 +109,8 @@ struct Q5K {
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
         Q4K::panel_dot<T, kGroup>(p, b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) { Q4K::widen(p, put); }
 };
 
 }  // namespace tl::TL_LEVEL

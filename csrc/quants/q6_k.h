@@ -170,6 +170,15 @@ struct Q6K {
         }
         finish<T>(load(p.d), sums, x, b, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d), zero = set1(32);
+        TL_UNROLL(1)
+        for (int s = 0; s < 16; s++) {
+            const F32 scale = d * to_float(iload(p.sc[s]));
+            widen_groups(p.q, 4 * s, 4, [&](F32 q) TL_LAMBDA { return scale * (q - zero); }, put);
+        }
+    }
 };
 
 }  // namespace tl::TL_LEVEL

@@ -68,6 +68,11 @@ struct Q8_0 {
     TL_INLINE static void panel_dot(const Panel& p, int b, const ActRows& x, Regs<F32, T>& acc) {
         dot_scaled<T, false>(load(p.d), p.q[0], b, x, acc);
     }
+
+    template <class Put> TL_INLINE static void widen(const Panel& p, Put put) {
+        const F32 d = load(p.d), zero = set1(128);
+        widen_groups(p.q, 0, 8, [&](F32 q) TL_LAMBDA { return d * (q - zero); }, put);
+    }
 };
 
 }  // namespace tl::TL_LEVEL

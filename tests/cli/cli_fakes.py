@@ -41,6 +41,7 @@ class FakeLLM:
             "backend": "reference",
             "num_threads": 1,
             "kv_type": "f16",
+            "activations": "int8",
             "memory_bytes": {"weights": 1_000_000},
         }
 

@@ -41,7 +41,7 @@ def test_weights_are_summed_by_type(cli, plain_model):
     size = sum(int(tensor.n_bytes) for tensor in reader.tensors)
     line = next(line for line in cli("show", plain_model)[1].splitlines() if line.split()[:1] == ["F32"])
     assert line.split()[:3] == ["F32", str(len(reader.tensors)), f"{count:,}"]
-    assert line.split()[-1] == "100.0%"
+    assert line.split()[-2:] == ["100.0%", "f32"]
     report = json.loads(cli("show", plain_model, "--json")[1])
     assert (report["num_parameters"], report["tensor_bytes"]) == (count, size)
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from torchless.activation_types import ActivationType
 from torchless.plan import Plan
 from torchless.weights.source import WeightSource
 
@@ -95,6 +96,7 @@ class ExecutorOptions:
         cpus: the processor that each thread keeps to, or none (`placement.thread_cpus`).
         kv_type: number format of cached keys and values.
         num_state_slots: sequences whose recurrent state is held at once; without effect on a plan without state.
+        activations: the least exact number format in which products take activations (`torchless.activation_types`).
     """
 
     num_pages: int
@@ -104,6 +106,7 @@ class ExecutorOptions:
     kv_type: KvType = "f16"
     cpus: tuple[int, ...] = ()
     num_state_slots: int = 8
+    activations: ActivationType = "int8"
 
 
 class Best(NamedTuple):

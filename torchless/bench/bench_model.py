@@ -81,9 +81,9 @@ class BenchModel:
         self._seed, self._longest = seed, longest
         self._free = list(range(num_pages))[::-1]
         self._contexts: dict[int, _Context] = {}
-        memory = self.executor.memory_bytes()
+        memory, kinds = self.executor.memory_bytes(), dot_kinds(self.executor.options.activations)
         self.work = count_work(
-            self.loaded.plan, self.loaded.source, dot_kinds(), memory["weights"], memory["kv_page"]
+            self.loaded.plan, self.loaded.source, kinds, memory["weights"], memory["kv_page"]
         )
         most, limit = max(case.num_sequences for case in cases), self.executor.options.max_outputs
         if self.executor.num_state_slots:

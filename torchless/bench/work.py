@@ -120,11 +120,14 @@ def count_work(
     return ModelWork(weight_bytes, kv_bytes, token, output, attentions, tuple(experts), states)
 
 
-def dot_kinds() -> dict[str, str]:
-    """What a product with weights of each type multiplies: ``int8``, ``bf16`` or ``f32``, by type name."""
+def dot_kinds(activations: str = "int8") -> dict[str, str]:
+    """What a product with weights of each type multiplies: ``int8``, ``bf16`` or ``f32``, by type name.
+
+    `activations` is the least exact kind (`torchless.activation_types`).
+    """
     from torchless.backends.cpu.extension import load_extension
 
-    formats = load_extension().formats()
+    formats = load_extension().formats(activations)
     return {quants.by_id(type_id).name: activation.partition("x")[0] for type_id, _, _, activation in formats}
 
 

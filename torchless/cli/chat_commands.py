@@ -107,7 +107,8 @@ def _show(session: ChatSession, argument: str) -> None:
         ("turns", str(len(talk.messages))),
         (
             "runs on",
-            f"{info['backend']} backend, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache",
+            f"{info['backend']} backend, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache, "
+            f"{info['activations']} activations",
         ),
         ("system", talk.system or "none"),
     ]

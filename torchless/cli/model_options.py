@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from torchless.activation_types import ACTIVATION_TYPES
 from torchless.cli.discovery import backend_names
 from torchless.cli.options import Option
 from torchless.cli.prompt import read_text_file
@@ -76,7 +77,7 @@ class TokenBias(_ParamType):
 _MODEL = "Model and machine"
 _SAMPLING = "Picking tokens (default: what the model recommends, else as given here)"
 
-_LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "backend")
+_LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "backend")
 
 LOAD_OPTIONS = (
     Option(
@@ -156,6 +157,14 @@ LOAD_OPTIONS = (
         heading=_MODEL,
         aliases=("-ctv", "--cache-type-v"),
         help="Of values alone.",
+    ),
+    Option(
+        "--activations",
+        type=click.Choice(ACTIVATION_TYPES, case_sensitive=False),
+        default="int8",
+        show_default=True,
+        heading=_MODEL,
+        help="What products multiply weights with; bf16 and f32 widen quantised weights first: slower, more exact.",
     ),
     Option(
         "--backend",

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from torchless.activation_types import ActivationType, multiplied_type
 from torchless.cli.terminal import columns, listing, number, styled
 from torchless.errors import TorchlessError
 from torchless.kv_types import bytes_per_token
@@ -23,12 +24,13 @@ __all__ = ["ModelReport", "json_value", "read_templates"]
 
 @dataclass(frozen=True, slots=True)
 class TypeSummary:
-    """All tensors of one storage type."""
+    """All tensors of one storage type, and what products multiply them with."""
 
     type: str
     num_tensors: int
     num_parameters: int
     num_bytes: int
+    activations: ActivationType
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,10 @@ class ModelReport:
     sampling: dict[str, Any]
 
     @classmethod
-    def of(cls, source: WeightSource) -> ModelReport:
+    def of(cls, source: WeightSource, activations: ActivationType = "int8") -> ModelReport:
         """Reads everything but the weights. What is wrong with a part is part of the report."""
         config, refusal = None, None
-        types = _types(source.tensors.values())
+        types = _types(source.tensors.values(), activations)
         try:
             _, config = record_plan(source)
             for item in types:
@@ -159,7 +161,7 @@ class ModelReport:
         if not self.types:
             return ["No tensors: the file holds a vocabulary or settings only."]
         total = sum(item.num_bytes for item in self.types)
-        rows = [("type", "tensors", "parameters", "size", "share")]
+        rows = [("type", "tensors", "parameters", "size", "share", "activations")]
         for item in self.types:
             share = f"{item.num_bytes / total:.1%}" if total else ""
             rows.append(
@@ -169,6 +171,7 @@ class ModelReport:
                     f"{item.num_parameters:,}",
                     format_bytes(item.num_bytes),
                     share,
+                    item.activations,
                 )
             )
         return [
@@ -262,16 +265,18 @@ def _tokenizer(source: WeightSource) -> tuple[dict[str, Any], dict[str, str]]:
     }, templates
 
 
-def _types(tensors: Iterable[TensorInfo]) -> list[TypeSummary]:
+def _types(tensors: Iterable[TensorInfo], activations: ActivationType) -> list[TypeSummary]:
     """Sums by type, largest first."""
     found: dict[str, TypeSummary] = {}
     for tensor in tensors:
-        before = found.get(tensor.type, TypeSummary(tensor.type, 0, 0, 0))
+        multiplied = multiplied_type(tensor.type, activations)
+        before = found.get(tensor.type, TypeSummary(tensor.type, 0, 0, 0, multiplied))
         found[tensor.type] = TypeSummary(
             tensor.type,
             before.num_tensors + 1,
             before.num_parameters + math.prod(tensor.shape),
             before.num_bytes + tensor.num_bytes,
+            multiplied,
         )
     return sorted(found.values(), key=lambda item: -item.num_bytes)
 

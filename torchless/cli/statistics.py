@@ -34,7 +34,11 @@ def statistics_block(llm: LLM, completion: Completion) -> list[str]:
         ("ended by", completion.finish_reason),
         ("seed", str(completion.params.seed)),
         ("logits hash", completion.logits_hash),
-        ("backend", f"{info['backend']}, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache"),
+        (
+            "backend",
+            f"{info['backend']}, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache, "
+            f"{info['activations']} activations",
+        ),
     ]
     return listing("Statistics", items, sys.stderr)
 

@@ -56,6 +56,7 @@ class CpuExecutor:
             options.max_batch_tokens,
             options.max_outputs,
             layout.weight_bytes,
+            options.activations,
             list(options.cpus),
         )
         kv = layout.attention

@@ -42,7 +42,7 @@ class Layout:
         self.plan = plan
         self.source = source
         self.options = options
-        self.activation_formats = _check_formats(_core.formats())
+        self.activation_formats = _check_formats(_core.formats(options.activations))
         self.matrices = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Linear)))
         self.tables = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Embed)))
         convolutions = [op.weight for op in plan.ops if isinstance(op, CausalConv)]
@@ -94,6 +94,7 @@ class Layout:
             kv.num_kv_heads if kv else 0,
             kv.head_dim if kv else 0,
             group,
+            options.activations,
         )
 
         shared = 0
@@ -101,11 +102,11 @@ class Layout:
             if isinstance(op, Experts):
                 kinds = [self.expert(s)[::2] for s in (*gate_stacks(op), Stack(op.down_weight, None))]
                 sizes = op.routing.num_experts, op.routing.num_used, options.max_batch_tokens
-                thread_bytes, routes_bytes = _core.experts_scratch_bytes(*kinds, *sizes)
+                thread_bytes, routes_bytes = _core.experts_scratch_bytes(*kinds, *sizes, options.activations)
                 self.thread_scratch_bytes = max(self.thread_scratch_bytes, thread_bytes)
                 self.routes_bytes = max(self.routes_bytes, routes_bytes)
         for stack in self.head_stacks:
-            head_bytes = _core.heads_scratch_bytes(*self.expert(stack)[::2])
+            head_bytes = _core.heads_scratch_bytes(*self.expert(stack)[::2], options.activations)
             self.thread_scratch_bytes = max(self.thread_scratch_bytes, head_bytes)
         if kv is not None:
             heads = max(op.num_heads for op in plan.attention_ops)

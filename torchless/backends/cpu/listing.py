@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from torchless import quants
+from torchless.activation_types import ActivationType
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.fusions import read_by
 from torchless.backends.cpu.layout import fuses
@@ -17,13 +18,13 @@ from torchless.weights.source import WeightSource
 __all__ = ["list_stages"]
 
 
-def list_stages(plan: Plan, source: WeightSource) -> Iterator[str]:
+def list_stages(plan: Plan, source: WeightSource, activations: ActivationType = "int8") -> Iterator[str]:
     """A line for each stage and, indented, one for each thing fused into it.
 
     Raises:
         UnsupportedError: the plan cannot run on this backend.
     """
-    formats: dict[int, str] = {type_id: name for type_id, _, _, name in load_extension().formats()}
+    formats: dict[int, str] = {type_id: name for type_id, _, _, name in load_extension().formats(activations)}
 
     def activation_format(name: str) -> str:
         return formats[quants.by_name(source.tensors[name].type).id]

@@ -136,7 +136,9 @@ _OWN = (
     Option("--report", metavar="FILE", help="Also write a page with charts (HTML without outside parts)."),
     Option("--profile", is_flag=True, help="Also print how long each part of a step takes."),
 )
-_OF_LOADING = [option for option in LOAD_OPTIONS if str(option.name).startswith(("kv", "pin", "numa"))]
+_OF_LOADING = [
+    option for option in LOAD_OPTIONS if str(option.name).startswith(("kv", "activations", "pin", "numa"))
+]
 _STEP_TOKENS = Option(
     "-ub",
     "--batch-tokens",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from torchless.activation_types import ACTIVATION_TYPES
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import one_model
 from torchless.cli.terminal import columns, terminal_width
@@ -37,65 +38,72 @@ _SHOW_OPTIONS = (
     Option("--metadata", "part", flag_value="metadata", help="All metadata; long values are shortened."),
     Option("--tensors", "part", flag_value="tensors", help="All tensors with type, shape and size."),
     Option("--template", "part", flag_value="template", help="The chat template as it stands."),
+    Option(
+        "--activations",
+        type=click.Choice(ACTIVATION_TYPES, case_sensitive=False),
+        default="int8",
+        show_default=True,
+        help="What products would multiply the weights with, as `torchless run --activations` sets it.",
+    ),
     Option("--json", "part", flag_value="json", help="Everything as JSON, arrays in full."),
 )
 
 
 @click.command("show", cls=Verb, help=_HELP, short_help="Describe a model file.")
 @with_options([words_argument("[MODEL]")], _SHOW_OPTIONS)
-def command(words: tuple[str, ...], model: str | None, part: str | None) -> None:
+def command(words: tuple[str, ...], model: str | None, part: str | None, activations: str) -> None:
     from torchless.loading import BUILT_IN_MODEL
     from torchless.weights.open import open_source
 
     source = open_source(one_model(words, model) or BUILT_IN_MODEL)
     try:
-        for line in _PARTS[part](source):
+        for line in _PARTS[part](source, activations):
             print(line)
     finally:
         source.close()
 
 
-def _summary(source: WeightSource) -> Iterable[str]:
+def _summary(source: WeightSource, activations: str) -> Iterable[str]:
     from torchless.cli.model_report import ModelReport
 
-    return ModelReport.of(source).lines()
+    return ModelReport.of(source, activations).lines()
 
 
-def _json(source: WeightSource) -> Iterable[str]:
+def _json(source: WeightSource, activations: str) -> Iterable[str]:
     from torchless.cli.model_report import ModelReport
 
-    yield json.dumps(ModelReport.of(source).json(), indent=1, allow_nan=False)
+    yield json.dumps(ModelReport.of(source, activations).json(), indent=1, allow_nan=False)
 
 
-def _plan(source: WeightSource) -> Iterable[str]:
+def _plan(source: WeightSource, activations: str) -> Iterable[str]:
     from torchless.models import record_plan
 
     plan, _ = record_plan(source)
     return str(plan).splitlines()
 
 
-def _stages(source: WeightSource) -> Iterable[str]:
+def _stages(source: WeightSource, activations: str) -> Iterable[str]:
     from torchless.backends.cpu.listing import list_stages
     from torchless.models import record_plan
 
     plan, _ = record_plan(source)
-    return list_stages(plan, source)
+    return list_stages(plan, source, activations)
 
 
-def _metadata(source: WeightSource) -> Iterable[str]:
+def _metadata(source: WeightSource, activations: str) -> Iterable[str]:
     lines = columns((key, _shown(value)) for key, value in source.metadata.items())
     width = terminal_width(sys.stdout)
     return (line if len(line) <= width else line[: width - 1] + "\u2026" for line in lines)
 
 
-def _tensors(source: WeightSource) -> Iterable[str]:
+def _tensors(source: WeightSource, activations: str) -> Iterable[str]:
     rows = [("name", "type", "shape", "bytes")]
     for tensor in source.tensors.values():
         rows.append((tensor.name, tensor.type, " x ".join(map(str, tensor.shape)), str(tensor.num_bytes)))
     return columns(rows, right=[2, 3])
 
 
-def _template(source: WeightSource) -> Iterable[str]:
+def _template(source: WeightSource, activations: str) -> Iterable[str]:
     from torchless.cli.model_report import read_templates
 
     templates = read_templates(source)
@@ -118,7 +126,7 @@ def _shown(value: Any) -> str:
     return f"[{items}]" if len(value) <= _SHOWN_ITEMS else f"{len(value)} values: [{items}, ...]"
 
 
-_PARTS: dict[str | None, Callable[[WeightSource], Iterable[str]]] = {
+_PARTS: dict[str | None, Callable[[WeightSource, str], Iterable[str]]] = {
     None: _summary,
     "plan": _plan,
     "stages": _stages,
