@@ -59,15 +59,14 @@ struct Q6K {
         }
     }
 
-    // Columns 4j .. 4j + 3 of a quarter of a half, as bytes 0 .. 63; group = the three planes of j.
-    template <int Quarter, bool kStream = false> TL_INLINE static Bytes weights(const uint8_t* group) {
-        const Bytes ql = kStream && Quarter < 2 ? stream(group + 64 * Quarter) : bload(group + 64 * (Quarter % 2));
-        const Bytes qh = kStream && Quarter == 0 ? stream(group + 128) : bload(group + 128);
-        const Bytes low = low_nibbles(Quarter < 2 ? ql : bshift_right<4>(ql)), two = bset1(0x30);
-        if constexpr (Quarter == 0) return low | (bshift_left<4>(qh) & two);
-        if constexpr (Quarter == 1) return low | (bshift_left<2>(qh) & two);
-        if constexpr (Quarter == 2) return low | (qh & two);
-        return low | (bshift_right<2>(qh) & two);
+    // Columns 4j .. 4j + 3 of a quarter of a half, as bytes 0 .. 63, from the three planes of j.
+    template <int Quarter> TL_INLINE static Bytes weights(Bytes even, Bytes odd, Bytes top) {
+        const Bytes ql = Quarter % 2 ? odd : even, two = bset1(0x30);
+        const Bytes low = low_nibbles(Quarter < 2 ? ql : bshift_right<4>(ql));
+        if constexpr (Quarter == 0) return low | (bshift_left<4>(top) & two);
+        if constexpr (Quarter == 1) return low | (bshift_left<2>(top) & two);
+        if constexpr (Quarter == 2) return low | (top & two);
+        return low | (bshift_right<2>(top) & two);
     }
 
     // The scales of sub-blocks 2i and 2i + 1 as int16 halves of each row's lane.
@@ -92,7 +91,63 @@ struct Q6K {
         each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA { f = fma(d * set1(x.scale(t)[b]), to_float(i), f); });
     }
 
-    // Per 16 columns of a quarter: 8 loads, 12 to 16 logic operations, 4 T dot products, T multiply-adds.
+    // sums += sc * part, for a quarter of half n and 16 of its 32 columns.
+    template <int Half, int T>
+    TL_INLINE static void add_scaled(const uint8_t* tile, int pair, Regs<I32, T>& part, Regs<I32, T>& sums) {
+        const Bytes scales = scale_pair(tile, pair);
+        const I32 sc = Half ? high_halves(scales) : low_halves(scales);
+        each(sums, part, [&](int, I32& s, I32& v) TL_LAMBDA {
+            s = s + v * sc;
+            settle(s);
+        });
+    }
+
+    // 16 columns of each quarter of half n, all four at once: every plane is loaded once, and the loads come at an even
+    // pace, which is what memory is read fastest by (97 % of the speed of reading alone, 83 % with the quarters in turn).
+    // Per 4 columns: 3 loads, 14 logic operations, 4 T dot products.
+    template <int T, int Half>
+    TL_INLINE static void dot_quarters(const uint8_t* tile, int n, Regs<const int8_t*, T>& a, Regs<I32, T>& sums) {
+        Regs<I32, T> first, second, third, fourth;
+        each(first, second, [](int, I32& v, I32& w) { v = w = izero(); });
+        each(third, fourth, [](int, I32& v, I32& w) { v = w = izero(); });
+        TL_UNROLL(4)
+        for (int j = 4 * Half; j < 4 * Half + 4; j++) {
+            const uint8_t* group = tile + kQ + 192 * (8 * n + j);
+            const Bytes even = stream(group), odd = stream(group + 64), top = stream(group + 128);
+            const Bytes w0 = weights<0>(even, odd, top), w1 = weights<1>(even, odd, top);
+            each(first, second, a, [&](int, I32& v, I32& w, const int8_t*& row) TL_LAMBDA {
+                dot4_small(v, w0, row + 4 * j);
+                dot4_small(w, w1, row + 32 + 4 * j);
+            });
+            const Bytes w2 = weights<2>(even, odd, top), w3 = weights<3>(even, odd, top);
+            each(third, fourth, a, [&](int, I32& v, I32& w, const int8_t*& row) TL_LAMBDA {
+                dot4_small(v, w2, row + 64 + 4 * j);
+                dot4_small(w, w3, row + 96 + 4 * j);
+            });
+        }
+        add_scaled<Half>(tile, 4 * n, first, sums);
+        add_scaled<Half>(tile, 4 * n + 1, second, sums);
+        add_scaled<Half>(tile, 4 * n + 2, third, sums);
+        add_scaled<Half>(tile, 4 * n + 3, fourth, sums);
+    }
+
+    // The same one quarter after another, with a quarter of the sums alive; planes come from the L1 cache again.
+    template <int T, int Half, int Quarter>
+    TL_INLINE static void dot_quarter(const uint8_t* tile, int n, Regs<const int8_t*, T>& a, Regs<I32, T>& sums) {
+        Regs<I32, T> part;
+        clear(part);
+        TL_UNROLL(4)
+        for (int j = 4 * Half; j < 4 * Half + 4; j++) {
+            const uint8_t* group = tile + kQ + 192 * (8 * n + j);
+            if constexpr (Quarter == 0)
+                for_constants<3>([&]<int Plane>() TL_LAMBDA { stream_line(group + 64 * Plane); });
+            const Bytes w = weights<Quarter>(bload(group), bload(group + 64), bload(group + 128));
+            each(part, a,
+                 [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 32 * Quarter + 4 * j); });
+        }
+        add_scaled<Half>(tile, 4 * n + Quarter, part, sums);
+    }
+
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
@@ -101,25 +156,13 @@ struct Q6K {
         start<T>(tile, b, x, sums);
         TL_UNROLL(1)
         for (int n = 0; n < 2; n++) {
-            for_constants<4>([&]<int Quarter>() TL_LAMBDA {
-                const Bytes scales = scale_pair(tile, 4 * n + Quarter);
-                for_constants<2>([&]<int Half>() TL_LAMBDA {
-                    Regs<I32, T> part;
-                    clear(part);
-                    TL_UNROLL(4)
-                    for (int j = 4 * Half; j < 4 * Half + 4; j++) {
-                        const Bytes w = weights<Quarter, true>(tile + kQ + 192 * (8 * n + j));
-                        each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA {
-                            dot4_small(v, w, row + 32 * Quarter + 4 * j);
-                        });
-                    }
-                    const I32 sc = Half ? high_halves(scales) : low_halves(scales);
-                    each(sums, part, [&](int, I32& s, I32& v) TL_LAMBDA {
-                        s = s + v * sc;
-                        settle(s);
-                    });
+            if constexpr (6 * T <= kRegisters - 8) {
+                for_constants<2>([&]<int Half>() TL_LAMBDA { dot_quarters<T, Half>(tile, n, a, sums); });
+            } else {
+                for_constants<4>([&]<int Quarter>() TL_LAMBDA {
+                    for_constants<2>([&]<int Half>() TL_LAMBDA { dot_quarter<T, Half, Quarter>(tile, n, a, sums); });
                 });
-            });
+            }
             each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 128; });
         }
         finish<T>(load_f16((const uint16_t*)tile), sums, x, b, acc);
@@ -141,8 +184,10 @@ struct Q6K {
         for (int n = 0; n < 2; n++) {
             for (int j = 0; j < 8; j++) {
                 const uint8_t* group = tile + kQ + 192 * (8 * n + j);
-                for_constants<4>([&]<int Quarter>()
-                                     TL_LAMBDA { bstore(p.q[32 * n + 8 * Quarter + j], weights<Quarter>(group)); });
+                const Bytes even = bload(group), odd = bload(group + 64), top = bload(group + 128);
+                for_constants<4>([&]<int Quarter>() TL_LAMBDA {
+                    bstore(p.q[32 * n + 8 * Quarter + j], weights<Quarter>(even, odd, top));
+                });
             }
         }
     }
