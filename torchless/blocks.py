@@ -13,6 +13,7 @@ from torchless.plan import Activation, Plan, RopeSpec, Routing, Value
 __all__ = [
     "attention",
     "gated_mlp",
+    "gated_shared_mlp",
     "llama3_frequencies",
     "read_rope",
     "rope_spec",
@@ -54,6 +55,12 @@ def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Va
 def shared_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
     """The expert that all tokens share, a gated MLP."""
     return _gated(plan, x, f"blk.{layer}.ffn_", "_shexp", activation)
+
+
+def gated_shared_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
+    """The same, which a gate of its own weighs for each token. Qwen1.5-MoE."""
+    shared = shared_mlp(plan, x, layer=layer, activation=activation)
+    return plan.gate_rows(shared, plan.linear(x, f"blk.{layer}.ffn_gate_inp_shexp.weight"))
 
 
 def _gated(plan: Plan, x: Value, prefix: str, suffix: str, activation: Activation) -> Value:

@@ -46,6 +46,7 @@ class Family:
 
 
 _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_count_kv"))
+_POST_NORM = {"ffn_norm": "post_attention_norm"}
 
 _FAMILIES = {
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
@@ -53,11 +54,14 @@ _FAMILIES = {
     "gpt-oss": Family(
         "GptOssForCausalLM",
         "gpt_oss",
-        gguf_names={"ffn_norm": "post_attention_norm"},
+        gguf_names=_POST_NORM,
         gguf_settings={"expert_feed_forward_length": "feed_forward_length"},
         is_one_way=True,
     ),
     "deepseek2": Family("DeepseekV3ForCausalLM", "deepseek_v3", is_one_way=True),
+    "qwen3next": Family("Qwen3NextForCausalLM", "qwen3_next", gguf_names=_POST_NORM, is_one_way=True),
+    "qwen35": Family("Qwen3_5ForCausalLM", "qwen3_5_text", gguf_names=_POST_NORM, is_one_way=True),
+    "qwen35moe": Family("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", gguf_names=_POST_NORM, is_one_way=True),
     "qwen3moe": Family("Qwen3MoeForCausalLM", "qwen3_moe", expert_count="num_local_experts"),
     "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }

@@ -5,7 +5,7 @@ Qwen team 2024 (Qwen1.5-MoE; Qwen2 technical report).
 
 from __future__ import annotations
 
-from torchless.blocks import attention, routed_mlp, shared_mlp
+from torchless.blocks import attention, gated_shared_mlp, routed_mlp
 from torchless.config import ConfigReader, ModelConfig
 from torchless.expert_models import expect_experts_everywhere, read_routing, read_settings
 from torchless.plan import Plan
@@ -31,8 +31,7 @@ def forward(plan: Plan, config: ModelConfig) -> None:
         h = plan.rms_norm(x, f"blk.{layer}.attn_norm.weight", eps=config.norm_eps)
         x = plan.add(x, attention(plan, h, config, layer=layer))
         h = plan.rms_norm(x, f"blk.{layer}.ffn_norm.weight", eps=config.norm_eps)
-        shared = shared_mlp(plan, h, layer=layer, activation="silu")
-        shared = plan.gate_rows(shared, plan.linear(h, f"blk.{layer}.ffn_gate_inp_shexp.weight"))
+        shared = gated_shared_mlp(plan, h, layer=layer, activation="silu")
         x = plan.add(x, routed_mlp(plan, h, config.routing, layer=layer, activation="silu"))
         x = plan.add(x, shared)
     x = plan.rms_norm(plan.select_outputs(x), "output_norm.weight", eps=config.norm_eps)

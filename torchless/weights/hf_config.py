@@ -59,6 +59,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     settings.rope(architecture)
     for key, (target, kind) in SETTINGS.items():
         settings.move(key, f"{architecture}.{target}", kind)
+    settings.recurrent(architecture)
     if not settings.latent(architecture):
         settings.heads(architecture)
     eos = settings.tokens()
@@ -156,6 +157,7 @@ class _Settings:
             float: "a number",
             str: "a text",
             bool: "true or false",
+            list: "a list",
         }
         raise FormatError(f"{self.path}: {key}: found {value!r:.60}, expected {expected[kind]}")
 
@@ -268,6 +270,24 @@ class _Settings:
             multiplier = 0.1 * self.checked("mscale_all_dim", growth, float)
             self.out[f"{architecture}.rope.scaling.yarn_log_multiplier"] = multiplier
         return True
+
+    def recurrent(self, architecture: str) -> None:
+        """Sizes of gated delta-nets that GGUF names otherwise, and which layers are attention instead."""
+        value = self.config.pop("linear_value_head_dim", None)
+        if value is None:
+            return
+        heads = int(self.out.get(f"{architecture}.ssm.time_step_rank", 0))
+        self.out[f"{architecture}.ssm.inner_size"] = heads * self.checked("linear_value_head_dim", value, int)
+        kinds = self.config.get("layer_types")
+        if isinstance(kinds, list) and "full_attention" in kinds:
+            self.out[f"{architecture}.full_attention_interval"] = kinds.index("full_attention") + 1
+        sections = self.config.pop("rope_scaling.mrope_section", None)
+        if architecture.startswith("qwen35"):  # GGUF files have a fourth one
+            sections = [11, 11, 10] if sections is None else self.checked("mrope_section", sections, list)
+            self.out[f"{architecture}.rope.dimension_sections"] = [
+                *(self.checked("mrope_section", item, int) for item in sections),
+                0,
+            ]
 
     def tokens(self) -> list[int]:
         """Moves the special tokens and returns the ids that end a text, which may be several."""

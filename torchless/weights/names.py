@@ -48,6 +48,15 @@ _LAYER = {
     "mlp.shared_expert.up_proj": "ffn_up_shexp",
     "mlp.shared_expert.down_proj": "ffn_down_shexp",
     "mlp.shared_expert_gate": "ffn_gate_inp_shexp",
+    "linear_attn.in_proj_qkvz": "ssm_in",
+    "linear_attn.in_proj_qkv": "attn_qkv",
+    "linear_attn.in_proj_z": "attn_gate",
+    "linear_attn.in_proj_ba": "ssm_ba",
+    "linear_attn.in_proj_b": "ssm_beta",
+    "linear_attn.in_proj_a": "ssm_alpha",
+    "linear_attn.conv1d": "ssm_conv1d",
+    "linear_attn.norm": "ssm_norm",
+    "linear_attn.out_proj": "ssm_out",
 }
 """What follows ``model.layers.N.`` and what follows ``blk.N.``; both with ``.weight`` or ``.bias`` behind."""
 
@@ -64,11 +73,16 @@ _EXPERT = {
 _WHOLE = {
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "self_attn.sinks": "attn_sinks.weight",
+    "linear_attn.A_log": "ssm_a",
+    "linear_attn.dt_bias": "ssm_dt.bias",
 }
 """Names of a layer's tensors that end otherwise."""
 
 _NOT_WEIGHTS = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached")
 """Buffers that old files carry and that follow from the configuration."""
+
+_DRAFTS = ("mtp.",)
+"""Layers that guess the tokens after the next one, which say nothing about the next."""
 
 _LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
 _EXPERT_NAME = re.compile(
@@ -79,7 +93,8 @@ _TOP_NAME = re.compile(r"(.+)\.(weight|bias)")
 
 
 def canonical_name(name: str) -> str | None:
-    """GGUF's name of a Hugging Face tensor; None for a buffer that holds no weights.
+    """GGUF's name of a Hugging Face tensor; None for a buffer that holds no weights, and
+    for layers that only draft tokens.
 
     A name that no table knows comes back with ``hf.`` before it: no model reads such a tensor, and a load
     stops at tensors that nobody reads.
@@ -94,7 +109,7 @@ def canonical_name(name: str) -> str | None:
     >>> canonical_name("model.layers.0.mlp.experts.7.up_proj.weight")
     'blk.0.ffn_up_exps.7.weight'
     """
-    if name.endswith(_NOT_WEIGHTS):
+    if name.endswith(_NOT_WEIGHTS) or name.startswith(_DRAFTS):
         return None
     layer = _LAYER_NAME.fullmatch(name)
     if layer is not None and layer[2] in _LAYER:

@@ -23,6 +23,7 @@ from torchless.weights.expert_stacks import stack_experts
 from torchless.weights.hf_config import quantisation_of, read_json, translate
 from torchless.weights.latent_parts import split_latents
 from torchless.weights.mapped_file import MappedFile
+from torchless.weights.recurrent_parts import convert_recurrent
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import FileTensor, LastCopy, StoredTensor, StoredWeight
 
@@ -85,7 +86,7 @@ class SafetensorsSource:
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
         weights = join_weights(self._file_tensors(), quantisation_of(config), tied=tied)
-        for weight in split_latents(stack_experts(weights), metadata):
+        for weight in convert_recurrent(split_latents(stack_experts(weights), metadata), metadata):
             other = self._weights.setdefault(weight.info.name, weight)
             if other is not weight:
                 raise FormatError(
