@@ -43,7 +43,8 @@ class _Heads(NamedTuple):
     @property
     def turns(self) -> npt.NDArray[np.intp]:
         """The value heads, key heads taking turns."""
-        return np.arange(self.values).reshape(self.keys, -1).T.reshape(-1)
+        turns: npt.NDArray[np.intp] = np.arange(self.values).reshape(self.keys, -1).T.reshape(-1)
+        return turns
 
     def rows(self, name: str) -> npt.NDArray[np.intp] | None:
         """New order of the rows of a tensor, by what it is in its layer."""

@@ -1,0 +1,212 @@
+"""Hybrids of gated delta-nets and attention against Hugging Face transformers: tiny random models, folder and GGUF."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from executors import logits_of, logits_of_batch, open_executor
+
+from torchless.backends import cpu
+from torchless.backends.base import ExecutorOptions
+from torchless.conversion.convert import convert
+from torchless.engine.engine import Engine
+from torchless.engine.sequence import Sequence
+from torchless.errors import FormatError, UnsupportedError
+from torchless.models import record_plan
+from torchless.sampling.chain import Sampler
+from torchless.sampling.parameters import SamplingParams
+from torchless.weights.open import open_source
+
+pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+from test_moe_families import EIGHT, LENGTH, SIZES, make_model  # noqa: E402  (needs torch)
+
+DELTA = {
+    "num_hidden_layers": 4,
+    "head_dim": 16,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+}
+EXPERTS = {**EIGHT, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 80}
+ROPE = {
+    "rope_type": "default",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 0.5,
+    "mrope_section": [2, 1, 1],
+    "mrope_interleaved": True,
+}
+WIDE = {"linear_value_head_dim": 24, "num_hidden_layers": 3, "full_attention_interval": 3}
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3-next": ("Qwen3NextConfig", {**DELTA, **EXPERTS}),
+    "qwen3-next, wide values": ("Qwen3NextConfig", {**DELTA, **EXPERTS, **WIDE}),
+    "qwen3.5": ("Qwen3_5TextConfig", {**DELTA, "rope_parameters": ROPE}),
+    "qwen3.5, tied, wide values": (
+        "Qwen3_5TextConfig",
+        {**DELTA, **WIDE, "rope_parameters": ROPE, "tie_word_embeddings": True},
+    ),
+    "qwen3.5-moe": ("Qwen3_5MoeTextConfig", {**DELTA, **EXPERTS, "rope_parameters": ROPE}),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """(name, folder, GGUF file, ids, logits) of a family's tiny model."""
+    class_name, settings = FAMILIES[request.param]
+    if not hasattr(transformers, class_name):
+        pytest.skip(f"transformers {transformers.__version__} has no {class_name}")
+    place = tmp_path_factory.mktemp("model")
+    (place / "folder").mkdir()
+    ids, logits = make_model(place / "folder", getattr(transformers, class_name)(**{**SIZES, **settings}))
+    [file] = convert(place / "folder", place / "model.gguf")
+    return request.param, place / "folder", file, ids, logits
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("form", ["folder", "gguf"])
+def test_logits_match_transformers(model: Any, form: str, backend: str) -> None:
+    if backend == "cpu":
+        pytest.importorskip("torchless._core")
+    _, folder, file, ids, expected = model
+    executor = open_executor(folder if form == "folder" else file, backend, kv="f32", threads=2)
+    assert np.abs(expected).max() > 1
+    for chunk in (LENGTH, 7, 1) if backend == "cpu" else (LENGTH, 5):
+        for sequence, logits in zip(ids, expected, strict=True):
+            np.testing.assert_allclose(logits_of(executor, sequence, chunk), logits, rtol=0, atol=1e-4)
+
+
+def test_llama_cpp_agrees(model: Any) -> None:
+    llama_cpp = pytest.importorskip("llama_cpp")
+    name, _, file, ids, expected = model
+    if "wide values" in name:
+        pytest.skip("llama.cpp needs keys and values of one width")
+    theirs = llama_cpp.Llama(
+        str(file), n_ctx=64, logits_all=True, verbose=False, n_threads=1, type_k=0, type_v=0
+    )
+    theirs.eval(ids[0])
+    found = np.array(theirs.scores[:LENGTH])
+    assert np.square(found - expected[0]).mean() < 1e-6 * np.square(expected[0]).mean()
+
+
+def test_bits_are_the_same_in_any_batch(model: Any) -> None:
+    pytest.importorskip("torchless._core")
+    _, folder, file, ids, _ = model
+    one, two = open_executor(file, threads=1), open_executor(folder, threads=2)
+    alone = [logits_of(one, sequence, 1) for sequence in ids]
+    for chunks in ((48, 48, 48), (1, 7, 30)):
+        for found, expected in zip(logits_of_batch(two, ids, chunks), alone, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_waiting_preempted_and_interrupted_sequences_give_the_bits_of_their_own_run(model: Any) -> None:
+    pytest.importorskip("torchless._core")
+    source = open_source(model[2])
+    plan, _ = record_plan(source)
+
+    def sequence(i: int) -> Sequence:
+        prompt = np.array(model[3][i % 3][: 11 + 9 * i], np.int32)
+        sampler = Sampler(SamplingParams(seed=i))
+        return Sequence(prompt, max_tokens=len(prompt) + 30, sampler=sampler, hash_logits=True)
+
+    def run(engine: Engine, sequences: list[Sequence], *, interrupted: bool = False) -> list[str]:
+        for item in sequences:
+            engine.add(item)
+        step, num_steps = engine.executor.step, 0
+
+        def breaks_off(batch: Any) -> Any:
+            nonlocal num_steps
+            num_steps += 1
+            logits = step(batch)
+            if num_steps in (3, 20):
+                raise KeyboardInterrupt
+            return logits
+
+        if interrupted:
+            engine.executor.step = breaks_off  # type: ignore[method-assign]
+        while not all(item.finish_reason for item in sequences):
+            try:
+                engine.step()
+            except KeyboardInterrupt:
+                engine.recover()
+        assert not interrupted or num_steps > 20
+        return [item.digest.hexdigest() for item in sequences if item.digest is not None]
+
+    options = ExecutorOptions(
+        4, 16, 4, 2, num_state_slots=3
+    )  # four sequences of up to three pages want to run
+    alone = [run(Engine(cpu.compile(plan, source, options)), [sequence(i)])[0] for i in range(4)]
+    executor = cpu.compile(plan, source, options)
+    sequences = [sequence(i) for i in range(4)]
+    assert run(Engine(executor), sequences) == alone
+    assert sum(item.num_preemptions for item in sequences) > 0
+    assert run(Engine(executor), [sequence(i) for i in range(4)], interrupted=True) == alone
+
+
+def test_quantised_files_run(model: Any, tmp_path: Path) -> None:
+    pytest.importorskip("torchless._core")
+    _, folder, _, ids, expected = model
+    [path] = convert(folder, tmp_path / "model.gguf", type="Q8_0")
+    types = {
+        info.name.split(".")[2]: info.type
+        for info in open_source(path).tensors.values()
+        if "blk" in info.name
+    }
+    assert types["attn_qkv"] == "Q8_0" and types["ssm_conv1d"] == types["ssm_a"] == "F32"
+    found = logits_of(open_executor(path), ids[0], LENGTH)
+    # Tokens of few neighbours have outputs near zero, whose norm makes much of the rounding; noise would be 2.
+    assert np.square(found - expected[0]).mean() < 0.2 * np.square(expected[0]).mean()
+
+
+def test_early_gguf_files_with_one_projection_run(tmp_path: Path) -> None:
+    """Before attn_qkv and attn_gate, files had ssm_in as Hugging Face folders have in_proj_qkvz."""
+    from torchless.weights.gguf_writer import write_gguf
+    from torchless.weights.safetensors import SafetensorsSource
+
+    class_name, settings = FAMILIES["qwen3-next, wide values"]
+    if not hasattr(transformers, class_name):
+        pytest.skip(f"transformers {transformers.__version__} has no {class_name}")
+    (tmp_path / "folder").mkdir()
+    ids, expected = make_model(
+        tmp_path / "folder", getattr(transformers, class_name)(**{**SIZES, **settings})
+    )
+    [path] = convert(tmp_path / "folder", tmp_path / "new.gguf")
+    new, stored = open_source(path), SafetensorsSource(tmp_path / "folder")
+    tensors = []
+    for info in new.tensors.values():
+        if info.name.endswith("attn_gate.weight"):
+            continue
+        raw, name, shape = new.raw(info.name), info.name, info.shape
+        if name.endswith("attn_qkv.weight"):
+            whole = stored._file_tensors()[
+                f"model.layers.{name.split('.')[1]}.linear_attn.in_proj_qkvz.weight"
+            ]
+            raw, name, shape = whole.view(), name.replace("attn_qkv", "ssm_in"), whole.stored.shape
+        tensors.append((name, shape, info.type, iter([raw])))
+    write_gguf(tmp_path / "early.gguf", dict(new.metadata), iter(tensors))
+    found = logits_of(open_executor(tmp_path / "early.gguf", "reference"), ids[0], LENGTH)
+    np.testing.assert_allclose(found, expected[0], rtol=0, atol=1e-4)
+
+
+def test_settings_that_would_change_the_result_are_refused(tmp_path: Path) -> None:
+    import json
+
+    class_name, settings = FAMILIES["qwen3.5"]
+    if not hasattr(transformers, class_name):
+        pytest.skip(f"transformers {transformers.__version__} has no {class_name}")
+    make_model(tmp_path, getattr(transformers, class_name)(**{**SIZES, **settings}))
+    config = json.loads((tmp_path / "config.json").read_text())
+    kinds = ["full_attention", *config["layer_types"][1:]]
+    for changes, error, message in (
+        ({"layer_types": kinds}, UnsupportedError, "layer_types"),
+        ({"linear_num_key_heads": 3}, FormatError, "3 key heads of 16 and 4 value heads"),
+        ({"linear_value_head_dim": 8}, FormatError, "expected a matrix of 96 rows|conv1d"),
+        ({"attn_output_gate": False}, UnsupportedError, "attn_output_gate is False"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(error, match=message):
+            record_plan(open_source(tmp_path))
