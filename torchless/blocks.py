@@ -22,17 +22,38 @@ __all__ = [
 ]
 
 
-def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value:
+def attention(
+    plan: Plan,
+    x: Value,
+    config: ModelConfig,
+    *,
+    layer: int,
+    normed: Literal["heads", "rows"] | None = None,
+    rope: RopeSpec | None = None,
+    rotates: bool = True,
+    window: int | None = None,
+) -> Value:
     """Grouped-query self-attention of one layer: projections, rotary positions, attention, output projection.
 
-    Biases are used where the model has them (``attn_q.bias`` and so on).
+    Queries, keys and values may be one tensor (``attn_qkv``); biases are used where the model has them
+    (``attn_q.bias`` and so on).
+
+    Args:
+        normed: whether queries and keys are normalised, each head by itself or all heads of a token together.
+        rope: of this layer, where it is not `config.rope`.
+        rotates: False for a layer without positions.
+        window: of this layer, where `config.window` is not that of all.
     """
     prefix = f"blk.{layer}.attn_"
-    q = _linear(plan, x, prefix + "q")
-    k = _linear(plan, x, prefix + "k")
-    v = _linear(plan, x, prefix + "v")
-    q = plan.rope(q, num_heads=config.num_heads, head_dim=config.head_dim, spec=config.rope)
-    k = plan.rope(k, num_heads=config.num_kv_heads, head_dim=config.head_dim, spec=config.rope)
+    q, k, v = _queries_keys_values(plan, x, config, prefix)
+    if normed is not None:
+        q_heads, k_heads = (config.num_heads, config.num_kv_heads) if normed == "heads" else (1, 1)
+        q = plan.rms_norm(q, f"{prefix}q_norm.weight", eps=config.norm_eps, num_heads=q_heads)
+        k = plan.rms_norm(k, f"{prefix}k_norm.weight", eps=config.norm_eps, num_heads=k_heads)
+    if rotates:
+        spec = rope or config.rope
+        q = plan.rope(q, num_heads=config.num_heads, head_dim=config.head_dim, spec=spec)
+        k = plan.rope(k, num_heads=config.num_kv_heads, head_dim=config.head_dim, spec=spec)
     mixed = plan.attention(
         q,
         k,
@@ -41,10 +62,26 @@ def attention(plan: Plan, x: Value, config: ModelConfig, *, layer: int) -> Value
         num_heads=config.num_heads,
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
-        scale=1.0 / math.sqrt(config.head_dim),
-        window=config.window,
+        scale=config.attention_scale or 1.0 / math.sqrt(config.head_dim),
+        window=window or config.window,
+        softcap=config.attention_softcap,
     )
     return _linear(plan, mixed, prefix + "output")
+
+
+def _queries_keys_values(
+    plan: Plan, x: Value, config: ModelConfig, prefix: str
+) -> tuple[Value, Value, Value]:
+    """The three projections, which may be rows of one tensor."""
+    if f"{prefix}qkv.weight" not in plan.shapes:
+        return _linear(plan, x, prefix + "q"), _linear(plan, x, prefix + "k"), _linear(plan, x, prefix + "v")
+    widths = [
+        heads * config.head_dim for heads in (config.num_heads, config.num_kv_heads, config.num_kv_heads)
+    ]
+    ends = [sum(widths[: i + 1]) for i in range(3)]
+    bounds = zip([0, *ends[:2]], ends, strict=True)
+    q, k, v = (_linear(plan, x, prefix + "qkv", rows=rows) for rows in bounds)
+    return q, k, v
 
 
 def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
@@ -64,8 +101,13 @@ def gated_shared_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation
 
 
 def _gated(plan: Plan, x: Value, prefix: str, suffix: str, activation: Activation) -> Value:
-    gate = _linear(plan, x, f"{prefix}gate{suffix}")
-    up = _linear(plan, x, f"{prefix}up{suffix}")
+    """The rows of gate may stand before those of up in one tensor."""
+    if f"{prefix}gate{suffix}.weight" in plan.shapes:
+        gate, up = _linear(plan, x, f"{prefix}gate{suffix}"), _linear(plan, x, f"{prefix}up{suffix}")
+    else:
+        num_rows = plan.shapes.get(f"{prefix}up{suffix}.weight", (0,))[0]
+        halves = ((0, num_rows // 2), (num_rows // 2, num_rows))
+        gate, up = (_linear(plan, x, f"{prefix}up{suffix}", rows=rows) for rows in halves)
     return _linear(plan, plan.glu(gate, up, activation=activation), f"{prefix}down{suffix}")
 
 
@@ -97,9 +139,9 @@ def routed_mlp(plan: Plan, x: Value, routing: Routing, *, layer: int, activation
     )
 
 
-def _linear(plan: Plan, x: Value, name: str) -> Value:
+def _linear(plan: Plan, x: Value, name: str, rows: tuple[int, int] | None = None) -> Value:
     bias = f"{name}.bias"
-    return plan.linear(x, f"{name}.weight", bias=bias if bias in plan.shapes else None)
+    return plan.linear(x, f"{name}.weight", bias=bias if bias in plan.shapes else None, rows=rows)
 
 
 def read_rope(

@@ -69,6 +69,11 @@ class ModelConfig:
         window: tokens that attention looks back, itself included; None = all.
         tied: whether the output projection is the embedding table.
         routing: how tokens choose experts, in models that have them; None in others.
+        attention_scale: factor on the scores; None = 1 / sqrt(head_dim).
+        attention_softcap: the scores' soft cap; None without one.
+        logit_softcap: the logits' soft cap; None without one.
+        embedding_scale, residual_scale, logit_scale: factors on the embeddings, on what each block adds to the
+            residual stream, and on the logits.
     """
 
     architecture: str
@@ -86,6 +91,12 @@ class ModelConfig:
     window: int | None
     tied: bool
     routing: Routing | None = None
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    logit_softcap: float | None = None
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
 
 
 class ConfigReader:
@@ -95,8 +106,11 @@ class ConfigReader:
     formats. A setting that a family does not read could change its arithmetic, so it is an error, by name.
     """
 
-    def __init__(self, source: WeightSource) -> None:
+    def __init__(self, source: WeightSource, wanted_context: int | None = None) -> None:
         self.source = source
+        self.wanted_context = (
+            wanted_context  # tokens that the model is loaded for; None: those it was trained for
+        )
         self.metadata: Mapping[str, Any] = source.metadata
         self.architecture = str(self.metadata.get("general.architecture", ""))
         self._read: set[str] = set()
@@ -135,6 +149,17 @@ class ConfigReader:
         if not isinstance(value, str):
             raise self._wrong(key, value, "a text")
         return value
+
+    def numbers(self, key: str) -> tuple[float, ...] | None:
+        """A list of positive finite numbers, or None when the model has none."""
+        value = self.metadata.get(self._name(key))
+        self._read.add(self._name(key))
+        if value is None:
+            return None
+        is_list = isinstance(value, list | tuple) and len(value) <= 1 << 16
+        if not is_list or not all(type(item) in (int, float) and 0 < item < 1e30 for item in value):
+            raise self._wrong(key, value, "a list of positive numbers")
+        return tuple(float(item) for item in value)
 
     def float_tensor(self, name: str) -> tuple[float, ...] | None:
         """A small float32 tensor that belongs to the configuration, or None when the model has none."""

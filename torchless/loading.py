@@ -175,7 +175,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
     try:
         if settings.quant is not None:
             source = _quantized(source, settings)
-        plan, config = record_plan(source)
+        plan, config = record_plan(source, settings.ctx)
         tokenizer = tokenizer_of(source)
         defaults = SamplingParams.from_metadata(source.metadata)
         backend = cast(Backend, import_module(f"{backends.__name__}.{settings.backend}"))
@@ -192,6 +192,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             cpus=thread_cpus(num_threads, pin=settings.pin, numa=settings.numa),
             activations=settings.activations,
         )
+        plan, config = record_plan(source, fitted.context_length)  # as it is loaded, now that this is known
         if fitted.context_length > config.context_length:
             _log.warning(
                 "ctx=%d is more than the %d tokens that %s was trained for; long texts may become worse",

@@ -103,12 +103,31 @@ class RmsNorm:
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """out = x @ weight.T (+ bias). Weight shape (out width, in width): rows are outputs."""
+    """out = x @ weight.T (+ bias). Weight shape (out width, in width): rows are outputs.
+
+    `rows` is (first, end) of the rows of weight and bias that this product takes, where a file holds several matrices
+    in one tensor; None takes all.
+    """
 
     out: Value
     x: Value
     weight: str
     bias: str | None = None
+    rows: tuple[int, int] | None = None
+
+    @property
+    def matrix(self) -> str:
+        """A name of the rows that are multiplied: the weight's own where it is all of them."""
+        return self.weight + self._range
+
+    @property
+    def bias_vector(self) -> str | None:
+        """The same of the bias."""
+        return None if self.bias is None else self.bias + self._range
+
+    @property
+    def _range(self) -> str:
+        return "" if self.rows is None else f"[{self.rows[0]}:{self.rows[1]}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,10 +403,12 @@ class Plan:
         )
         return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps, num_heads))
 
-    def linear(self, x: Value, weight: str, *, bias: str | None = None) -> Value:
+    def linear(
+        self, x: Value, weight: str, *, bias: str | None = None, rows: tuple[int, int] | None = None
+    ) -> Value:
         """x (rows, in) times `weight` (out, in) -> (rows, out), plus `bias` (out,) when given.
 
-        A weight of the shape (in,) is one row.
+        A weight of the shape (in,) is one row. `rows` takes some of its rows, and those of the bias.
         """
         one_row = len(self.shapes.get(weight, ())) == 1
         num_out, num_in = (1, *self._weight(weight, 1)) if one_row else self._weight(weight, 2)
@@ -395,7 +416,13 @@ class Plan:
         if bias is not None:
             (num_bias,) = self._weight(bias, 1)
             self._require(num_bias == num_out, f"{bias} has {num_bias} elements, {weight} has {num_out} rows")
-        return self._record(Linear(self._value(x.rows, num_out), x, weight, bias))
+        if rows is not None:
+            first, end = rows
+            self._require(
+                0 <= first < end <= num_out, f"rows {first} to {end} of {weight}, which has {num_out}"
+            )
+            num_out = end - first
+        return self._record(Linear(self._value(x.rows, num_out), x, weight, bias, rows))
 
     def rope(self, x: Value, *, num_heads: int, head_dim: int, spec: RopeSpec) -> Value:
         """Rotates x (tokens, num_heads * head_dim) by each token's position."""

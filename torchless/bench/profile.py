@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,43 +84,41 @@ def _by_label(
     times: list[tuple[Stage | None, float]], num_tokens: int, model: BenchModel, phase: str
 ) -> tuple[StageTime, ...]:
     source, found = model.loaded.source, dict[str, StageTime]()
-    of_outputs = {
-        op.weight for op in model.loaded.plan.ops if isinstance(op, Linear) and op.out.rows == "outputs"
-    }
+    products = {op.matrix: op for op in model.loaded.plan.ops if isinstance(op, Linear)}
     for stage, seconds in times:
-        weights = [] if stage is None else _weights(stage.args, source)
+        weights = [] if stage is None else [products[key] for key in _matrices(stage.args, products)]
         label = _label(stage, weights, source)
         entry = found.setdefault(label, StageTime(label))
         entry.seconds += seconds / num_tokens
-        entry.weight_bytes += sum(source.tensors[name].num_bytes for name in weights)
-        for name in weights:
-            once = phase == "prefill" and name in of_outputs
-            entry.operations += 2 * math.prod(source.tensors[name].shape) / (num_tokens if once else 1)
+        for op in weights:
+            info, num_elements = source.tensors[op.weight], op.x.width * op.out.width
+            entry.weight_bytes += info.num_bytes * num_elements // math.prod(info.shape)
+            once = phase == "prefill" and op.out.rows == "outputs"
+            entry.operations += 2 * num_elements / (num_tokens if once else 1)
     total = sum(entry.seconds for entry in found.values())
     for entry in found.values():
         entry.share = entry.seconds / total if total else 0.0
     return tuple(sorted(found.values(), key=lambda entry: -entry.seconds))
 
 
-def _weights(value: Any, source: WeightSource) -> list[str]:
+def _matrices(value: Any, products: Mapping[str, Linear]) -> list[str]:
     """Names of the matrices among a stage's arguments, whatever their arrangement."""
     if isinstance(value, str):
-        info = source.tensors.get(value)
-        return [value] if info is not None and len(info.shape) == 2 else []
+        return [value] if value in products else []
     if isinstance(value, dict):
-        return [name for key, item in value.items() if key != "table" for name in _weights(item, source)]
+        return [name for key, item in value.items() if key != "table" for name in _matrices(item, products)]
     if isinstance(value, (tuple, list)):
-        return [name for item in value for name in _weights(item, source)]
+        return [name for item in value for name in _matrices(item, products)]
     return []
 
 
-def _label(stage: Stage | None, weights: list[str], source: WeightSource) -> str:
+def _label(stage: Stage | None, weights: list[Linear], source: WeightSource) -> str:
     if stage is None:
         return "preparation"
     if not weights:
         return stage.kind
-    short = [re.sub(r"^blk\.\d+\.|\.weight$", "", name) for name in weights]
-    types = dict.fromkeys(quants.by_name(source.tensors[name].type).name for name in weights)
+    short = [re.sub(r"^blk\.\d+\.|\.weight", "", op.matrix) for op in weights]
+    types = dict.fromkeys(quants.by_name(source.tensors[op.weight].type).name for op in weights)
     return f"{'+'.join(short)} {'/'.join(types)}"
 
 

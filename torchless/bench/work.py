@@ -109,7 +109,7 @@ def count_work(
         if isinstance(op, Linear):
             counts = output if op.out.rows == "outputs" else token
             kind = kinds.get(source.tensors[op.weight].type, "f32")
-            counts[kind] = counts.get(kind, 0) + 2 * math.prod(source.tensors[op.weight].shape)
+            counts[kind] = counts.get(kind, 0) + 2 * op.x.width * op.out.width
     attentions = tuple(
         (op.num_heads * op.head_dim, op.window) for op in plan.ops if isinstance(op, Attention)
     )

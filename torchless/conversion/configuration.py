@@ -17,6 +17,7 @@ import numpy as np
 from torchless.config import ModelConfig
 from torchless.conversion.families import Family
 from torchless.errors import FormatError, UnsupportedError
+from torchless.long_rope import FACTOR_TENSORS
 from torchless.quants import Floats
 from torchless.weights.hf_config import read_json, settings_of
 from torchless.weights.safetensors import SafetensorsSource
@@ -61,6 +62,8 @@ def gguf_settings(source: SafetensorsSource) -> dict[str, Any]:
             is_llama3 or found.get(f"{architecture}.rope.scaling.type") == "none"
         ):
             del found[key]  # a tensor of factors says it; readers would scale a second time
+        elif key in (f"{architecture}.rope.scaling.{kind}_factor" for kind in FACTOR_TENSORS):
+            del found[key]  # tensors
     vector_types = {info.type for info in source.tensors.values() if len(info.shape) < 2}
     if len(vector_types) == 1:
         found[VECTOR_TYPE_KEY] = vector_types.pop()
@@ -70,16 +73,20 @@ def gguf_settings(source: SafetensorsSource) -> dict[str, Any]:
     return found
 
 
-def rope_factors(source: SafetensorsSource, config: ModelConfig) -> Floats | None:
-    """Divisors of the rotary frequencies for models with Llama 3.1's rule; None for others."""
+def rope_factors(source: SafetensorsSource, config: ModelConfig) -> dict[str, Floats]:
+    """Tensors of divisors of the rotary frequencies, for models with Llama 3.1's rule and with LongRoPE."""
     architecture = source.metadata["general.architecture"]
+    found: dict[str, Floats] = {}
+    for kind, name in FACTOR_TENSORS.items():
+        values = source.metadata.get(f"{architecture}.rope.scaling.{kind}_factor")
+        if values is not None:
+            found[name] = np.array(values, "<f4")
     if source.metadata.get(f"{architecture}.rope.scaling.type") != "llama3":
-        return None
+        return found
     theta = float(source.metadata.get(f"{architecture}.rope.freq_base", 10000.0))
     scaled = np.array(config.rope.inv_freq)
     plain = theta ** (-np.arange(len(scaled)) / len(scaled))
-    factors: Floats = (plain / scaled).astype("<f4")
-    return factors
+    return {ROPE_FACTORS: (plain / scaled).astype("<f4")}
 
 
 def configuration_files(

@@ -27,6 +27,7 @@ from torchless.conversion.gguf_view import as_gguf
 from torchless.conversion.tokenizer_files import write_tokenizer_files
 from torchless.conversion.views import ConvertedView
 from torchless.errors import InvalidRequestError, UnsupportedError
+from torchless.long_rope import FACTOR_TENSORS
 from torchless.models import record_plan
 from torchless.processors import usable_cores
 from torchless.quantization.choice import Exceptions, check_sources, choose_types, model_facts
@@ -180,7 +181,7 @@ class _Job:
             self.source.metadata,
             layout="half",
             vector_type=vector_type,
-            dropped=(ROPE_FACTORS,),
+            dropped=(ROPE_FACTORS, *FACTOR_TENSORS.values()),
         )
         settings, generation = configuration_files(self.source, family, config, float_type)
         files = {"config.json": settings}
@@ -248,7 +249,7 @@ def _vector_type(source: WeightSource, float_type: str) -> str:
         return "F32"
     target = quants.by_name(wanted)
     for info in source.tensors.values():
-        if len(info.shape) < 2 and info.name != ROPE_FACTORS:
+        if len(info.shape) < 2 and info.name not in (ROPE_FACTORS, *FACTOR_TENSORS.values()):
             values = quants.by_name(info.type).decode(source.raw(info.name)).reshape(-1)
             if not np.array_equal(target.decode(target.encode(values)), values):
                 return "F32"

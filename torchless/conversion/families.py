@@ -62,6 +62,13 @@ _FAMILIES = {
     "qwen3next": Family("Qwen3NextForCausalLM", "qwen3_next", gguf_names=_POST_NORM, is_one_way=True),
     "qwen35": Family("Qwen3_5ForCausalLM", "qwen3_5_text", gguf_names=_POST_NORM, is_one_way=True),
     "qwen35moe": Family("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", gguf_names=_POST_NORM, is_one_way=True),
+    "phi3": Family(
+        "Phi3ForCausalLM",
+        "phi3",
+        names={"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
+    ),
+    "qwen2": Family("Qwen2ForCausalLM", "qwen2"),
+    "qwen3": Family("Qwen3ForCausalLM", "qwen3"),
     "qwen3moe": Family("Qwen3MoeForCausalLM", "qwen3_moe", expert_count="num_local_experts"),
     "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torchless.conversion.configuration import ROPE_FACTORS, gguf_settings, rope_factors
+from torchless.conversion.configuration import gguf_settings, rope_factors
 from torchless.conversion.families import find_conversion
 from torchless.conversion.tokenizer_metadata import tokenizer_metadata
 from torchless.conversion.views import ConvertedView
@@ -17,7 +17,6 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
     _, config = record_plan(source)
     architecture = str(source.metadata["general.architecture"])
     family = find_conversion(architecture, has_experts=config.routing is not None)
-    factors = rope_factors(source, config)
     folder = source.path if source.path.is_dir() else source.path.parent
     metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
     for name, other in family.gguf_settings.items():
@@ -29,5 +28,5 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
         layout="interleaved",
         vector_type="F32",
         names=family.gguf_names,
-        extra=None if factors is None else {ROPE_FACTORS: factors},
+        extra=rope_factors(source, config),
     )

@@ -14,13 +14,14 @@ from types import ModuleType
 
 from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import UnsupportedError
+from torchless.long_rope import FACTOR_TENSORS
 from torchless.plan import Plan
 from torchless.weights.source import WeightSource
 
 __all__ = ["ModelConfig", "families", "find_family", "record_plan"]
 
 # Read by `read_config` rather than by an op of the plan.
-_CONFIG_TENSORS = frozenset({"rope_freqs.weight"})
+_CONFIG_TENSORS = frozenset({"rope_freqs.weight", *FACTOR_TENSORS.values()})
 
 
 @cache
@@ -47,14 +48,17 @@ def find_family(architecture: str) -> ModuleType:
     return family
 
 
-def record_plan(source: WeightSource) -> tuple[Plan, ModelConfig]:
+def record_plan(source: WeightSource, context_length: int | None = None) -> tuple[Plan, ModelConfig]:
     """Reads a model's configuration and records its forward pass.
+
+    `context_length` is what the model is loaded for, on which some rotary embeddings depend; None is what it was
+    trained for.
 
     Raises:
         UnsupportedError: an unknown architecture or setting, or a tensor that the family does not use (named).
         FormatError: a setting is missing or of the wrong kind.
     """
-    reader = ConfigReader(source)
+    reader = ConfigReader(source, context_length)
     family = find_family(reader.architecture)
     config: ModelConfig = family.read_config(reader)
     reader.finish()

@@ -9,7 +9,8 @@ import math
 
 from torchless.blocks import routed_mlp
 from torchless.config import ConfigReader, ModelConfig
-from torchless.expert_models import read_routing, read_settings
+from torchless.decoder_settings import read_settings
+from torchless.expert_models import read_routing
 from torchless.plan import Plan, Value
 
 ARCHITECTURES = ("gpt-oss",)

@@ -5,12 +5,11 @@ Muennighoff et al. 2024.
 
 from __future__ import annotations
 
-import math
-
-from torchless.blocks import routed_mlp
+from torchless.blocks import attention, routed_mlp
 from torchless.config import ConfigReader, ModelConfig
-from torchless.expert_models import read_routing, read_settings
-from torchless.plan import Plan, Value
+from torchless.decoder_settings import read_settings
+from torchless.expert_models import read_routing
+from torchless.plan import Plan
 
 ARCHITECTURES = ("olmoe",)
 
@@ -29,29 +28,8 @@ def forward(plan: Plan, config: ModelConfig) -> None:
     x = plan.embed("token_embd.weight")
     for layer in range(config.num_layers):
         h = plan.rms_norm(x, f"blk.{layer}.attn_norm.weight", eps=config.norm_eps)
-        x = plan.add(x, _attention(plan, h, config, layer))
+        x = plan.add(x, attention(plan, h, config, layer=layer, normed="rows"))
         h = plan.rms_norm(x, f"blk.{layer}.ffn_norm.weight", eps=config.norm_eps)
         x = plan.add(x, routed_mlp(plan, h, config.routing, layer=layer, activation="silu"))
     x = plan.rms_norm(plan.select_outputs(x), "output_norm.weight", eps=config.norm_eps)
     plan.set_output(plan.linear(x, "token_embd.weight" if config.tied else "output.weight"))
-
-
-def _attention(plan: Plan, x: Value, config: ModelConfig, layer: int) -> Value:
-    prefix = f"blk.{layer}.attn_"
-
-    def rotated(part: str, num_heads: int) -> Value:
-        projected = plan.linear(x, f"{prefix}{part}.weight")
-        normed = plan.rms_norm(projected, f"{prefix}{part}_norm.weight", eps=config.norm_eps)
-        return plan.rope(normed, num_heads=num_heads, head_dim=config.head_dim, spec=config.rope)
-
-    mixed = plan.attention(
-        rotated("q", config.num_heads),
-        rotated("k", config.num_kv_heads),
-        plan.linear(x, f"{prefix}v.weight"),
-        layer=layer,
-        num_heads=config.num_heads,
-        num_kv_heads=config.num_kv_heads,
-        head_dim=config.head_dim,
-        scale=1.0 / math.sqrt(config.head_dim),
-    )
-    return plan.linear(mixed, f"{prefix}output.weight")

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from torchless.blocks import attention, gated_shared_mlp, routed_mlp
 from torchless.config import ConfigReader, ModelConfig
-from torchless.expert_models import expect_experts_everywhere, read_routing, read_settings
+from torchless.decoder_settings import read_settings
+from torchless.expert_models import expect_experts_everywhere, read_routing
 from torchless.plan import Plan
 
 ARCHITECTURES = ("qwen2moe",)

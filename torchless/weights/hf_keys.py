@@ -10,6 +10,7 @@ ARCHITECTURES = {
     "MixtralForCausalLM": "llama",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen3ForCausalLM": "qwen3",
+    "Phi3ForCausalLM": "phi3",
     "Qwen2MoeForCausalLM": "qwen2moe",
     "Qwen3MoeForCausalLM": "qwen3moe",
     "Qwen3NextForCausalLM": "qwen3next",
@@ -45,6 +46,7 @@ SETTINGS: dict[str, tuple[str, type]] = {
     "rms_norm_eps": ("attention.layer_norm_rms_epsilon", float),
     "layer_norm_eps": ("attention.layer_norm_epsilon", float),
     "rope_theta": ("rope.freq_base", float),
+    "original_max_position_embeddings": ("rope.scaling.original_context_length", int),
     "sliding_window": ("attention.sliding_window", int),
     "vocab_size": ("vocab_size", int),
     "hidden_act": ("hidden_act", str),
@@ -87,9 +89,12 @@ ROPE_SETTINGS: dict[str, tuple[str, type]] = {
     "beta_slow": ("scaling.yarn_beta_slow", float),
     "attention_factor": ("scaling.attention_factor", float),
     "truncate": ("scaling.yarn_truncate", bool),
+    "short_factor": ("scaling.short_factor", list),
+    "long_factor": ("scaling.long_factor", list),
 }
 """Keys inside rope_scaling or rope_parameters, after ``<architecture>.rope.``. GGUF has no key for
-attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude), nor for truncate."""
+attention_factor (the magnitude itself; its yarn_attn_factor multiplies the default magnitude), nor for truncate.
+The factors of LongRoPE are tensors there."""
 
 SAMPLING: dict[str, tuple[str, type]] = {
     "temperature": ("temp", float),

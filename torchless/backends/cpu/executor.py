@@ -168,9 +168,10 @@ class CpuExecutor:
         }
 
         def decoded(name: str) -> npt.NDArray[np.float32]:
-            info = source.tensors[name]
-            values = quants.by_name(info.type).decode(source.raw(name)).astype(np.float32, copy=False)
-            return values.reshape(info.shape)
+            info = layout.tensor(name)
+            values = quants.by_name(info.type).decode(source.raw(info.name)).astype(np.float32, copy=False)
+            _, first, end = layout.parts.get(name, (name, 0, None))
+            return values.reshape(info.shape)[first:end]
 
         for name in layout.vectors:
             values = decoded(name).T if name in layout.transposed else decoded(name)
@@ -191,7 +192,10 @@ class CpuExecutor:
         self, layout: Layout, handles: dict[str, dict[Any, int]], progress: Progress | None
     ) -> None:
         source, core = layout.source, self._core
-        jobs = [(name, handle, 0, layout.matrix(name)[1]) for name, handle in handles["matrix"].items()]
+        jobs = []
+        for name, handle in handles["matrix"].items():
+            tensor, first, _ = layout.parts.get(name, (name, 0, 0))
+            jobs.append((tensor, handle, first, layout.matrix(name)[1]))
         jobs += _expert_jobs(layout, handles["stack"])
         total = sum(source.tensors[name].num_bytes for name in dict.fromkeys(job[0] for job in jobs))
         done = 0

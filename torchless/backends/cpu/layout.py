@@ -26,7 +26,7 @@ from torchless.plan import (
     Plan,
     RmsNorm,
 )
-from torchless.weights.source import WeightSource
+from torchless.weights.source import TensorInfo, WeightSource
 
 __all__ = ["Layout", "fuses"]
 
@@ -43,7 +43,13 @@ class Layout:
         self.source = source
         self.options = options
         self.activation_formats = _check_formats(_core.formats(options.activations))
-        self.matrices = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Linear)))
+        products = [op for op in plan.ops if isinstance(op, Linear)]
+        # Parts of tensors by name (`Linear.matrix`): tensor, first row, end. All rows of most; of a few, some.
+        self.parts = {op.matrix: (op.weight, *op.rows) for op in products if op.rows is not None}
+        self.parts |= {
+            op.bias_vector: (op.bias, *op.rows) for op in products if op.bias_vector and op.bias and op.rows
+        }
+        self.matrices = tuple(dict.fromkeys(op.matrix for op in products))
         self.tables = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Embed)))
         convolutions = [op.weight for op in plan.ops if isinstance(op, CausalConv)]
         rules = [op for op in plan.ops if isinstance(op, GatedDelta)]
@@ -51,7 +57,7 @@ class Layout:
         self.vectors = tuple(
             dict.fromkeys(
                 [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
-                + [op.bias for op in plan.ops if isinstance(op, Linear) and op.bias is not None]
+                + [op.bias_vector for op in products if op.bias_vector is not None]
                 + [op.sinks for op in plan.attention_ops if op.sinks is not None]
                 + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]
                 + [name for op in rules for name in (op.decay, op.step_bias)]
@@ -119,9 +125,14 @@ class Layout:
         self.scratch_bytes: int = self.arena_bytes + self.thread_scratch_bytes * options.num_threads + shared
 
     def matrix(self, name: str) -> tuple[int, int, int]:
-        """(GGUF type id, rows, columns) of a weight."""
-        info = self.source.tensors[name]
-        return quants.by_name(info.type).id, math.prod(info.shape[:-1]), info.shape[-1]
+        """(GGUF type id, rows, columns) of a weight, or of the rows that a product takes of it."""
+        info = self.tensor(name)
+        _, first, end = self.parts.get(name, (name, 0, math.prod(info.shape[:-1])))
+        return quants.by_name(info.type).id, end - first, info.shape[-1]
+
+    def tensor(self, name: str) -> TensorInfo:
+        """The tensor of a weight, which may be a part of it."""
+        return self.source.tensors[self.parts[name][0] if name in self.parts else name]
 
     def expert(self, stack: Stack) -> tuple[int, int, int]:
         """(GGUF type id, rows, columns) of one expert's matrix."""
@@ -146,14 +157,14 @@ class Layout:
     def _check_types(self) -> None:
         names = {quants.by_id(type_id).name for type_id in self.activation_formats}
         for name in (*self.matrices, *self.tables, *(stack.weight for stack in self.stacks)):
-            info = self.source.tensors[name]
+            info = self.tensor(name)
             if info.type not in names:
                 raise UnsupportedError(
                     f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no "
                     f"kernels; get the model in one of the types that it has: {', '.join(sorted(names))}"
                 )
         for name in (*self.vectors, *(stack.bias for stack in self.stacks if stack.bias is not None)):
-            info = self.source.tensors[name]
+            info = self.tensor(name)
             if info.type not in _VECTOR_TYPES:
                 raise UnsupportedError(
                     f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}"

@@ -185,7 +185,7 @@ class _Lowering:
                 out = self._read(other, F32)
                 self.locations[add.out.id, F32] = out
                 self.done.add(add_index)
-            parts.append((linear.weight, linear.bias, out, residual is not None))
+            parts.append((linear.matrix, linear.bias_vector, out, residual is not None))
             self.done.add(i)
         if self.fuse and len(group) == 1 and op.out == self.plan.output:
             self._stage("head", x=x, part=parts[0])
@@ -215,8 +215,8 @@ class _Lowering:
         self._stage(
             "gated_matmul",
             x=x,
-            gate=(gate.weight, gate.bias),
-            up=(up.weight, up.bias),
+            gate=(gate.matrix, gate.bias_vector),
+            up=(up.matrix, up.bias_vector),
             out=self._define(glu.out, out_format),
             activation=glu.activation,
         )

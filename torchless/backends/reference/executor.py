@@ -141,10 +141,12 @@ class ReferenceExecutor:
         if isinstance(op, RmsNorm):
             return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps, op.num_heads)
         if isinstance(op, Linear):
-            if self.observe_input is not None:
+            if self.observe_input is not None and (op.rows is None or op.rows[0] == 0):  # once a tensor
                 self.observe_input(op.weight, values[op.x.id])
-            bias = None if op.bias is None else self.weights[op.bias]
-            return ops.linear(values[op.x.id], self.weights[op.weight], bias)
+            rows = slice(*(op.rows or (None,)))
+            bias = None if op.bias is None else self.weights[op.bias][rows]
+            weight = self.weights[op.weight]
+            return ops.linear(values[op.x.id], weight if op.rows is None else weight[rows], bias)
         if isinstance(op, HeadsLinear):
             return ops.heads_linear(values[op.x.id], self.weights[op.head_weights])
         if isinstance(op, Columns):

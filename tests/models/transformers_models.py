@@ -1,0 +1,116 @@
+"""Tiny random models made with Hugging Face transformers, and what is asked of every family that runs them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from executors import logits_of, logits_of_batch, open_executor
+
+from torchless.conversion.convert import convert
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+VOCAB, LENGTH = 400, 48
+SIZES = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 0,
+    "eos_token_id": [1, 2],
+}
+
+
+def tiny_model(folder: Path, class_name: str, settings: dict[str, Any]) -> tuple[Any, Any]:
+    """Ids and logits of a family's model, which is saved to `folder`; skips where transformers lacks the family."""
+    if not hasattr(transformers, class_name):
+        pytest.skip(f"transformers {transformers.__version__} has no {class_name}")
+    return make_model(folder, getattr(transformers, class_name)(**{**SIZES, **settings}))
+
+
+def make_model(folder: Path, config: Any) -> tuple[Any, Any]:
+    """Saves a random model whose experts and logits differ from token to token; returns ids and logits."""
+    from hf_models import write_tokenizer
+
+    generator = torch.Generator().manual_seed(3)
+    network = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    network = network.float().eval()
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point() and tensor.dim() > 1:
+                noise = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(noise * tensor.shape[-1] ** -0.5)
+        for tensor in network.parameters():
+            if tensor.dim() == 1:  # norms, biases, sinks
+                tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
+        for name, tensor in network.named_parameters():
+            if name.endswith("A_log"):  # delta-nets that remember some tokens, whatever the library starts with
+                tensor.copy_((0.02 + 0.6 * torch.rand(tensor.shape, generator=generator)).log())
+        for name, tensor in network.named_buffers():
+            if name.endswith("e_score_correction_bias"):
+                tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
+        ids = torch.randint(0, VOCAB, (3, LENGTH), generator=generator)
+        logits = network(ids).logits.numpy()
+    network.save_pretrained(folder)
+    write_tokenizer(folder)
+    return ids.tolist(), logits
+
+
+def check_logits(folder: Path, ids: Any, expected: Any, form: str, backend: str, tmp_path: Path) -> None:
+    """Logits of the folder, or of the GGUF file made of it, for prompts in one piece, in pieces and token by token."""
+    if backend == "cpu":
+        pytest.importorskip("torchless._core")
+    path = folder
+    if form == "gguf":
+        [path] = convert(folder, tmp_path / "model.gguf")
+    executor = open_executor(path, backend, kv="f32", threads=2)
+    assert np.abs(expected).max() > 1
+    for chunk in (LENGTH, 7, 1) if backend == "cpu" else (LENGTH,):
+        for sequence, logits in zip(ids, expected, strict=True):
+            np.testing.assert_allclose(logits_of(executor, sequence, chunk), logits, rtol=0, atol=1e-4)
+
+
+def check_round_trip(folder: Path, tmp_path: Path) -> None:
+    """From the folder to GGUF and back: every tensor and every setting."""
+    from safetensors.numpy import load_file
+
+    convert(folder, tmp_path / "model.gguf")
+    convert(tmp_path / "model.gguf", tmp_path / "back")
+    stored, back = (load_file(path / "model.safetensors") for path in (folder, tmp_path / "back"))
+    assert stored.keys() == back.keys()
+    for key, values in stored.items():
+        np.testing.assert_array_equal(back[key], values)
+    again = transformers.AutoConfig.from_pretrained(tmp_path / "back").to_dict()
+    wanted = transformers.AutoConfig.from_pretrained(folder).to_dict()
+    assert {**again, "_name_or_path": ""} == {**wanted, "_name_or_path": ""}
+
+
+def check_llama_cpp(folder: Path, ids: Any, expected: Any, tmp_path: Path) -> None:
+    """llama.cpp loads the GGUF file made of the folder and computes the same logits."""
+    llama_cpp = pytest.importorskip("llama_cpp")
+    [path] = convert(folder, tmp_path / "model.gguf")
+    theirs = llama_cpp.Llama(
+        str(path), n_ctx=64, logits_all=True, verbose=False, n_threads=1, type_k=0, type_v=0
+    )
+    theirs.eval(ids[0])
+    found = np.array(theirs.scores[:LENGTH])
+    assert np.square(found - expected[0]).mean() < 1e-6 * np.square(expected[0]).mean()
+
+
+def check_promise(folder: Path, ids: Any) -> None:
+    """The same bits for any batch, chunk and number of threads."""
+    pytest.importorskip("torchless._core")
+    one, two = (open_executor(folder, "cpu", kv="f16", threads=threads) for threads in (1, 2))
+    alone = [logits_of(one, sequence, LENGTH) for sequence in ids]
+    for executor, chunk in ((one, 1), (two, 5), (two, LENGTH)):
+        for sequence, expected in zip(ids, alone, strict=True):
+            np.testing.assert_array_equal(logits_of(executor, sequence, chunk), expected)
+    for found, expected in zip(logits_of_batch(two, ids, (16, 3, 1)), alone, strict=True):
+        np.testing.assert_array_equal(found, expected)
