@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 
 from torchless.blocks import gated_mlp, gated_shared_mlp, routed_mlp
 from torchless.config import ConfigReader, ModelConfig
+from torchless.decoder_settings import read_settings
 from torchless.errors import FormatError
-from torchless.expert_models import read_settings
 from torchless.plan import Piece, Plan, Routing, Value
 
 __all__ = ["DeltaNetConfig", "forward_hybrid", "read_delta_net"]

@@ -23,7 +23,8 @@ from torchless.weights.open import open_source
 pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from test_moe_families import EIGHT, LENGTH, SIZES, make_model  # noqa: E402  (needs torch)
+from test_moe_families import EIGHT  # noqa: E402  (needs torch)
+from transformers_models import LENGTH, SIZES, make_model  # noqa: E402
 
 DELTA = {
     "num_hidden_layers": 4,

@@ -51,7 +51,9 @@ def make_model(folder: Path, config: Any) -> tuple[Any, Any]:
             if tensor.dim() == 1:  # norms, biases, sinks
                 tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
         for name, tensor in network.named_parameters():
-            if name.endswith("A_log"):  # delta-nets that remember some tokens, whatever the library starts with
+            if name.endswith(
+                "A_log"
+            ):  # delta-nets that remember some tokens, whatever the library starts with
                 tensor.copy_((0.02 + 0.6 * torch.rand(tensor.shape, generator=generator)).log())
         for name, tensor in network.named_buffers():
             if name.endswith("e_score_correction_bias"):
