@@ -80,6 +80,14 @@ def test_experts_and_unfused_stages_with_activations_in_floats(
     assert check(model, core.isa(), "f16", activations=activations) == fused
 
 
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avxvnni", "avx512", "amx"])
+@pytest.mark.parametrize("recipe", ["Q4_K_M", "F32"])
+def test_a_hybrid_with_recurrent_state_gives_the_same_bits(recipe: str, level: str, tmp_path: Path) -> None:
+    model = tmp_path / "random.gguf"
+    write_synthetic(model, "test-hybrid", recipe)
+    check(model, level, "f16")
+
+
 @pytest.mark.parametrize("kv", ["f32", "bf16", "q8_0", "q4_0", "k=q8_0,v=f16"])
 def test_every_kv_type_gives_the_same_bits(kv: str, tmp_path: Path) -> None:
     model = tmp_path / "random.gguf"

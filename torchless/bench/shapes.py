@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torchless.errors import InvalidRequestError
 
-__all__ = ["SHAPES", "Llama3Rope", "ModelShape", "find_shape", "tensor_shapes"]
+__all__ = ["SHAPES", "DeltaNetShape", "Llama3Rope", "ModelShape", "find_shape", "tensor_shapes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,24 @@ class Llama3Rope:
     low_frequency_factor: float = 1.0
     high_frequency_factor: float = 4.0
     original_context: int = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaNetShape:
+    """The layers of a hybrid that are no attention: all but every `interval`-th.
+
+    Attributes:
+        key_heads, key_dim: heads of queries and keys, and their width.
+        value_heads, value_dim: heads of values, and their width.
+        taps: tokens that the convolution before them looks at.
+    """
+
+    key_heads: int
+    key_dim: int
+    value_heads: int
+    value_dim: int
+    interval: int = 4
+    taps: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +71,19 @@ class ModelShape:
     window: int = 0
     logit_softcaps: tuple[float, float] | None = None
     experts: tuple[int, int, int] | None = None
+    delta_net: DeltaNetShape | None = None
 
 
 SHAPES: dict[str, ModelShape] = {
     "test": ModelShape(2, 256, 4, 2, 64, 512, 512, 2048, 10000.0, tied=True),
     "test-moe": ModelShape(2, 256, 4, 2, 64, 512, 512, 2048, 10000.0, tied=True, experts=(8, 2, 256)),
+    "test-hybrid": ModelShape(
+        *(4, 256, 4, 2, 64, 512, 512, 2048, 10000.0),
+        tied=True,
+        architecture="qwen3next",
+        experts=(8, 2, 256),
+        delta_net=DeltaNetShape(2, 64, 4, 64),
+    ),
     "tinyllama-1.1b": ModelShape(22, 2048, 32, 4, 64, 5632, 32000, 2048, 10000.0),
     "llama-3.2-1b": ModelShape(
         16, 2048, 32, 8, 64, 8192, 128256, 131072, 500000.0, tied=True, rope_scaling=Llama3Rope(32.0)
@@ -85,6 +111,17 @@ SHAPES: dict[str, ModelShape] = {
         architecture="qwen3moe",
         experts=(128, 8, 768),
     ),
+    "qwen3-next-80b-a3b-4l": ModelShape(
+        *(4, 2048, 16, 2, 256, 5120, 151936, 262144, 10000000.0, 1e-6),
+        architecture="qwen3next",
+        experts=(512, 10, 512),
+        delta_net=DeltaNetShape(16, 128, 32, 128),
+    ),
+    "qwen3.5-9b-8l": ModelShape(
+        *(8, 4096, 16, 4, 256, 12288, 248320, 262144, 10000000.0, 1e-6),
+        architecture="qwen35",
+        delta_net=DeltaNetShape(16, 128, 32, 128),
+    ),
     "phi-3-mini": ModelShape(
         32, 3072, 32, 32, 96, 8192, 32064, 4096, 10000.0, architecture="phi3", window=2047
     ),
@@ -98,7 +135,7 @@ SHAPES: dict[str, ModelShape] = {
 }
 """By name. Positional order: layers, width, heads, key/value heads, head size, feed-forward width,
 vocabulary, context length, rope theta. Figures are those of the models' published configurations; ``-6l`` has their
-first six layers only."""
+first six layers only, and so on."""
 
 
 def find_shape(name: str) -> ModelShape:
@@ -119,14 +156,14 @@ def tensor_shapes(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     if shape.rope_scaling is not None:
         tensors["rope_freqs.weight"] = (shape.head_dim // 2,)
     for layer in range(shape.num_layers):
-        tensors.update({f"blk.{layer}.{name}": dims for name, dims in _layer(shape).items()})
+        tensors.update({f"blk.{layer}.{name}": dims for name, dims in _layer(shape, layer).items()})
     tensors["output_norm.weight"] = (shape.width,)
     if not shape.tied:
         tensors["output.weight"] = (shape.vocab_size, shape.width)
     return tensors
 
 
-def _layer(shape: ModelShape) -> dict[str, tuple[int, ...]]:
+def _layer(shape: ModelShape, number: int) -> dict[str, tuple[int, ...]]:
     """Tensors of one layer, in file order, as the family has them."""
     width, ffn, family = shape.width, shape.ffn_width, shape.architecture
     heads_width, kv_width = shape.num_heads * shape.head_dim, shape.num_kv_heads * shape.head_dim
@@ -139,6 +176,13 @@ def _layer(shape: ModelShape) -> dict[str, tuple[int, ...]]:
             "ffn_gate_inp.weight": (count, width),
             "ffn_up_exps.weight": (count, inner, width),
         }
+        if shape.delta_net is not None:  # and one that all tokens share
+            layer |= {
+                "ffn_down_shexp.weight": (width, inner),
+                "ffn_gate_inp_shexp.weight": (width,),
+                "ffn_gate_shexp.weight": (inner, width),
+                "ffn_up_shexp.weight": (inner, width),
+            }
     elif family == "phi3":  # gate and up are one matrix, and so are q, k and v
         layer |= {"ffn_down.weight": (width, ffn), "ffn_up.weight": (2 * ffn, width)}
     else:
@@ -147,10 +191,12 @@ def _layer(shape: ModelShape) -> dict[str, tuple[int, ...]]:
             "ffn_gate.weight": (ffn, width),
             "ffn_up.weight": (ffn, width),
         }
-    layer["ffn_norm.weight"] = (width,)
+    layer["ffn_norm.weight" if shape.delta_net is None else "post_attention_norm.weight"] = (width,)
+    if shape.delta_net is not None and (number + 1) % shape.delta_net.interval:
+        return layer | _delta_net(shape, shape.delta_net)
     if family == "gemma2":
         layer |= {"post_attention_norm.weight": (width,), "post_ffw_norm.weight": (width,)}
-    if family in ("qwen3", "qwen3moe"):
+    if family in ("qwen3", "qwen3moe") or shape.delta_net is not None:
         layer |= {"attn_k_norm.weight": (shape.head_dim,), "attn_q_norm.weight": (shape.head_dim,)}
     if family == "phi3":
         return layer | {
@@ -161,9 +207,27 @@ def _layer(shape: ModelShape) -> dict[str, tuple[int, ...]]:
     for name, rows, columns, has_bias in (
         ("attn_k", kv_width, width, biases),
         ("attn_output", width, heads_width, False),
-        ("attn_q", heads_width, width, biases),
+        ("attn_q", heads_width if shape.delta_net is None else 2 * heads_width, width, biases),
         ("attn_v", kv_width, width, biases),
     ):
         layer |= {f"{name}.bias": (rows,)} if has_bias else {}
         layer[f"{name}.weight"] = (rows, columns)
     return layer
+
+
+def _delta_net(shape: ModelShape, net: DeltaNetShape) -> dict[str, tuple[int, ...]]:
+    inner = net.value_heads * net.value_dim
+    channels = 2 * net.key_heads * net.key_dim + inner
+    numbers = {"ssm_ba.weight": (2 * net.value_heads, shape.width)}
+    if shape.architecture != "qwen3next":
+        numbers = {f"ssm_{name}.weight": (net.value_heads, shape.width) for name in ("alpha", "beta")}
+    return {
+        "attn_gate.weight": (inner, shape.width),
+        "attn_qkv.weight": (channels, shape.width),
+        "ssm_a": (net.value_heads,),
+        **numbers,
+        "ssm_conv1d.weight": (channels, net.taps),
+        "ssm_dt.bias": (net.value_heads,),
+        "ssm_norm.weight": (net.value_dim,),
+        "ssm_out.weight": (shape.width, inner),
+    }

@@ -80,9 +80,11 @@ def synthetic_tensors(
             chunks = iter([_frequency_factors(shape, shape.rope_scaling).view(np.uint8)])
         elif len(dims) == 1:
             values = _norm_weights(dims[0], [seed, zlib.crc32(name.encode())])
+            if name.endswith("ssm_a"):  # a state that forgets within a hundred tokens
+                values = values / np.float32(-64)
             chunks = iter([(values - np.float32(name.endswith(".bias"))).view(np.uint8)])
         else:
-            block_type = _fitting_type(block_type, dims[-1])
+            block_type = "F32" if "conv1d" in name else _fitting_type(block_type, dims[-1])
             std = 1 / math.sqrt(dims[-1])
             seeds = [seed, zlib.crc32(name.encode())]
             chunks = random_blocks(BLOCK_TYPES[block_type], math.prod(dims), std, seeds)
@@ -131,6 +133,19 @@ def _family_metadata(shape: ModelShape) -> dict[str, Any]:
         scores, logits = shape.logit_softcaps
         found[f"{family}.attn_logit_softcapping"] = np.float32(scores)
         found[f"{family}.final_logit_softcapping"] = np.float32(logits)
+    if shape.delta_net is not None:
+        net = shape.delta_net
+        found |= {
+            f"{family}.full_attention_interval": np.uint32(net.interval),
+            f"{family}.rope.dimension_count": np.uint32(shape.head_dim // 4),
+            f"{family}.ssm.conv_kernel": np.uint32(net.taps),
+            f"{family}.ssm.group_count": np.uint32(net.key_heads),
+            f"{family}.ssm.inner_size": np.uint32(net.value_heads * net.value_dim),
+            f"{family}.ssm.state_size": np.uint32(net.key_dim),
+            f"{family}.ssm.time_step_rank": np.uint32(net.value_heads),
+        }
+        if family == "qwen35":
+            found[f"{family}.rope.dimension_sections"] = np.array([11, 11, 10, 0], np.int32)
     if shape.experts is not None:
         count, used, inner = shape.experts
         found[f"{family}.expert_count"] = np.uint32(count)
