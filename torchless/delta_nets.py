@@ -40,7 +40,9 @@ def read_delta_net(reader: ConfigReader, *, routing: Routing | None, is_tiled: b
     """The settings, those of attention included."""
     interval = reader.integer("full_attention_interval", 4)
     kinds = ["linear_attention"] * (interval - 1) + ["full_attention"]
-    num_layers = reader.integer("block_count")
+    num_layers = reader.integer("block_count") - reader.count("nextn_predict_layers")
+    reader.count("hf.mtp_num_hidden_layers")  # layers that draft, whose tensors are left out
+    reader.flag("hf.mtp_use_dedicated_embeddings", False)
     reader.expect("hf.layer_types", (kinds * -(-num_layers // interval))[:num_layers])
     reader.expect("hf.attn_output_gate", True)
     reader.expect("hf.mamba_ssm_dtype", "float32")
@@ -53,7 +55,10 @@ def read_delta_net(reader: ConfigReader, *, routing: Routing | None, is_tiled: b
         )
     settings = read_settings(reader, routing=routing, layout="half")
     return DeltaNetConfig(
-        **{field.name: getattr(settings, field.name) for field in fields(settings)},
+        **{
+            **{field.name: getattr(settings, field.name) for field in fields(settings)},
+            "num_layers": num_layers,
+        },
         interval=interval,
         num_key_heads=reader.integer("ssm.group_count"),
         key_dim=reader.integer("ssm.state_size"),

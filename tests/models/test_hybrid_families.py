@@ -211,3 +211,65 @@ def test_settings_that_would_change_the_result_are_refused(tmp_path: Path) -> No
         (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
         with pytest.raises(error, match=message):
             record_plan(open_source(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["qwen3.5", "qwen3.5-moe"])
+def test_the_language_model_of_a_checkpoint_with_images_runs(name: str, tmp_path: Path) -> None:
+    """As they are published: settings and tensors nested, experts fused, layers that draft, an image encoder."""
+    import json
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    class_name, settings = FAMILIES[name]
+    whole = class_name.replace("TextConfig", "Config")
+    if not hasattr(transformers, whole):
+        pytest.skip(f"transformers {transformers.__version__} has no {whole}")
+    ids, expected = make_model(tmp_path, getattr(transformers, class_name)(**{**SIZES, **settings}))
+    inner = json.loads((tmp_path / "config.json").read_text())
+    architecture = whole.replace("Config", "ForConditionalGeneration")
+    config = getattr(transformers, whole)(text_config=dict(inner), tie_word_embeddings=False)
+    with torch.device("meta"):
+        wanted = getattr(transformers, architecture)(config).state_dict()
+    tensors = {}
+    for key, tensor in load_file(tmp_path / "model.safetensors").items():
+        if ".experts." not in key:
+            tensors[key.replace("model.", "model.language_model.", 1)] = tensor
+    for layer in range(inner["num_hidden_layers"] if name == "qwen3.5-moe" else 0):
+        stored, prefix = load_file(tmp_path / "model.safetensors"), f"model.layers.{layer}.mlp.experts."
+        ours = f"model.language_model.layers.{layer}.mlp.experts."
+        gate, up, down = (
+            torch.stack([stored[f"{prefix}{e}.{part}_proj.weight"] for e in range(inner["num_experts"])])
+            for part in ("gate", "up", "down")
+        )
+        tensors[f"{ours}gate_up_proj"], tensors[f"{ours}down_proj"] = torch.cat([gate, up], 1), down
+    for key, tensor in tensors.items():
+        assert wanted[key].shape == tensor.shape
+    assert {key for key in wanted if not key.startswith("model.visual.")} == set(tensors)
+    tensors |= {"model.visual.patch_embed.proj.bias": torch.zeros(3), "mtp.fc.weight": torch.zeros(3, 3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    inner |= {"mtp_num_hidden_layers": 1, "mtp_use_dedicated_embeddings": False, "mamba_ssm_dtype": "float32"}
+    outer = {"architectures": [architecture], "model_type": whole, "image_token_id": 1, "vision_config": {}}
+    (tmp_path / "config.json").write_text(json.dumps({**outer, "text_config": inner}))
+    found = logits_of(open_executor(tmp_path, "reference"), ids[0], LENGTH)
+    np.testing.assert_allclose(found, expected[0], rtol=0, atol=1e-4)
+
+
+def test_layers_of_gguf_files_that_only_draft_are_left_out(model: Any, tmp_path: Path) -> None:
+    from torchless.weights.gguf_writer import write_gguf
+
+    _, _, file, ids, _ = model
+    source = open_source(file)
+    architecture = source.metadata["general.architecture"]
+    count = source.metadata[f"{architecture}.block_count"]
+    metadata = {**source.metadata, f"{architecture}.block_count": np.uint32(count + 1)}
+    tensors = [(i.name, i.shape, i.type, iter([source.raw(i.name)])) for i in source.tensors.values()]
+    draft = np.zeros(4 * 64, np.uint8)
+    tensors.append((f"blk.{count}.nextn.eh_proj.weight", (1, 64), "F32", iter([draft])))
+    path = tmp_path / "model.gguf"
+    write_gguf(path, {**metadata, f"{architecture}.nextn_predict_layers": np.uint32(1)}, iter(tensors))
+    found, expected = (logits_of(open_executor(p, "reference"), ids[0], LENGTH) for p in (path, file))
+    np.testing.assert_array_equal(found, expected)
+    write_gguf(path, metadata, iter([(n, s, t, iter([source.raw(n)])) for n, s, t, _ in tensors[:-1]]))
+    with pytest.raises(UnsupportedError, match=f"no tensor 'blk.{count}.attn_norm.weight'"):
+        record_plan(open_source(path))

@@ -64,10 +64,18 @@ def record_plan(source: WeightSource, context_length: int | None = None) -> tupl
     reader.finish()
     plan = Plan({name: info.shape for name, info in source.tensors.items()})
     family.forward(plan, config)
-    unused = [name for name in source.tensors if name not in {*plan.weight_names, *_CONFIG_TENSORS}]
+    known = {*plan.weight_names, *_CONFIG_TENSORS}
+    drafts = _draft_layers(reader, config)
+    unused = [name for name in source.tensors if name not in known and not name.startswith(drafts)]
     if unused:
         raise UnsupportedError(
             f"{source.path}: {len(unused)} tensors that torchless does not know for {reader.architecture} models, "
             f"such as {unused[0]!r}; leaving them out would change the result"
         )
     return plan, config
+
+
+def _draft_layers(reader: ConfigReader, config: ModelConfig) -> tuple[str, ...]:
+    """How tensors begin of layers behind the others that only guess further tokens (multi-token prediction)."""
+    count = reader.count("nextn_predict_layers")
+    return tuple(f"blk.{layer}." for layer in range(config.num_layers, config.num_layers + count))

@@ -1,10 +1,13 @@
 """Experts that folders store several in one tensor, as the stacks of rows that GGUF files and plans have.
 
     Granite  block_sparse_moe.input_linear.weight (experts, 2 inner, in): the rows of gate, then those of up
+    Qwen3.5  mlp.experts.gate_up_proj (experts, 2 inner, in), as Granite's; mlp.experts.down_proj (experts, out, inner)
     gpt-oss  mlp.experts.gate_up_proj (experts, in, 2 inner): transposed, gate and up in turns; its ``_bias`` likewise
              mlp.experts.gate_up_proj_blocks (experts, 2 inner, in / 32, 16), ``_scales`` (experts, 2 inner, in / 32):
              MXFP4 by rows, gate and up in turns
              mlp.experts.down_proj (experts, inner, out), or blocks and scales as above
+
+gpt-oss has biases, which tells it from Qwen3.5.
 
 MXFP4 here has elements 2j and 2j + 1 in byte j; GGUF's block is the scale and then elements j and j + 16 in byte j.
 """
@@ -50,8 +53,12 @@ def fused_experts(tensor: FileTensor, tensors: Mapping[str, FileTensor]) -> Iter
     assert match is not None, tensor.name
     layer, part, kind, linear = match.groups()
     prefix = f"blk.{int(layer)}.ffn_"
-    if linear is not None:
+    if linear is not None or (
+        kind is None and part == "gate_up_proj" and f"{tensor.name}_bias" not in tensors
+    ):
         yield from _halves(tensor, prefix)
+    elif kind is None and f"{tensor.name}_bias" not in tensors:
+        yield _stack(tensor, f"{prefix}down_exps.weight", _plain(tensor, 3))
     elif kind == "_scales":
         return
     elif kind == "_blocks":

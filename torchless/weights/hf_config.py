@@ -22,6 +22,7 @@ from torchless.weights.hf_keys import (
     SETTINGS,
     TOKENS,
 )
+from torchless.weights.text_parts import text_settings
 
 __all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "translate"]
 
@@ -50,7 +51,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         FormatError: a file is not a JSON object, or a setting has the wrong type (named).
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
-    settings = _Settings(config_path, read_json(config_path, "configuration"))
+    settings = _Settings(config_path, text_settings(read_json(config_path, "configuration")))
     settings.quantisation()
     architecture = settings.architecture()
     settings.out["general.architecture"] = architecture

@@ -26,6 +26,7 @@ from torchless.weights.mapped_file import MappedFile
 from torchless.weights.recurrent_parts import convert_recurrent
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import FileTensor, LastCopy, StoredTensor, StoredWeight
+from torchless.weights.text_parts import text_tensors
 
 __all__ = ["SafetensorsSource", "read_safetensors_header"]
 
@@ -85,7 +86,7 @@ class SafetensorsSource:
         self._files: list[MappedFile] = []
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
-        weights = join_weights(self._file_tensors(), quantisation_of(config), tied=tied)
+        weights = join_weights(text_tensors(self._file_tensors()), quantisation_of(config), tied=tied)
         for weight in convert_recurrent(split_latents(stack_experts(weights), metadata), metadata):
             other = self._weights.setdefault(weight.info.name, weight)
             if other is not weight:
