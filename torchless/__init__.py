@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from torchless.llm import LLM, load
+    from torchless.planning.forecast import plan_model
     from torchless.quality.comparison import compare
     from torchless.quality.perplexity import perplexity
     from torchless.quality.verification import verify
@@ -36,6 +37,7 @@ _EXPORTS = {
     "convert": "torchless.conversion.convert",
     "compare": "torchless.quality.comparison",
     "perplexity": "torchless.quality.perplexity",
+    "plan_model": "torchless.planning.forecast",
     "verify": "torchless.quality.verification",
     "Chunk": "torchless.results",
     "Completion": "torchless.results",
@@ -77,6 +79,7 @@ __all__ = [
     "imatrix",
     "load",
     "perplexity",
+    "plan_model",
     "quantize",
     "verify",
 ]

@@ -121,8 +121,10 @@ class Executor:
             NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
     ) -> int: ...
-    def add_table(self, type: int, rows: int, columns: int, raw: object) -> int:
-        """A table read row by row straight from `raw`, which is kept alive."""
+    def add_table(self, type: int, rows: int, columns: int, raw: object, is_forgotten: bool) -> int:
+        """
+        A table read row by row straight from `raw`, which is kept alive. is_forgotten: it is a read-only map of a file, whose pages are let go once they are read.
+        """
 
     def add_buffer(
         self, offset: int, outputs: bool, format: str, width: int, copies: int = 1, spare: int = 0

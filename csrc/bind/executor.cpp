@@ -253,14 +253,16 @@ void bind_executor(nb::module_& m) {
             "values"_a)
         .def(
             "add_table",
-            [](PyExecutor& self, int type, int rows, int columns, nb::object raw) {
+            [](PyExecutor& self, int type, int rows, int columns, nb::object raw, bool is_forgotten) {
                 const Bytes bytes = nb::cast<Bytes>(raw);
                 check_raw(bytes, type, rows, columns);
                 self.keep_alive.push_back(raw);
-                return self.core.weights().add_table(type, rows, columns, bytes.data());
+                return self.core.weights().add_table(type, rows, columns, bytes.data(), is_forgotten);
             },
-            "type"_a, "rows"_a, "columns"_a, "raw"_a,
-            "A table read row by row straight from `raw`, which is kept alive.")
+            "type"_a, "rows"_a, "columns"_a, "raw"_a, "is_forgotten"_a,
+            "A table read row by row straight from `raw`, which is kept alive. is_forgotten: it is a read-only map of "
+            "a file, "
+            "whose pages are let go once they are read.")
         .def(
             "add_buffer",
             [](PyExecutor& self, size_t offset, bool outputs, const std::string& format, int width, int copies,

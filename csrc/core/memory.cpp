@@ -41,6 +41,20 @@ MappedBuffer& MappedBuffer::operator=(MappedBuffer&& other) noexcept {
     return *this;
 }
 
+void forget_row(const uint8_t* row, const uint8_t* begin, size_t num_bytes) {
+#if defined(__linux__)
+    constexpr uintptr_t kPage = 4096;
+    const uintptr_t around = reinterpret_cast<uintptr_t>(row) / kHugePageBytes * kHugePageBytes;
+    const uintptr_t first = align_up(reinterpret_cast<uintptr_t>(begin), kPage);
+    const uintptr_t last = reinterpret_cast<uintptr_t>(begin + num_bytes) / kPage * kPage;
+    const uintptr_t from = around > first ? around : first;
+    const uintptr_t to = around + 2 * kHugePageBytes < last ? around + 2 * kHugePageBytes : last;  // a row may straddle
+    if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
+#else
+    (void)row, (void)begin, (void)num_bytes;
+#endif
+}
+
 void MappedBuffer::decommit(size_t offset, size_t num_bytes) {
     constexpr size_t kPage = 4096;
     const size_t begin = align_up(offset, kPage), end = (offset + num_bytes) / kPage * kPage;

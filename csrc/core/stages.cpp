@@ -35,8 +35,9 @@ class Embed final : public Stage {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
                 float* out = m.floats(out_, i);
-                table.format->decode_row(table.data + size_t(step.token_ids[i]) * table.row_bytes, table.num_columns,
-                                         out);
+                const uint8_t* row = table.data + size_t(step.token_ids[i]) * table.row_bytes;
+                table.format->decode_row(row, table.num_columns, out);
+                if (table.is_forgotten) forget_row(row, table.data, size_t(table.num_rows) * table.row_bytes);
                 if (scale_ != 1.0f) {
                     for (int j = 0; j < table.num_columns; j++) out[j] *= scale_;
                 }

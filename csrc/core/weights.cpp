@@ -94,9 +94,9 @@ int Weights::add_vector(std::vector<float> values) {
     return int(vectors_.size()) - 1;
 }
 
-int Weights::add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw) {
+int Weights::add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw, bool is_forgotten) {
     const FormatKernels& format = checked_format(kernels_, precision_, gguf_type, num_rows, num_columns);
-    tables_.push_back({&format, num_rows, num_columns, row_bytes(format, num_columns), raw});
+    tables_.push_back({&format, num_rows, num_columns, row_bytes(format, num_columns), raw, is_forgotten});
     return int(tables_.size()) - 1;
 }
 

@@ -30,6 +30,8 @@ struct RowTable {
     int num_columns;
     size_t row_bytes;
     const uint8_t* data;
+    bool
+        is_forgotten;  // pages of a row are given back once it is read: a map of a file that is larger than it is worth
 };
 
 // Kernels of a GGUF tensor type, or null. What does not multiply may ask for any precision.
@@ -49,8 +51,8 @@ class Weights {
     // the last rows of the matrix, num_rows are multiples of kTileRows.
     void pack_rows(ThreadPool& pool, int matrix, int first_row, int num_rows, const uint8_t* raw);
     int add_vector(std::vector<float> values);
-    // `raw` must outlive this object.
-    int add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw);
+    // `raw` must outlive this object. is_forgotten: see RowTable; only for a read-only map of a file.
+    int add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw, bool is_forgotten);
 
     const PackedMatrix& matrix(int index) const { return matrices_.at(index); }
     const std::vector<float>& vector(int index) const { return vectors_.at(index); }

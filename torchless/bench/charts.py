@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Bar", "Point", "Series", "bar_chart", "line_chart", "roofline_chart"]
+__all__ = ["Bar", "Point", "Series", "Spot", "bar_chart", "line_chart", "roofline_chart", "scatter_chart"]
 
 WIDTH, HEIGHT = 640, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62, 24, 18, 48
@@ -42,6 +42,17 @@ class Point:
     intensity: float
     gops: float
     group: int
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A circle with its name beside it: `title` appears under the pointer, `weight` (0 to 1) is its size."""
+
+    name: str
+    x: float
+    y: float
+    title: str
+    weight: float
 
 
 class _Scale:
@@ -115,6 +126,31 @@ def bar_chart(bars: Sequence[Bar], name: str) -> str:
             end = max(end, mark)
         parts.append(_text(end + 8, top + 19, bar.text, "value"))
     return _svg(height, parts, name)
+
+
+def scatter_chart(spots: Sequence[Spot], x_label: str, y_label: str) -> str:
+    """Circles at (x, y), both from zero upwards, each with its name where there is room."""
+    x_ticks, y_ticks = _ticks(max(spot.x for spot in spots)), _ticks(max(spot.y for spot in spots))
+    x = _Scale(0, x_ticks[-1], _LEFT, WIDTH - _RIGHT - 40, is_log=False)
+    y = _Scale(0, y_ticks[-1], HEIGHT - _BOTTOM, _TOP + 12, is_log=False)
+    parts = [_y_axis(y_ticks, y, _number)]
+    parts += [_text(x(tick), HEIGHT - _BOTTOM + 18, _number(tick), "tick middle") for tick in x_ticks]
+    taken: list[tuple[float, float, float]] = []  # left, right and height of names
+    for spot in sorted(spots, key=lambda spot: -spot.weight):  # small ones on top
+        left, top, radius = x(spot.x), y(spot.y), 4 + 10 * spot.weight
+        parts.append(
+            f'<circle class="dot c0" fill-opacity="0.7" cx="{left}" cy="{top}" r="{radius:.1f}">'
+            f"<title>{escape(spot.title)}</title></circle>"
+        )
+    for spot in sorted(spots, key=lambda spot: y(spot.y)):
+        left, height = x(spot.x) + 6 + 10 * spot.weight, y(spot.y) + 4
+        right = left + len(spot.name) * _CHARACTER
+        while any(a < right and left < b and abs(height - other) < 13 for a, b, other in taken):
+            height += 1
+        taken.append((left, right, height))
+        parts.append(_text(left, height, spot.name, "label", spot.title))
+    parts.append(_axis_labels(x_label, y_label))
+    return _svg(HEIGHT, parts, f"{y_label} over {x_label}")
 
 
 def roofline_chart(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from html import escape
-from importlib.resources import files
 
 from torchless.bench.charts import Bar, Point, Series, bar_chart, line_chart, roofline_chart
+from torchless.bench.page import figure, html_table, page
 from torchless.bench.rows import Row
 from torchless.bench.suite import SuiteResult
 from torchless.bench.tables import as_markdown
@@ -21,7 +21,6 @@ def report_page(result: SuiteResult) -> str:
     rows = result.rows
     first = rows[0]
     models = list(dict.fromkeys(row["model_type"] for row in rows))
-    style = files("torchless.bench").joinpath("report.css").read_text(encoding="utf-8")
     charts = [
         *_tests(rows),
         _roofline(rows),
@@ -30,26 +29,12 @@ def report_page(result: SuiteResult) -> str:
         *_lines(rows, "Decoding together, by number of sequences", _is_batch, "n_sequences", "sequences"),
         *_stages(result),
     ]
-    return "\n".join(
-        [
-            "<!DOCTYPE html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>torchless bench: {escape(', '.join(models))}</title>",
-            f"<style>\n{style}</style></head><body><main>",
-            f"<h1>{escape(', '.join(models))}</h1>",
-            f'<p class="machine">{escape(first["cpu_info"])} · {escape(first["isa"])} · {first["n_threads"]} '
-            f"threads · {escape(first['engine'])} {escape(first['build_commit'])} · {first['test_time']}</p>",
-            _tiles(rows),
-            '<div class="charts">',
-            *charts,
-            "</div>",
-            _tables(rows),
-            _READING,
-            "</main></body></html>",
-            "",
-        ]
+    machine = (
+        f"{first['cpu_info']} · {first['isa']} · {first['n_threads']} threads · {first['engine']} "
+        f"{first['build_commit']} · {first['test_time']}"
     )
+    parts = [_tiles(rows), '<div class="charts">', *charts, "</div>", _tables(rows), _READING]
+    return page(f"bench: {', '.join(models)}", machine, parts)
 
 
 # -- what the rows are ----------------------------------------------------------------------------------
@@ -86,10 +71,6 @@ def _group(row: Row, rows: Sequence[Row]) -> str:
 # -- charts -----------------------------------------------------------------------------------------------
 
 
-def _figure(title: str, note: str, chart: str) -> str:
-    return f"<figure><figcaption><h2>{escape(title)}</h2><p>{escape(note)}</p></figcaption>{chart}</figure>"
-
-
 def _tests(rows: Sequence[Row]) -> list[str]:
     figures = []
     for title, belongs in (("Prefill", _is_prefill), ("Decoding", _is_decode)):
@@ -105,7 +86,7 @@ def _tests(rows: Sequence[Row]) -> list[str]:
         ]
         if bars:
             note = "tokens per second; the mark is what the machine's nearer roof would allow"
-            figures.append(_figure(title, note, bar_chart(bars, title)))
+            figures.append(figure(title, note, bar_chart(bars, title)))
     return figures
 
 
@@ -125,7 +106,7 @@ def _roofline(rows: Sequence[Row]) -> str:
     ]
     peaks = [(kind, first[f"roof_{kind}_gop_per_second"]) for kind in ("int8", "bf16", "f32")]
     chart = roofline_chart(points, first["roof_read_gb_per_second"], peaks, groups)
-    return _figure("Roofline", "under the slope memory limits, under the flat lines arithmetic", chart)
+    return figure("Roofline", "under the slope memory limits, under the flat lines arithmetic", chart)
 
 
 def _phase(row: Row) -> str:
@@ -146,7 +127,7 @@ def _lines(
     if len({x for line in lines.values() for x in line}) < 2:
         return []
     series = [Series(name, tuple(sorted(line.items()))) for name, line in lines.items()]
-    return [_figure(title, "tokens per second", line_chart(series, x_label, "tok/s"))]
+    return [figure(title, "tokens per second", line_chart(series, x_label, "tok/s"))]
 
 
 def _varied(row: Row, rows: Sequence[Row]) -> list[str]:
@@ -192,7 +173,7 @@ def _stages(result: SuiteResult) -> list[str]:
         )
         several = len({(p.model, p.num_threads) for p in result.profiles}) > 1
         name = f"{profile.model}, {profile.num_threads} threads: " if several else ""
-        figures.append(_figure(title, f"{name}all layers together", bar_chart(bars, title)))
+        figures.append(figure(title, f"{name}all layers together", bar_chart(bars, title)))
     return figures
 
 
@@ -239,12 +220,7 @@ def _tables(rows: Sequence[Row]) -> str:
         if not block.startswith("|"):
             blocks.append(f"<p>{escape(block.replace('**', ''))}</p>")
             continue
-        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in block.splitlines()]
-        head = "".join(f"<th>{escape(cell)}</th>" for cell in lines[0])
-        body = "".join(
-            "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines[2:]
-        )
-        blocks.append(f'<div class="wide"><table><tr>{head}</tr>{body}</table></div>')
+        blocks.append(html_table(block))
     return "<h2>All figures</h2>" + "".join(blocks)
 
 

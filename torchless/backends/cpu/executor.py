@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import mmap
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,8 @@ from torchless.weights.source import WeightSource
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
 
 _SLICE_BYTES = 4 << 20
-_TABLE_ROWS = 64
-"""Rows read from an embedding table before its file pages are let go: the system maps 64 kB around each."""
+_KEPT_TABLE_BYTES = 8 << 20
+"""Of a larger embedding table in a file, the core lets the pages around each row go: a system may map 2 MB for one."""
 
 
 def compile(
@@ -68,7 +69,6 @@ class CpuExecutor:
         if self.num_state_slots:
             self._core.set_states(self.num_state_slots, layout.state_sizes)
         handles = self._name_weights(layout)
-        self._source, self._tables, self._rows_read = layout.source, layout.tables, 0
         add_stages(self._core, layout, handles)
         self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size, layout.lowered.is_fused)
         if options.cpus:
@@ -110,11 +110,6 @@ class CpuExecutor:
         if self.num_state_slots:
             self._slots_used[batch.state_slots] = True
         self._pages_used[batch.page_ids] = True
-        self._rows_read += len(batch.token_ids)
-        if self._rows_read >= _TABLE_ROWS:
-            self._rows_read = 0
-            for name in self._tables:
-                self._source.drop_pages(name)
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Gives the memory of these pages back to the system."""
@@ -177,7 +172,9 @@ class CpuExecutor:
             values = decoded(name).T if name in layout.transposed else decoded(name)
             handles["vector"][name] = core.add_vector(np.ascontiguousarray(values).reshape(-1))
         for name in layout.tables:
-            handles["table"][name] = core.add_table(*layout.matrix(name), source.raw(name))
+            raw = source.raw(name)
+            is_forgotten = raw.size > _KEPT_TABLE_BYTES and _is_mapped(raw)
+            handles["table"][name] = core.add_table(*layout.matrix(name), raw, is_forgotten)
         for name in layout.matrices:
             handles["matrix"][name] = core.add_matrix(*layout.matrix(name))
         for stack in layout.stacks:
@@ -215,6 +212,14 @@ class CpuExecutor:
                 done += num_bytes
         if progress is not None:
             progress(total, total)
+
+
+def _is_mapped(raw: Any) -> bool:
+    """Whether an array is a view of a read-only map of a file."""
+    while isinstance(raw, np.ndarray):
+        raw = raw.base
+    view = raw.obj if isinstance(raw, memoryview) else raw
+    return isinstance(view, mmap.mmap) and memoryview(view).readonly
 
 
 def _expert_jobs(layout: Layout, handles: dict[Any, int]) -> list[tuple[str, int, int, int]]:
