@@ -60,13 +60,17 @@ class GatedDelta final : public Stage {
     explicit GatedDelta(const GatedDeltaParts& parts) : p_(parts), num_blocks_(num_delta_blocks(parts.value_dim)) {}
 
     void prepare(const Machine& m, const Step& step) override {
-        work_.reset(step.num_runs * p_.num_heads * num_blocks_, 1, m.pool.size());
+        // What the blocks of a head share is made once for all of them, unless threads would have too little to do.
+        const int num_items = step.num_runs * p_.num_heads;
+        const bool is_split = num_items < kItemsPerThread * m.pool.size() || step.num_tokens < kRowsOfWholeHeads;
+        num_parts_ = is_split ? num_blocks_ : 1;
+        work_.reset(num_items * num_parts_, 1, m.pool.size());
     }
 
     void run(const Machine& m, const Step& step, int thread) override {
         for (int item, end; work_.claim(thread, item, end);) {
-            const int block = item % num_blocks_, head = item / num_blocks_ % p_.num_heads;
-            advance(m, step, item / num_blocks_ / p_.num_heads, head, block,
+            const int part = item % num_parts_, head = item / num_parts_ % p_.num_heads;
+            advance(m, step, item / num_parts_ / p_.num_heads, head, part,
                     reinterpret_cast<float*>(m.thread_scratch(thread)));
         }
     }
@@ -76,7 +80,10 @@ class GatedDelta final : public Stage {
     }
 
  private:
-    void advance(const Machine& m, const Step& step, int run, int head, int block, float* scratch) const {
+    static constexpr int kItemsPerThread = 4, kRowsOfWholeHeads = 16;
+
+    void advance(const Machine& m, const Step& step, int run, int head, int part, float* scratch) const {
+        const int num_blocks = num_blocks_ / num_parts_, block = part * num_blocks;
         const int row = first_row(step, run), column = block * kDeltaColumns;
         const int key_head = p_.is_tiled ? head % p_.num_key_heads : head / (p_.num_heads / p_.num_key_heads);
         const size_t state_floats = size_t(p_.key_dim) * kDeltaColumns;
@@ -97,9 +104,9 @@ class GatedDelta final : public Stage {
         args.out_stride = m.stride_floats(p_.out);
         args.num_rows = num_rows(step, run);
         args.key_dim = p_.key_dim;
-        args.num_columns = std::min(kDeltaColumns, p_.value_dim - column);
+        args.num_columns = std::min(num_blocks * kDeltaColumns, p_.value_dim - column);
         args.scratch = scratch;
-        if (starts_sequence(step, run)) std::memset(args.state, 0, state_floats * sizeof(float));
+        if (starts_sequence(step, run)) std::memset(args.state, 0, num_blocks * state_floats * sizeof(float));
         m.kernels.gated_delta(args);
     }
 
@@ -109,7 +116,7 @@ class GatedDelta final : public Stage {
     }
 
     GatedDeltaParts p_;
-    int num_blocks_;
+    int num_blocks_, num_parts_ = 1;
 };
 
 class GatedNorm final : public Stage {

@@ -1,5 +1,5 @@
-// The gated delta rule for one value head and kDeltaColumns columns of its state, token by token (Yang, Kautz &
-// Hatamizadeh 2024, "Gated delta networks"):
+// The gated delta rule for one value head and some columns of its state, token by token (Yang, Kautz & Hatamizadeh 2024,
+// "Gated delta networks"):
 //
 //   q, k  = q / |q| / sqrt(K), k / |k|                          |x| = sqrt(sum x^2 + 1e-6)
 //   S     = g S,  g = exp(decay softplus(step + step_bias))     S is (K, columns)
@@ -7,10 +7,10 @@
 //   S     = S + k d
 //   out   = q S
 //
-// Columns of S never meet, so each block of columns is work of its own: 16 kB for 128 rows, which stay in the first-level
-// cache over all tokens of a run. With the old S, k S and q S are g (k S_old) and g (q S_old) + (q k) d: a token reads S
-// once. Its own change to S waits until the next token reads S again (`pending`), or the end of the run; which of the two
-// makes no difference to a bit. A row costs, for each register of columns, one load, one store and four multiply-adds;
+// Columns of S never meet, so a block of kDeltaColumns of them is work of its own: 16 kB for 128 rows, which stay in the
+// first-level cache over kDeltaRows tokens. What the blocks share of these tokens is made once. With the old S, k S and q S are g (k S_old) and g (q S_old) + (q k) d: a token reads S
+// once. Its own change to S waits until the next token reads S again (`kPending`), or the end of these tokens; which of the
+// two makes no difference to a bit. A row costs, for each register of columns, one load, one store and four multiply-adds;
 // the sums over rows are one chain for each register, in the order of the rows.
 #include <cmath>
 
@@ -21,6 +21,7 @@ namespace tl::TL_LEVEL {
 namespace {
 
 constexpr int kRegs = kDeltaColumns / kLanes;
+constexpr int kDeltaRows = 16;
 using Columns = Regs<F32, kRegs>;
 
 // What a token changes: S = decay S + key delta.
@@ -87,51 +88,75 @@ void make_change(float* state, int num_rows, Change& change) {
     }
 }
 
-// Columns of the head that exist, in a register of the block.
-TL_INLINE int num_lanes(const GatedDeltaArgs& a, int r) {
-    const int n = a.num_columns - r * kLanes;
-    return n < 0 ? 0 : n < kLanes ? n : kLanes;
+float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
+
+// What all columns share of some tokens: q and k, normalised, and the numbers of the head.
+struct Rows {
+    float *q, *k;  // kDeltaRows rows
+    size_t stride;
+    float decay[kDeltaRows], rate[kDeltaRows], same[kDeltaRows];  // g, sigmoid(beta), q k
+};
+
+void prepare(const GatedDeltaArgs& a, int first, int num_rows, Rows& rows) {
+    const float query_scale = 1.0f / std::sqrt(float(a.key_dim));
+    for (int i = 0; i < num_rows; i++) {
+        const size_t t = size_t(first + i);
+        float *q = rows.q + i * rows.stride, *k = rows.k + i * rows.stride;
+        normalise(a.q + t * a.x_stride, a.key_dim, query_scale, q);
+        normalise(a.k + t * a.x_stride, a.key_dim, 1.0f, k);
+        rows.decay[i] = std::exp(a.decay * softplus(a.step[t * a.step_stride] + a.step_bias));
+        rows.rate[i] = 1.0f / (1.0f + std::exp(-a.beta[t * a.beta_stride]));
+        rows.same[i] = dot(q, k, a.key_dim);
+    }
 }
 
-float softplus(float x) { return x > 20.0f ? x : std::log1p(std::exp(x)); }
+// The same tokens for one block of columns, of which num_columns exist.
+void advance(const GatedDeltaArgs& a, int first, int num_rows, const Rows& rows, int column, float* state) {
+    Change change{1.0f, nullptr, {}};
+    clear(change.delta);
+    for (int i = 0; i < num_rows; i++) {
+        const float *q = rows.q + i * rows.stride, *k = rows.k + i * rows.stride;
+        Columns with_k, with_q;
+        clear(with_k);
+        clear(with_q);
+        if (i == 0) {
+            read_state<false>(state, a.key_dim, change, k, q, with_k, with_q);
+        } else {
+            read_state<true>(state, a.key_dim, change, k, q, with_k, with_q);
+        }
+        change.decay = rows.decay[i];
+        change.key = k;
+        const F32 decay = set1(rows.decay[i]), rate = set1(rows.rate[i]), same = set1(rows.same[i]);
+        const float* v = a.v + size_t(first + i) * a.x_stride + column;
+        float* out = a.out + size_t(first + i) * a.out_stride + column;
+        each(change.delta, with_k, with_q, [&](int r, F32& delta, F32& sum_k, F32& sum_q) {
+            const int left = a.num_columns - column - r * kLanes;  // lanes that exist
+            const int n = left < 0 ? 0 : left < kLanes ? left : kLanes;
+            delta = rate * (load_up_to(n, v + r * kLanes) - decay * sum_k);
+            store_first(n, out + r * kLanes, fma(same, delta, decay * sum_q));
+        });
+    }
+    make_change(state, a.key_dim, change);
+}
 
 }  // namespace
 
 void gated_delta(const GatedDeltaArgs& a) {
-    const int stride = int(align_up(size_t(a.key_dim), kLanes));
-    float* const q = a.scratch;
-    float* keys[2] = {a.scratch + stride, a.scratch + 2 * stride};  // this token's and the one before's
-    const float query_scale = 1.0f / std::sqrt(float(a.key_dim));
-    Change change{1.0f, nullptr, {}};
-    clear(change.delta);
-    for (int t = 0; t < a.num_rows; t++) {
-        float* const k = keys[t % 2];
-        normalise(a.q + size_t(t) * a.x_stride, a.key_dim, query_scale, q);
-        normalise(a.k + size_t(t) * a.x_stride, a.key_dim, 1.0f, k);
-        Columns with_k, with_q;
-        clear(with_k);
-        clear(with_q);
-        if (t == 0) {
-            read_state<false>(a.state, a.key_dim, change, k, q, with_k, with_q);
-        } else {
-            read_state<true>(a.state, a.key_dim, change, k, q, with_k, with_q);
+    Rows rows;
+    rows.stride = align_up(size_t(a.key_dim), kLanes);
+    rows.q = a.scratch;
+    rows.k = a.scratch + kDeltaRows * rows.stride;
+    for (int first = 0; first < a.num_rows; first += kDeltaRows) {
+        const int num_rows = a.num_rows - first < kDeltaRows ? a.num_rows - first : kDeltaRows;
+        prepare(a, first, num_rows, rows);
+        float* state = a.state;
+        for (int column = 0; column < a.num_columns; column += kDeltaColumns) {
+            advance(a, first, num_rows, rows, column, state);
+            state += size_t(a.key_dim) * kDeltaColumns;
         }
-        const float step = a.step[size_t(t) * a.step_stride] + a.step_bias;
-        change.decay = std::exp(a.decay * softplus(step));
-        change.key = k;
-        const float rate = 1.0f / (1.0f + std::exp(-a.beta[size_t(t) * a.beta_stride]));
-        const F32 decay = set1(change.decay), beta = set1(rate), same = set1(dot(q, k, a.key_dim));
-        const float* v = a.v + size_t(t) * a.x_stride;
-        float* out = a.out + size_t(t) * a.out_stride;
-        each(change.delta, with_k, with_q, [&](int r, F32& delta, F32& sum_k, F32& sum_q) {
-            const int n = num_lanes(a, r);
-            delta = beta * (load_up_to(n, v + r * kLanes) - decay * sum_k);
-            store_first(n, out + r * kLanes, fma(same, delta, decay * sum_q));
-        });
     }
-    make_change(a.state, a.key_dim, change);
 }
 
-size_t gated_delta_scratch_floats(int key_dim) { return 3 * align_up(size_t(key_dim), kLanes); }
+size_t gated_delta_scratch_floats(int key_dim) { return 2 * kDeltaRows * align_up(size_t(key_dim), kLanes); }
 
 }  // namespace tl::TL_LEVEL

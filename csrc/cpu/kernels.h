@@ -110,7 +110,7 @@ struct CausalConvArgs {
     int num_taps, num_rows, num_channels;
 };
 
-// The gated delta rule over the rows of a run, for some columns of one head's state.
+// The gated delta rule over the rows of a run, for some columns of one head: whole blocks of kDeltaColumns, but for the last.
 inline constexpr int kDeltaColumns = 32;
 struct GatedDeltaArgs {
     const float *q, *k, *v;  // of the run's first row: q and k of the key head, v of these columns
@@ -118,12 +118,12 @@ struct GatedDeltaArgs {
     const float *step, *beta;
     size_t step_stride, beta_stride;
     float decay, step_bias;
-    float* state;  // (key_dim, kDeltaColumns); columns that do not exist are zero
+    float* state;  // of each block (key_dim, kDeltaColumns); columns that do not exist are zero
     float* out;
     size_t out_stride;
     int num_rows, key_dim;
-    int num_columns;  // that exist
-    float* scratch;   // gated_delta_scratch_floats()
+    int num_columns;
+    float* scratch;  // gated_delta_scratch_floats()
 };
 
 enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu, kSwigluClamped, kSigmoid };
