@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import select
 import signal
 import struct
@@ -69,14 +71,28 @@ class Terminal:
     def press(self, keys: str) -> None:
         os.write(self._keyboard, keys.encode())
 
+    def press_until(self, keys: str, text: str, num_times: int = 10) -> None:
+        """Presses `keys`, again after a while, until `text` was shown."""
+        for _ in range(num_times):
+            self.press(keys)
+            with contextlib.suppress(AssertionError):
+                self.wait_for(text, timeout=3)
+                return
+        raise AssertionError(f"{text!r} did not come; the screen has {self.screen!r}")
+
     def wait_for(self, text: str, timeout: float = 30) -> str:
         """Reads until `text` was shown; returns all of the screen."""
         self._read_until(lambda: text in self.screen, text, timeout)
         return self.screen
 
-    def wait_for_prompt(self) -> None:
-        """Reads until the screen ends with the chat's prompt."""
-        self._read_until(lambda: self.screen.endswith(">>> "), "the prompt", 30)
+    def wait_for_end(self, text: str, timeout: float = 30) -> None:
+        """Reads until the screen ends with `text`, such as the chat's prompt."""
+        self._read_until(lambda: self.screen.endswith(text), f"{text} at the end", timeout)
+
+    def wait_for_more_than(self, text: str, timeout: float = 30) -> None:
+        """Reads until something visible has followed `text`."""
+        follows = re.compile(re.escape(text) + r"(\x1b\[[0-9;?]*[a-zA-Z]|\s)*[^\s\x1b]")
+        self._read_until(lambda: bool(follows.search(self.screen)), f"text after {text}", timeout)
 
     def _read_until(self, condition: Callable[[], bool], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout

@@ -110,6 +110,7 @@ class ChatSession:
                 output.write(chunk.text)
                 completion = chunk.completion
         except KeyboardInterrupt:
+            output.interrupted()
             chunks.close()
             if not self._reader.is_interactive:
                 raise

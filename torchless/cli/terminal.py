@@ -136,8 +136,14 @@ class TextOutput:
         if not self.at_line_start:
             self.write("\n")
 
+    def interrupted(self) -> None:
+        """Ctrl-C was pressed: a terminal has shown ``^C``, so the cursor is no longer where the text ended."""
+        if self._is_terminal:
+            self.at_line_start = False
+
     def abandon(self) -> None:
         """`finish_line` without waiting for the thread that writes: for a process that is about to end."""
+        self.interrupted()
         if self.at_line_start or self._stream is None:
             return
         with contextlib.suppress(OSError, ValueError):

@@ -138,6 +138,9 @@ def generate(llm: LLM, request: Request, output: TextOutput) -> None:
         for chunk in chunks:
             output.write(chunk.text)
             completion = chunk.completion
+    except KeyboardInterrupt:
+        output.interrupted()
+        raise
     finally:
         output.finish_line()
     assert completion is not None
