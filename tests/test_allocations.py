@@ -12,7 +12,7 @@ from torchless.bench.synthetic import write_synthetic
 core = pytest.importorskip("torchless._core")
 
 
-@pytest.mark.parametrize("shape", ["test", "test-moe"])
+@pytest.mark.parametrize("shape", ["test", "test-moe", "test-hybrid"])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_decoding_allocates_nothing_after_warm_up(shape: str, threads: int, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "model.gguf", shape, "Q4_K_M")

@@ -40,6 +40,8 @@ _LLAMA3 = (
 )
 # As Llama 3's, but every digit stands alone.
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+# As Qwen 2's, with combining marks among the letters.
+_QWEN35 = _QWEN2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
 # Letters of the bicameral scripts (Latin, Greek, Cyrillic, Armenian, Georgian, Cherokee, Coptic, ...).
 _CASED_LETTERS = (
     "A-Za-z\u00b5\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u01ba\u01bc-\u01bf\u01c4-\u0293\u0295-\u02af\u0370-\u0373"
@@ -57,6 +59,7 @@ _CASED_LETTERS = (
 PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3,), ignore_merges=True, add_bos=True),
     PreTokenizer(("qwen2",), (_QWEN2,), normalizer="NFC"),
+    PreTokenizer(("qwen35",), (_QWEN35,), normalizer="NFC"),
     # The distilled models took Qwen's vocabulary and words, but not its normaliser.
     PreTokenizer(("deepseek-r1-qwen",), (_QWEN2,)),
     PreTokenizer(("gpt-2", "phi-2"), (_GPT2,)),
