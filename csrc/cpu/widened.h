@@ -8,7 +8,8 @@
 // however many tokens there are, and the bits are the same.
 //
 // Cost per 16 x 4 weights: a load, 8 integer operations, 4 conversions, 4 to 8 float operations, and for bfloat16 4 to pair
-// them up; shared by all tokens. One token pays it alone, and waits for one sum: about twice the time of a product of bytes.
+// them up; shared by all tokens. One token pays it alone, and would wait for its sum at every step: it takes four tiles at
+// once.
 #pragma once
 
 #include "cpu/token_groups.h"
@@ -20,6 +21,7 @@ namespace tl::TL_LEVEL {
 inline constexpr int kPanelColumns = 256;  // whole blocks of every format
 // Tokens whose sums wait in scratch; more are done in rounds.
 inline constexpr int kWidenedTokens = 256;
+inline constexpr int kTilesOfOne = 4;  // that one token takes at once
 // Tokens multiplied together: registers for sums, and in the narrower levels halves of weights and activations.
 inline constexpr int kWidenedGroup = kRegisters >= 32 ? 8 : kMicroTokens;
 
@@ -76,8 +78,26 @@ __attribute__((noinline)) void widened_float_tile(const uint8_t* panel, int step
     each(acc, [&](int t, F32& f) TL_LAMBDA { store(sums[t], f); });
 }
 
+template <class N> inline constexpr size_t kPanelBytes = size_t(kPanelColumns) * kTileRows * N::kBytes;
+
+// The same with one token and the panels of R tiles, whose sums fill each other's waits.
+template <class N, int R>
+__attribute__((noinline)) void widened_float_tile_of_one(const uint8_t* panels, int steps, const ActRows& rows,
+                                                         bool is_first, float (*sums)[kTileRows]) {
+    Regs<F32, R> acc;
+    clear(acc);
+    if (!is_first) each(acc, [&](int r, F32& f) TL_LAMBDA { f = load(sums[r]); });
+    TL_UNROLL(2)
+    for (int k = 0; k < steps; k++) {
+        const auto x = N::activation(rows, 0, k);
+        each(acc,
+             [&](int r, F32& f) TL_LAMBDA { N::multiply(f, N::weights(panels + size_t(r) * kPanelBytes<N>, k), x); });
+    }
+    each(acc, [&](int r, F32& f) TL_LAMBDA { store(sums[r], f); });
+}
+
 template <class W, class N> struct WidenedScratch {
-    alignas(64) uint8_t panel[kPanelColumns * kTileRows * N::kBytes];
+    alignas(64) uint8_t panel[kTilesOfOne * kPanelBytes<N>];
     alignas(64) float sums[kWidenedTokens][kTileRows];
     typename W::Unpacked unpacked;
 };
@@ -104,8 +124,36 @@ void widened_tile(const MatmulArgs& args, int tile, int token, int count, Widene
     });
 }
 
+// R tiles with one token.
+template <class W, class N, int R> void widened_tiles_of_one(const MatmulArgs& args, int tile,
+                                                             WidenedScratch<W, N>& scratch) {
+    ActRows rows({N::kActivations, args.num_inputs});
+    for (int column = 0; column < args.num_inputs; column += kPanelColumns) {
+        const int left = args.num_inputs - column, width = left < kPanelColumns ? left : kPanelColumns;
+        for (int r = 0; r < R; r++) {
+            const uint8_t* weights = args.weights + size_t(tile + r) * args.tile_bytes;
+            W::template widen<N>(weights, column, width, scratch.unpacked, scratch.panel + size_t(r) * kPanelBytes<N>);
+        }
+        rows.set(args.x + size_t(column) * N::kBytes, 0, 1);
+        const int steps = (width + N::kColumns - 1) / N::kColumns;
+        widened_float_tile_of_one<N, R>(scratch.panel, steps, rows, column == 0, scratch.sums);
+    }
+    for (int r = 0; r < R; r++) {
+        Regs<F32, 1> acc{{}, load(scratch.sums[r])};
+        write_tile<1>(args, tile + r, 0, acc);
+    }
+}
+
 template <class W, class N>
 void widened_matmul(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch) {
+    if (args.num_tokens == 1) {
+        auto& own = *(WidenedScratch<W, N>*)scratch;
+        int tile = tile_begin;
+        for (; tile + kTilesOfOne <= tile_end; tile += kTilesOfOne)
+            widened_tiles_of_one<W, N, kTilesOfOne>(args, tile, own);
+        for (; tile < tile_end; tile++) widened_tiles_of_one<W, N, 1>(args, tile, own);
+        return;
+    }
     for (int token = 0; token < args.num_tokens; token += kWidenedTokens) {
         const int left = args.num_tokens - token, count = left < kWidenedTokens ? left : kWidenedTokens;
         for (int tile = tile_begin; tile < tile_end; tile++) {

@@ -47,10 +47,11 @@ class Product:
         name: str,
         num_columns: int = NUM_COLUMNS,
         precision: str = "int8",
+        num_rows: int = NUM_ROWS,
     ) -> None:
         self.kernels, self.level, self.precision = kernels, level, precision
         self.format = quants.by_name(name)
-        self.raw = random_rows(name, NUM_ROWS, num_columns)
+        self.raw, self.num_rows = random_rows(name, num_rows, num_columns), num_rows
         self.num_columns = num_columns
         self.tiles = kernels.pack(level, self.format.id, self.raw)
         self.activations = next(
@@ -62,7 +63,7 @@ class Product:
 
     def __call__(self, rows: npt.NDArray[np.uint8], **options: Any) -> npt.NDArray[np.float32]:
         return self.kernels.matmul(
-            *(self.level, self.format.id, self.tiles, self.num_columns, NUM_ROWS, rows),
+            *(self.level, self.format.id, self.tiles, self.num_columns, self.num_rows, rows),
             activations=self.precision,
             **options,
         )

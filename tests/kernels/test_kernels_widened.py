@@ -75,6 +75,17 @@ def test_many_tokens_are_done_in_rounds(
     np.testing.assert_array_equal(product(rows).view(np.uint32), parts.view(np.uint32))
 
 
+@pytest.mark.parametrize("name", ["Q4_0", "Q4_K", "BF16"])
+@pytest.mark.parametrize("num_rows", [64, 87, 130])
+def test_one_token_takes_several_tiles_with_the_same_bits(
+    kernels: ModuleType, level: str, precision: str, rng: np.random.Generator, name: str, num_rows: int
+) -> None:
+    product = Product(kernels, level, name, precision=precision, num_rows=num_rows)
+    rows = product.rows(rng.standard_normal((3, NUM_COLUMNS)).astype(np.float32))
+    alone = np.concatenate([product(rows[i : i + 1]) for i in range(3)])
+    np.testing.assert_array_equal(alone.view(np.uint32), product(rows).view(np.uint32))
+
+
 @pytest.mark.parametrize("num_columns", [1, 77, 257, 512])
 def test_bfloat16_weights_of_any_width_times_floats(
     kernels: ModuleType, level: str, rng: np.random.Generator, num_columns: int
