@@ -171,6 +171,9 @@ class Executor:
         window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the work of the rope_kv stage before it where it can
         """
 
+    def map(self, x: int, out: int, function: str, parameter: float) -> None:
+        """out = function(x), element by element"""
+
     def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
     def gated_matmul(
         self, x: int, gate: tuple[int, int], up: tuple[int, int], out: int, activation: str

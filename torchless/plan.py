@@ -28,6 +28,7 @@ __all__ = [
     "Glu",
     "HeadsLinear",
     "Linear",
+    "Map",
     "Op",
     "Piece",
     "Plan",
@@ -41,6 +42,7 @@ __all__ = [
 
 Rows = Literal["tokens", "outputs"]
 Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped", "sigmoid"]
+MapFunction = Literal["scale", "soft_cap", "silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
 
 
@@ -184,6 +186,16 @@ class Glu:
     gate: Value
     up: Value
     activation: Activation
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """out = function(x), elementwise: ``parameter * x``, ``parameter * tanh(x / parameter)``, or an activation."""
+
+    out: Value
+    x: Value
+    function: MapFunction
+    parameter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,6 +368,7 @@ Op = (
     | Rope
     | Attention
     | Glu
+    | Map
     | Experts
     | GateRows
     | CausalConv
@@ -470,6 +483,22 @@ class Plan:
         """activation(gate) * up; both (rows, width)."""
         self._require(gate.width == up.width, f"gate is {gate.width} wide, up {up.width}")
         return self._record(Glu(self._value(gate.rows, gate.width), gate, up, activation))
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """factor * x; x itself where the factor is 1."""
+        return x if factor == 1.0 else self._map(x, "scale", factor)
+
+    def soft_cap(self, x: Value, cap: float) -> Value:
+        """cap * tanh(x / cap): x, softly held within -cap .. cap. Gemma 2."""
+        self._require(cap > 0, f"a soft cap of {cap}")
+        return self._map(x, "soft_cap", cap)
+
+    def activate(self, x: Value, activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]) -> Value:
+        """activation(x): that of an MLP without a gate."""
+        return self._map(x, activation)
+
+    def _map(self, x: Value, function: MapFunction, parameter: float = 0.0) -> Value:
+        return self._record(Map(self._value(x.rows, x.width), x, function, parameter))
 
     def experts(
         self,

@@ -346,6 +346,12 @@ void bind_executor(nb::module_& m) {
             "window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the "
             "work of the rope_kv stage before it where it can")
         .def(
+            "map",
+            [](PyExecutor& self, int x, int out, const std::string& function, float parameter) {
+                self.core.add_stage(tl::make_map(x, out, tl::map_function(function), parameter));
+            },
+            "x"_a, "out"_a, "function"_a, "parameter"_a, "out = function(x), element by element")
+        .def(
             "glu",
             [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {
                 self.core.add_stage(tl::make_glu(gate, up, out, tl::glu_activation(activation)));

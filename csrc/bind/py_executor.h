@@ -47,6 +47,17 @@ inline GluActivation glu_activation(const std::string& name) {
     throw std::invalid_argument("unknown activation " + name);
 }
 
+inline MapFunction map_function(const std::string& name) {
+    if (name == "scale") return MapFunction::kScale;
+    if (name == "soft_cap") return MapFunction::kSoftCap;
+    if (name == "silu") return MapFunction::kSilu;
+    if (name == "gelu") return MapFunction::kGelu;
+    if (name == "gelu_tanh") return MapFunction::kGeluTanh;
+    if (name == "relu") return MapFunction::kRelu;
+    if (name == "relu_squared") return MapFunction::kReluSquared;
+    throw std::invalid_argument("unknown function " + name);
+}
+
 // The stages that keep recurrent state, and the sizes of their states.
 void bind_recurrent(nanobind::module_& m, nanobind::class_<PyExecutor>& executor);
 

@@ -85,6 +85,21 @@ class Convert final : public RowStage {
     int x_;
 };
 
+class Map final : public RowStage {
+ public:
+    Map(int x, int out, MapFunction function, float parameter)
+        : RowStage(out), x_(x), function_(function), parameter_(parameter) {}
+    void make_rows(const Machine& m, const Step&, int begin, int end, uint8_t* out) const override {
+        m.kernels.map_rows(function_, parameter_, m.floats(x_, begin), m.stride_floats(x_), end - begin,
+                           m.buffers[out_].layout, out);
+    }
+
+ private:
+    int x_;
+    MapFunction function_;
+    float parameter_;
+};
+
 class RmsNorm final : public RowStage {
  public:
     RmsNorm(int x, int weight, float eps, int out) : RowStage(out), x_(x), weight_(weight), eps_(eps) {}
@@ -192,6 +207,9 @@ std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out) {
 }
 std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation) {
     return std::make_unique<Glu>(gate, up, out, activation);
+}
+std::unique_ptr<RowStage> make_map(int x, int out, MapFunction function, float parameter) {
+    return std::make_unique<Map>(x, out, function, parameter);
 }
 std::unique_ptr<Stage> make_add(int a, int b, int out) { return std::make_unique<Add>(a, b, out); }
 std::unique_ptr<Stage> make_select(int x, int out) { return std::make_unique<Select>(x, out); }

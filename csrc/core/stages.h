@@ -232,6 +232,8 @@ struct GatedMatmul {
 std::unique_ptr<Stage> make_gated_matmul(const GatedMatmul& parts);
 // Scratch of one thread for it, beside that of the matrix kernels.
 size_t gated_matmul_scratch_bytes();
+// out = function(x), element by element.
+std::unique_ptr<RowStage> make_map(int x, int out, MapFunction function, float parameter);
 std::unique_ptr<Stage> make_add(int a, int b, int out);
 
 // A mixture of experts, in three stages: experts chosen and pairs sorted; the gated product; the down product and the sum.

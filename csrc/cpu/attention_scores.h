@@ -5,6 +5,7 @@
 #include <cfloat>
 
 #include "cpu/attention_call.h"
+#include "cpu/sigmoid.h"
 
 namespace tl::TL_LEVEL {
 namespace {
@@ -45,8 +46,6 @@ TL_INLINE F32 keep_visible(RowRange range, int v, F32 a, F32 b) {
     const F32 from_begin = first_lanes(clamp(range.begin - v * kLanes, 0, kLanes), b, a);
     return first_lanes(clamp(range.end - v * kLanes, 0, kLanes), from_begin, b);
 }
-
-TL_INLINE F32 tanh(F32 x) { return set1(1.0f) - set1(2.0f) / (exp(x + x) + set1(1.0f)); }
 
 bool is_shaped(const AttentionArgs& a) { return a.softcap > 0.0f || a.slopes; }
 

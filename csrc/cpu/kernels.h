@@ -127,6 +127,8 @@ struct GatedDeltaArgs {
 };
 
 enum class GluActivation : uint8_t { kSilu, kGeluTanh, kGelu, kSwigluClamped, kSigmoid };
+// What is done with each element of a value; scale and soft cap have a parameter.
+enum class MapFunction : uint8_t { kScale, kSoftCap, kSilu, kGelu, kGeluTanh, kRelu, kReluSquared };
 // What a matrix product multiplies: bytes, bfloat16 pairs or floats.
 enum class DotKind : uint8_t { kInt8, kBF16, kF32 };
 enum class RopeLayout : uint8_t { kInterleaved, kHalf };
@@ -145,6 +147,9 @@ struct Kernels {
                           ActLayout layout, uint8_t* out);
     // out = activation(gate) * up, converted to the layout.
     void (*glu_rows)(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
+                     ActLayout layout, uint8_t* out);
+    // out = function(x), converted to the layout.
+    void (*map_rows)(MapFunction function, float parameter, const float* x, size_t stride, int num_rows,
                      ActLayout layout, uint8_t* out);
     // out[i] = a[i] + b[i] for num_elements.
     void (*add)(const float* a, const float* b, float* out, size_t num_elements);

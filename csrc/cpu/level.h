@@ -11,6 +11,8 @@ void rms_norm_rows(const float* x, size_t x_stride, const float* weight, float e
                    uint8_t* out);
 void glu_rows(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
               ActLayout layout, uint8_t* out);
+void map_rows(MapFunction function, float parameter, const float* x, size_t stride, int num_rows, ActLayout layout,
+              uint8_t* out);
 void add(const float* a, const float* b, float* out, size_t num_elements);
 void combine(const float* const* rows, const float* weights, int num_rows, bool accumulate, float* out,
              int num_elements);

@@ -19,4 +19,6 @@ TL_INLINE F32 silu(F32 x) {
     return x_sigmoid(x, x);
 }
 
+TL_INLINE F32 tanh(F32 x) { return set1(1.0f) - set1(2.0f) / (exp(x + x) + set1(1.0f)); }
+
 }  // namespace tl::TL_LEVEL

@@ -14,6 +14,7 @@ const Kernels& kernels() {
         k.convert_rows = convert_rows;
         k.rms_norm_rows = rms_norm_rows;
         k.glu_rows = glu_rows;
+        k.map_rows = map_rows;
         k.add = add;
         k.combine = combine;
         k.causal_conv = causal_conv;

@@ -40,6 +40,7 @@ from torchless.plan import (
     Glu,
     HeadsLinear,
     Linear,
+    Map,
     Op,
     Piece,
     Plan,
@@ -125,6 +126,11 @@ class _Lowering:
             emit_recurrent(self, op)
         elif isinstance(op, Glu) and emit_gated_norm(self, op):
             pass
+        elif isinstance(op, Map):
+            x, (direct, rest) = self._read(op.x, F32), self._formats_of(op.out)
+            out = self._define(op.out, direct)
+            self._stage("map", x=x, out=out, function=op.function, parameter=op.parameter)
+            self._convert(op.out, rest)
         elif isinstance(op, Glu):
             gate, up = self._read(op.gate, F32), self._read(op.up, F32)
             for_direct, rest = self._formats_of(op.out)

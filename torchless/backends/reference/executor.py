@@ -26,6 +26,7 @@ from torchless.plan import (
     Glu,
     HeadsLinear,
     Linear,
+    Map,
     Op,
     Plan,
     RmsNorm,
@@ -160,6 +161,8 @@ class ReferenceExecutor:
             return ops.rope(values[op.x.id], batch.positions, op.num_heads, op.head_dim, op.spec)
         if isinstance(op, Attention):
             return self._attention(op, batch, values)
+        if isinstance(op, Map):
+            return ops.map_values(values[op.x.id], op.function, op.parameter)
         if isinstance(op, Glu):
             return ops.glu(values[op.gate.id], values[op.up.id], op.activation)
         if isinstance(op, Experts):

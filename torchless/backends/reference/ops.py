@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from torchless.plan import Activation, RopeSpec, Routing
+from torchless.plan import Activation, MapFunction, RopeSpec, Routing
 
 __all__ = [
     "Array",
@@ -23,6 +23,7 @@ __all__ = [
     "glu",
     "heads_linear",
     "linear",
+    "map_values",
     "rms_norm",
     "rope",
     "sigmoid",
@@ -139,6 +140,19 @@ def gated_delta(q: Array, k: Array, v: Array, decay: Array, beta: Array, state: 
         state = state + k[t][:, :, None] * (beta[t][:, None] * error)[:, None, :]
         out[t] = np.einsum("hk,hkv->hv", q[t], state)
     return out, state
+
+
+def map_values(x: Array, function: MapFunction, parameter: float) -> Array:
+    """One function of every element; see `plan.Map`."""
+    if function == "scale":
+        return parameter * x
+    if function == "soft_cap":
+        capped: Array = parameter * np.tanh(x / parameter)
+        return capped
+    if function in ("relu", "relu_squared"):
+        positive = np.maximum(x, 0.0)
+        return positive * positive if function == "relu_squared" else positive
+    return glu(x, np.ones_like(x), function)
 
 
 def glu(gate: Array, up: Array, activation: Activation) -> Array:
