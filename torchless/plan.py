@@ -493,7 +493,9 @@ class Plan:
         self._require(cap > 0, f"a soft cap of {cap}")
         return self._map(x, "soft_cap", cap)
 
-    def activate(self, x: Value, activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]) -> Value:
+    def activate(
+        self, x: Value, activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
+    ) -> Value:
         """activation(x): that of an MLP without a gate."""
         return self._map(x, activation)
 

@@ -69,7 +69,10 @@ def _fused(index: int, stage: Stage, lowered: LoweredPlan) -> Iterable[str]:
         yield "selection of the rows whose logits are wanted"
     if stage.kind == "gated_norm":
         yield f"norms of {args['num_heads']} heads, {args['activation']} of the gate"
-    if stage.kind in ("rms_norm", "glu", "map", "gated_norm") and lowered.buffers[args["out"]].format != "f32":
+    if (
+        stage.kind in ("rms_norm", "glu", "map", "gated_norm")
+        and lowered.buffers[args["out"]].format != "f32"
+    ):
         yield "conversion to the number format of the next product"
     if stage.kind == "gated_matmul":
         yield f"gate and up as one product, {args['activation']}, conversion to the next product's number format"

@@ -127,17 +127,9 @@ class _Lowering:
         elif isinstance(op, Glu) and emit_gated_norm(self, op):
             pass
         elif isinstance(op, Map):
-            x, (direct, rest) = self._read(op.x, F32), self._formats_of(op.out)
-            out = self._define(op.out, direct)
-            self._stage("map", x=x, out=out, function=op.function, parameter=op.parameter)
-            self._convert(op.out, rest)
+            self._emit_direct("map", op.out, x=op.x, function=op.function, parameter=op.parameter)
         elif isinstance(op, Glu):
-            gate, up = self._read(op.gate, F32), self._read(op.up, F32)
-            for_direct, rest = self._formats_of(op.out)
-            self._stage(
-                "glu", gate=gate, up=up, out=self._define(op.out, for_direct), activation=op.activation
-            )
-            self._convert(op.out, rest)
+            self._emit_direct("glu", op.out, gate=op.gate, up=op.up, activation=op.activation)
         elif isinstance(op, HeadsLinear):
             x = self._read(op.x, F32)
             self._stage("heads_matmul", x=x, heads=op.head_weights, out=self._define(op.out, F32))
@@ -164,6 +156,13 @@ class _Lowering:
             self._convert_for_consumers(op.out)
         else:
             raise UnsupportedError(f"the cpu backend has no op {type(op).__name__}")
+
+    def _emit_direct(self, kind: str, result: Value, **args: object) -> None:
+        """A stage that reads values as floats and writes its result as the next product reads it."""
+        direct, rest = self._formats_of(result)
+        read = {name: self._read(x, F32) if isinstance(x, Value) else x for name, x in args.items()}
+        self._stage(kind, **read, out=self._define(result, direct))
+        self._convert(result, rest)
 
     def _emit_linear(self, index: int, op: Linear) -> None:
         """This product together with all later products of the same input and number format."""

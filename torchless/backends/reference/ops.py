@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -149,10 +150,10 @@ def map_values(x: Array, function: MapFunction, parameter: float) -> Array:
     if function == "soft_cap":
         capped: Array = parameter * np.tanh(x / parameter)
         return capped
-    if function in ("relu", "relu_squared"):
+    if function == "relu" or function == "relu_squared":
         positive = np.maximum(x, 0.0)
         return positive * positive if function == "relu_squared" else positive
-    return glu(x, np.ones_like(x), function)
+    return _active(x, function)
 
 
 def glu(gate: Array, up: Array, activation: Activation) -> Array:
@@ -162,15 +163,21 @@ def glu(gate: Array, up: Array, activation: Activation) -> Array:
     elif activation == "swiglu_clamped":
         gate, up = np.minimum(gate, 7.0), np.clip(up, -7.0, 7.0) + 1.0
         active = gate * sigmoid(1.702 * gate)
-    elif activation == "silu":
-        active = gate / (1.0 + np.exp(-gate))
-    elif activation == "gelu_tanh":
-        active = 0.5 * gate * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (gate + 0.044715 * gate**3)))
     else:
-        erf = np.vectorize(math.erf, otypes=[np.float64])
-        active = 0.5 * gate * (1.0 + erf(gate / math.sqrt(2.0)))
+        active = _active(gate, activation)
     result: Array = active * up
     return result
+
+
+def _active(x: Array, activation: Literal["silu", "gelu_tanh", "gelu"]) -> Array:
+    if activation == "silu":
+        active: Array = x / (1.0 + np.exp(-x))
+    elif activation == "gelu_tanh":
+        active = 0.5 * x * (1.0 + np.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
+    else:
+        erf = np.vectorize(math.erf, otypes=[np.float64])
+        active = 0.5 * x * (1.0 + erf(x / math.sqrt(2.0)))
+    return active
 
 
 def sigmoid(x: Array) -> Array:
