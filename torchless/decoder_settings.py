@@ -29,13 +29,15 @@ def read_settings(
     routing: Routing | None = None,
     layout: Literal["interleaved", "half"] | None,
     yarn_truncates: bool = True,
+    activations: tuple[str, ...] = ("silu",),
 ) -> ModelConfig:
     """The settings of a pre-norm transformer with gated MLPs.
 
     Args:
+        activations: names of the MLP's activation that are allowed.
         layout: of rotary pairs, where both file formats have the same; None: as the file format has it.
     """
-    reader.expect("hidden_act", "silu")
+    reader.expect("hidden_act", *activations)
     reader.expect("hf.attention_bias", False, True)  # the biases themselves are tensors
     num_heads, width = reader.integer("attention.head_count"), reader.integer("embedding_length")
     head_dim = reader.integer("attention.key_length", width // num_heads)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from torchless.config import ModelConfig
-from torchless.conversion.families import Family
+from torchless.conversion.families import Family, find_conversion
 from torchless.errors import FormatError, UnsupportedError
 from torchless.long_rope import FACTOR_TENSORS
 from torchless.quants import Floats
@@ -65,7 +65,8 @@ def gguf_settings(source: SafetensorsSource) -> dict[str, Any]:
         elif key in (f"{architecture}.rope.scaling.{kind}_factor" for kind in FACTOR_TENSORS):
             del found[key]  # tensors
     vector_types = {info.type for info in source.tensors.values() if len(info.shape) < 2}
-    if len(vector_types) == 1:
+    # Norms that are stored otherwise are F32 here whatever they were; the way back finds out.
+    if len(vector_types) == 1 and not find_conversion(architecture).centred_norms:
         found[VECTOR_TYPE_KEY] = vector_types.pop()
     found[_CONFIG_KEY] = _kept(source.config_path)
     if source.generation_path is not None:
@@ -122,6 +123,11 @@ def configuration_files(
             "num_key_value_heads": config.num_kv_heads,
             **found,
         }
+        if family.centred_norms:  # Gemma
+            result |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
+            if result.pop("attention_multiplier", None) is not None or config.attention_scale is not None:
+                scale = config.attention_scale or 1.0
+                result["query_pre_attn_scalar"] = round(scale**-2)
         if ROPE_FACTORS in source.tensors:
             result["rope_scaling"] = _llama3_settings(
                 source, config, float(result.get("rope_theta", 10000.0))

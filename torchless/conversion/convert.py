@@ -25,7 +25,7 @@ from torchless.conversion.expert_views import ExpertsApart
 from torchless.conversion.families import Family, find_conversion
 from torchless.conversion.gguf_view import as_gguf
 from torchless.conversion.tokenizer_files import write_tokenizer_files
-from torchless.conversion.views import ConvertedView
+from torchless.conversion.views import ConvertedView, is_norm
 from torchless.errors import InvalidRequestError, UnsupportedError
 from torchless.long_rope import FACTOR_TENSORS
 from torchless.models import record_plan
@@ -174,7 +174,7 @@ class _Job:
         float_type = wanted if wanted in PLAIN_TYPES else main if main in PLAIN_TYPES else "F32"
         if isinstance(self.source, SafetensorsSource):
             return self.source, _changed_files(self.source, float_type)
-        vector_type = _vector_type(self.source, float_type)
+        vector_type = _vector_type(self.source, float_type, family)
         view = ConvertedView(
             self.source,
             family,
@@ -239,7 +239,7 @@ def _main_type(chosen: Mapping[str, str], view: WeightSource) -> str:
     return max(bytes_of, key=lambda name: bytes_of[name], default="F32")
 
 
-def _vector_type(source: WeightSource, float_type: str) -> str:
+def _vector_type(source: WeightSource, float_type: str, family: Family) -> str:
     """Type of vectors in a folder: what they had before they became F32 in a GGUF file.
 
     That is noted in the file, else `float_type`; F32 where it would not hold every vector exactly.
@@ -251,6 +251,8 @@ def _vector_type(source: WeightSource, float_type: str) -> str:
     for info in source.tensors.values():
         if len(info.shape) < 2 and info.name not in (ROPE_FACTORS, *FACTOR_TENSORS.values()):
             values = quants.by_name(info.type).decode(source.raw(info.name)).reshape(-1)
+            if family.centred_norms and is_norm(info.name):
+                values = values - np.float32(1)
             if not np.array_equal(target.decode(target.encode(values)), values):
                 return "F32"
     return str(wanted)

@@ -30,6 +30,7 @@ class Family:
         gguf_names: parts that GGUF files call otherwise than torchless calls them in folders.
         gguf_settings: settings that GGUF files have besides, each with the one that it repeats.
         is_one_way: whether the family is written as GGUF only.
+        centred_norms: whether folders hold norms less one.
         expert_count: config.json's name of the number of experts, which has several.
     """
 
@@ -43,12 +44,21 @@ class Family:
     gguf_settings: Mapping[str, str] = field(default_factory=dict)
     is_one_way: bool = False
     expert_count: str = "num_experts"
+    centred_norms: bool = False
 
 
 _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_count_kv"))
 _POST_NORM = {"ffn_norm": "post_attention_norm"}
 
+_AROUND = {
+    "post_attention_norm": "post_attention_layernorm",
+    "ffn_norm": "pre_feedforward_layernorm",
+    "post_ffw_norm": "post_feedforward_layernorm",
+}
+
 _FAMILIES = {
+    "gemma": Family("GemmaForCausalLM", "gemma", centred_norms=True),
+    "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
     "olmoe": Family("OlmoeForCausalLM", "olmoe"),
     "gpt-oss": Family(

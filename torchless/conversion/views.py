@@ -20,7 +20,7 @@ from torchless.conversion.rotary_rows import row_order
 from torchless.quants import Bytes, Floats
 from torchless.weights.source import TensorInfo, WeightSource
 
-__all__ = ["ConvertedView"]
+__all__ = ["ConvertedView", "is_norm"]
 
 
 class ConvertedView:
@@ -61,6 +61,7 @@ class ConvertedView:
         self.path, self.metadata = source.path, metadata
         self.format = "gguf" if source.format == "safetensors" else "safetensors"
         self.rope_layout = layout if family.rotary_rows else source.rope_layout
+        self._are_centred = family.centred_norms and source.format == "gguf"
         self._extra = dict(extra or {})
         self._orders = _orders(source, family, layout)
         self._stored_names: dict[str, str] = {}
@@ -87,14 +88,20 @@ class ConvertedView:
             return self._extra[name].view(np.uint8).reshape(-1)
         shown, name = self.tensors[name], self._stored_names[name]
         raw, stored = self.source.raw(name), self.source.tensors[name]
-        if shown.type != stored.type:
+        shift = self._shifts(name)
+        if shown.type != stored.type or shift:
             values = quants.by_name(stored.type).decode(raw)
+            values = values - np.float32(1) if shift else values
             raw = quants.by_name(shown.type).encode(values).reshape(-1)
         order = self._orders.get(name)
         if order is not None:
             raw = raw.reshape(len(order), -1)[order].reshape(-1)
             self.source.drop_pages(name)
         return raw
+
+    def _shifts(self, stored_name: str) -> bool:
+        """Whether a vector of a GGUF file is a norm that a folder holds less one."""
+        return self._are_centred and is_norm(stored_name)
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
         """Lets the pages behind a tensor go; copies hold none."""
@@ -107,6 +114,11 @@ class ConvertedView:
     def close(self) -> None:
         """Closes the source."""
         self.source.close()
+
+
+def is_norm(name: str) -> bool:
+    """Whether a tensor is what a norm multiplies with."""
+    return name.endswith("norm.weight")
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from torchless.errors import FormatError, UnsupportedError
+from torchless.weights.gemma_parts import gemma_settings
 from torchless.weights.hf_keys import (
     ARCHITECTURES,
     MODEL_TYPES,
@@ -51,7 +52,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         FormatError: a file is not a JSON object, or a setting has the wrong type (named).
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
-    settings = _Settings(config_path, text_settings(read_json(config_path, "configuration")))
+    settings = _Settings(config_path, gemma_settings(text_settings(read_json(config_path, "configuration"))))
     settings.quantisation()
     architecture = settings.architecture()
     settings.out["general.architecture"] = architecture

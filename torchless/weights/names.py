@@ -34,6 +34,8 @@ _LAYER = {
     "self_attn.q_norm": "attn_q_norm",
     "self_attn.k_norm": "attn_k_norm",
     "post_attention_layernorm": "ffn_norm",
+    "pre_feedforward_layernorm": "pre_ffw_norm",
+    "post_feedforward_layernorm": "post_ffw_norm",
     "mlp.gate_up_proj": "ffn_up",  # gate's rows, then up's, as GGUF's ffn_up of these families
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",

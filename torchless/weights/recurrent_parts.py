@@ -26,7 +26,7 @@ from torchless.quants import Bytes, Floats
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import DecodedWeight, StoredWeight
 
-__all__ = ["convert_recurrent"]
+__all__ = ["convert_recurrent", "mapped_vector"]
 
 _GROUPED = ("qwen3next",)
 _IN_TURNS = ("qwen35", "qwen35moe")
@@ -81,11 +81,13 @@ def convert_recurrent(weights: Iterable[StoredWeight], metadata: Mapping[str, An
         if name == "ssm_in":
             yield from _apart(weight, heads)
         elif name == "ssm_a":
-            yield _mapped(weight, lambda decay: -np.exp(decay), heads if architecture in _IN_TURNS else None)
+            yield mapped_vector(
+                weight, lambda decay: -np.exp(decay), heads if architecture in _IN_TURNS else None
+            )
         elif name == "ssm_dt" and architecture in _IN_TURNS:
-            yield _mapped(weight, lambda bias: bias, heads)
+            yield mapped_vector(weight, lambda bias: bias, heads)
         elif weight.info.name.endswith("norm.weight") and name != "ssm_norm":
-            yield _mapped(weight, lambda norm: norm + np.float32(1))
+            yield mapped_vector(weight, lambda norm: norm + np.float32(1))
         else:
             weight = _convolution(weight) if name == "ssm_conv1d" else weight
             order = heads.rows(name) if architecture in _IN_TURNS else None
@@ -108,10 +110,13 @@ def _floats(weight: StoredWeight) -> Floats:
     return values.reshape(weight.info.shape)
 
 
-def _mapped(
-    weight: StoredWeight, change: Callable[[Floats], Floats], heads: _Heads | None = None
+def mapped_vector(
+    weight: StoredWeight,
+    change: Callable[[Floats], Floats],
+    heads: _Heads | None = None,
+    name: str | None = None,
 ) -> DecodedWeight:
-    """A vector of floats, changed, in F32; heads in turns where they are given."""
+    """A vector of floats, changed, in F32, under a new name if one is given; heads in turns where they are given."""
     info = weight.info
     if len(info.shape) != 1 or (heads is not None and info.shape[0] != heads.values):
         raise _wrong(weight, "a vector" if heads is None else f"one number for each of {heads.values} heads")
@@ -121,7 +126,8 @@ def _mapped(
         values = values if heads is None else values[heads.turns]
         return np.ascontiguousarray(values, dtype="<f4").view(np.uint8)
 
-    return DecodedWeight(TensorInfo(info.name, info.shape, "F32", 4 * info.shape[0]), weight.origin, rows)
+    new = TensorInfo(name or info.name, info.shape, "F32", 4 * info.shape[0])
+    return DecodedWeight(new, weight.origin, rows)
 
 
 def _convolution(weight: StoredWeight) -> DecodedWeight:

@@ -20,6 +20,7 @@ from torchless.errors import FormatError, ModelNotFoundError
 from torchless.quants import Bytes
 from torchless.weights.checkpoints import join_weights
 from torchless.weights.expert_stacks import stack_experts
+from torchless.weights.gemma_parts import convert_norms
 from torchless.weights.hf_config import quantisation_of, read_json, translate
 from torchless.weights.latent_parts import split_latents
 from torchless.weights.mapped_file import MappedFile
@@ -87,7 +88,8 @@ class SafetensorsSource:
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
         weights = join_weights(text_tensors(self._file_tensors()), quantisation_of(config), tied=tied)
-        for weight in convert_recurrent(split_latents(stack_experts(weights), metadata), metadata):
+        weights = convert_norms(split_latents(stack_experts(weights), metadata), metadata)
+        for weight in convert_recurrent(weights, metadata):
             other = self._weights.setdefault(weight.info.name, weight)
             if other is not weight:
                 raise FormatError(
