@@ -112,7 +112,7 @@ def forward_gemma(plan: Plan, config: GemmaConfig) -> None:
         x = plan.add(x, _behind(plan, h, config, f"blk.{layer}.post_ffw_norm.weight"))
     x = plan.rms_norm(plan.select_outputs(x), "output_norm.weight", eps=config.norm_eps)
     logits = plan.linear(x, "token_embd.weight" if config.tied else "output.weight")
-    plan.set_output(logits)
+    plan.set_output(logits if config.logit_softcap is None else plan.soft_cap(logits, config.logit_softcap))
 
 
 def _behind(plan: Plan, x: Value, config: GemmaConfig, norm: str) -> Value:

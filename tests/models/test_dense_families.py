@@ -20,6 +20,17 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2, tied": ("Qwen2Config", {"tie_word_embeddings": True, "rope_theta": 1e6}),
     "phi3": ("Phi3Config", {"pad_token_id": 0, "sliding_window": 20}),
     "phi3, LongRoPE": ("Phi3Config", {"pad_token_id": 0, "rope_parameters": LONG_ROPE}),
+    "granite": (
+        "GraniteConfig",
+        {
+            "embedding_multiplier": 3.0,
+            "residual_multiplier": 0.4,
+            "attention_multiplier": 0.15,
+            "logits_scaling": 0.7,
+        },
+    ),
+    "olmo2": ("Olmo2Config", {"pad_token_id": 0}),
+    "smollm3": ("SmolLM3Config", {"num_hidden_layers": 5, "pad_token_id": 0}),
     "qwen3": ("Qwen3Config", {"head_dim": 24}),
 }
 

@@ -16,6 +16,17 @@ LINEAR = {
 GEMMA3 = {**HEADS, "num_hidden_layers": 7, "sliding_window": 20, "query_pre_attn_scalar": 24}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("GemmaConfig", {**HEADS, "num_key_value_heads": 1}),
+    "gemma2": ("Gemma2Config", {**HEADS, "sliding_window": 20, "query_pre_attn_scalar": 24}),
+    "gemma2, small caps": (
+        "Gemma2Config",
+        {
+            **HEADS,
+            "sliding_window": 20,
+            "query_pre_attn_scalar": 24,
+            "attn_logit_softcapping": 2.0,
+            "final_logit_softcapping": 3.0,
+        },
+    ),
     "gemma3": ("Gemma3TextConfig", GEMMA3),
     "gemma3, linear rope": ("Gemma3TextConfig", {**GEMMA3, "rope_parameters": LINEAR}),
     "gemma3, other scale": ("Gemma3TextConfig", {**GEMMA3, "query_pre_attn_scalar": 64}),

@@ -56,10 +56,16 @@ _AROUND = {
     "post_ffw_norm": "post_feedforward_layernorm",
 }
 
+_BEHIND = {part: _AROUND[part] for part in ("post_attention_norm", "post_ffw_norm")}
+
 _FAMILIES = {
     "gemma": Family("GemmaForCausalLM", "gemma", centred_norms=True),
+    "gemma2": Family("Gemma2ForCausalLM", "gemma2", names=_AROUND, centred_norms=True),
     "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
+    "granite": Family("GraniteForCausalLM", "granite", rotary_rows=_INTERLEAVED),
+    "smollm3": Family("SmolLM3ForCausalLM", "smollm3", rotary_rows=_INTERLEAVED),
+    "olmo2": Family("Olmo2ForCausalLM", "olmo2", gguf_names=_POST_NORM, names=_BEHIND),
     "olmoe": Family("OlmoeForCausalLM", "olmoe"),
     "gpt-oss": Family(
         "GptOssForCausalLM",

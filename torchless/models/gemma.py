@@ -14,6 +14,7 @@ ARCHITECTURES = ("gemma",)
 
 def read_config(reader: ConfigReader) -> GemmaConfig:
     """Reads the settings, refusing those that would change the arithmetic below."""
+    reader.expect("attention.sliding_window")
     # The first folders say "gelu" and mean its approximation, which the weights were trained with.
     return read_gemma(reader, activations=("gelu_pytorch_tanh", "gelu"))
 
