@@ -32,7 +32,7 @@ def texts_of(tokenizer: Tokenizer, text: str, **options: bool) -> list[str]:
 # Pre-tokenizers.
 
 
-@pytest.mark.parametrize("pre", [None, "default", "tekken", "LLAMA-BPE", ""])
+@pytest.mark.parametrize("pre", [None, "default", "no-such-words", "LLAMA-BPE", ""])
 def test_an_unknown_pre_tokenizer_is_refused_by_name(pre: str | None) -> None:
     with pytest.raises(UnsupportedError, match=repr(pre) if pre else "tokenizer.ggml.pre") as caught:
         Tokenizer.from_metadata(bpe_metadata(pre=pre))

@@ -34,6 +34,8 @@ PROBES = (
     "\u4f60\u597d\uff0c\u4e16\u754c\uff01 \u3053\u3093\u306b\u3061\u306f 123456\u2460\u00b2\u00bd",
     "\U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 \u2028 \u00a0 \u3000 ... --- ___ @@ {}[]()<>/\\|~`^",
     "https://example.org/a?b=c&d=%20 user@example.org #tag $9.99 C++ 50% x2y3z",
+    "\u0939\u093f\u0928\u094d\u0926\u0940 \u0e17\u0e35\u0e48 // a/b/\n\n/ it's WE'VE",
+    "\u30ab\u30bf\u30ab\u30ca 12\u0663\u0664 'quote' (x),(y)",
     "supercalifragilistic ANTIDISESTABLISHMENT iPhone McDonald a b c d e",
 )
 """Texts on which tokenizers that differ in a rule give different ids."""
@@ -197,7 +199,7 @@ def _find_words(library: Any, model: Mapping[str, Any], folder: Path) -> PreToke
         if all(_words(named, text) == _words(library, text) for text in PROBES):
             matches.append(entry)
     ignores = bool(model.get("ignore_merges", False))
-    matches.sort(key=lambda entry: entry.ignore_merges != ignores)
+    matches.sort(key=lambda entry: entry.ignore_merges != ignores)  # Stable: the likelier name stays first.
     if not matches:
         known = ", ".join(entry.names[0] for entry in PRE_TOKENIZERS)
         raise UnsupportedError(

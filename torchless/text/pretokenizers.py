@@ -55,14 +55,48 @@ _CASED_LETTERS = (
     "\uab70-\uabbf\ufb00-\ufb06\ufb13-\ufb17\uff21-\uff3a\uff41-\uff5a\U00010400-\U0001044f\U000104b0-\U000104d3"
     "\U000104d8-\U000104fb\U00010c80-\U00010cb2\U00010cc0-\U00010cf2\U000118a0-\U000118df\U0001e900-\U0001e943"
 )
+# Words end where capitals follow small letters; "/" may follow punctuation.
+_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+_CASED_WORDS = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+CONTRACTION"
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*CONTRACTION"
+    r"|NUMBER| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_TEKKEN = _CASED_WORDS.replace("CONTRACTION", "").replace("NUMBER", r"\p{N}")
+_O200K = _CASED_WORDS.replace("CONTRACTION", "(?i:'s|'t|'re|'ve|'m|'ll|'d)?").replace("NUMBER", r"\p{N}{1,3}")
+_DEEPSEEK_V3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+_IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+_BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
 PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
-    PreTokenizer(("llama-bpe", "llama3", "llama-v3"), (_LLAMA3,), ignore_merges=True, add_bos=True),
-    PreTokenizer(("qwen2",), (_QWEN2,), normalizer="NFC"),
-    PreTokenizer(("qwen35",), (_QWEN35,), normalizer="NFC"),
+    PreTokenizer(
+        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "midm-2.0", "lfm2"),
+        (_LLAMA3,),
+        ignore_merges=True,
+        add_bos=True,
+    ),
+    PreTokenizer(("dbrx", "smaug-bpe"), (_LLAMA3,)),
+    PreTokenizer(("qwen2", "stablelm2", "megrez"), (_QWEN2,), normalizer="NFC"),
     # The distilled models took Qwen's vocabulary and words, but not its normaliser.
     PreTokenizer(("deepseek-r1-qwen",), (_QWEN2,)),
-    PreTokenizer(("gpt-2", "phi-2"), (_GPT2,)),
+    PreTokenizer(("qwen35",), (_QWEN35,), normalizer="NFC"),
+    PreTokenizer(("gpt-2", "phi-2", "jais", "roberta-bpe"), (_GPT2,)),
+    PreTokenizer(("olmo", "mpt"), (_GPT2,), normalizer="NFC"),
+    # Each digit stands alone.
+    PreTokenizer(("starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)),
+    PreTokenizer(("command-r",), (r"\p{N}", _GPT2), normalizer="NFC"),
+    PreTokenizer(("falcon",), (r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")),
+    PreTokenizer(("tekken",), (_TEKKEN,), ignore_merges=True, add_bos=True),
+    PreTokenizer(("gpt-4o", "llama4", "kanana2"), (_O200K,)),
+    PreTokenizer(("bloom", "poro-chat", "gpt3-finnish"), (_BLOOM,)),
+    PreTokenizer(("viking",), (_BLOOM, r"\p{N}")),
+    PreTokenizer(
+        ("deepseek-v3",), (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK_V3)
+    ),
+    PreTokenizer(("deepseek-coder",), (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _IDEOGRAPHS, r"\p{N}")),
     PreTokenizer(
         ("deepseek-llm",),
         (
@@ -70,7 +104,7 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
             rf"\s?[{_CASED_LETTERS}]+",
             "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
             r"\s+$",
-            "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+",
+            _IDEOGRAPHS,
             r"\p{N}+",
         ),
     ),

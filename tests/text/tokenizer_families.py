@@ -1,0 +1,168 @@
+"""Small tokenizers as the families publish them: `tokenizer.json` in the library's own terms, not in ours.
+
+Rules and vocabularies are made here; what a family writes (which steps, in which order) follows its published file.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+CL100K = (
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+QWEN = CL100K.replace(r"\p{N}{1,3}", r"\p{N}")
+QWEN35 = (
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
+    r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+TEKKEN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+O200K = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    rf"{CONTRACTIONS}?|[^\r\n\p{{L}}\p{{N}}]?[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}]+"
+    rf"[\p{{Ll}}\p{{Lm}}\p{{Lo}}\p{{M}}]*{CONTRACTIONS}?"
+    r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+DEEPSEEK_V3 = (
+    r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
+    r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+
+
+@dataclass(frozen=True)
+class Family:
+    """The steps before merging; `nfc` and `ignore_merges` as in the published file."""
+
+    steps: tuple[object, ...]
+    nfc: bool = False
+    ignore_merges: bool = False
+
+
+def _split(regex: str) -> object:
+    return pre_tokenizers.Split(Regex(regex), "isolated")
+
+
+def _bytes(use_regex: bool = False) -> object:
+    return pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=use_regex)
+
+
+def _digits() -> object:
+    return pre_tokenizers.Digits(individual_digits=True)
+
+
+FAMILIES = {
+    "llama-bpe": Family((_split(CL100K), _bytes()), ignore_merges=True),
+    "dbrx": Family((_split(CL100K), _bytes())),
+    "qwen2": Family((_split(QWEN), _bytes()), nfc=True),
+    "deepseek-r1-qwen": Family((_split(QWEN), _bytes())),
+    "qwen35": Family((_split(QWEN35), _bytes()), nfc=True),
+    "gpt-2": Family((_bytes(use_regex=True),)),
+    "olmo": Family((_bytes(use_regex=True),), nfc=True),
+    "starcoder": Family((_digits(), _bytes(use_regex=True))),
+    "command-r": Family((_digits(), _bytes(use_regex=True)), nfc=True),
+    "falcon": Family(
+        (pre_tokenizers.Punctuation("contiguous"), _bytes(use_regex=True), _split("[0-9][0-9][0-9]"))
+    ),
+    "tekken": Family((_split(TEKKEN), _bytes()), ignore_merges=True),
+    "gpt-4o": Family((_split(O200K), _bytes())),
+    "bloom": Family((_split(" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"), _bytes())),
+    "deepseek-v3": Family(
+        (
+            _split(r"\p{N}{1,3}"),
+            _split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
+            _split(DEEPSEEK_V3),
+            _bytes(),
+        )
+    ),
+    "deepseek-coder": Family(
+        (
+            _split(r"[\r\n]"),
+            _split(r"\s?\p{L}+"),
+            _split(r"\s?\p{P}+"),
+            _split(IDEOGRAPHS),
+            _digits(),
+            _bytes(),
+        )
+    ),
+}
+SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<\uff5cfim\u2581begin\uff5c>")
+
+_RANGES = (
+    (0x20, 0x7F), (0x20, 0x7F), (0x30, 0x3A), (0xA0, 0x250), (0x300, 0x370), (0x370, 0x530), (0x590, 0x700),
+    (0x900, 0x980), (0xE00, 0xE60), (0x10A0, 0x1100), (0x1E00, 0x2000), (0x2000, 0x2070), (0x2150, 0x2190),
+    (0x3000, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A4), (0xFE00, 0xFE10), (0xFF00, 0xFFEF), (0x1D400, 0x1D800),
+    (0x1F300, 0x1F650), (0xE000, 0xE010), (0x10FFF0, 0x110000),
+)  # fmt: skip
+_PIECES = (
+    *SPECIAL, "<|im_", "end|>", "'s", "'S", "'re", "'LL", "don't", " ", "  ", "    ", "\t", "\n", "\r\n", "\n\n", "\u00a0",
+    "\u3000", "\u200b", "\u200d", "\ufe0f", "\u0301", "e\u0301", "\u00e9", "1", "123", "1234567", "3.14", "\u00b2",
+    "\U0001f468\u200d\U0001f469", "//", "://", "x=", "Hello", " world", "iPhone", "\u0130", "\ufb01", "\x00", "\x7f",
+    "_", "\ufffd",
+)  # fmt: skip
+
+
+def random_text(draw: random.Random) -> str:
+    """Pieces that are hard to cut, between letters of one script at a time; bytes that are no UTF-8 as U+FFFD."""
+    parts = []
+    for _ in range(draw.randrange(1, 9)):
+        kind = draw.randrange(8)
+        if kind == 0:
+            parts.append(draw.randbytes(draw.randrange(1, 6)).decode("utf-8", "replace"))
+        elif kind < 4:
+            parts.append(draw.choice(_PIECES) * draw.choice((1, 1, 1, 2, 3)))
+        else:
+            low, high = draw.choice(_RANGES)
+            parts.append("".join(chr(draw.randrange(low, high)) for _ in range(draw.randrange(1, 7))))
+    return "".join(parts)
+
+
+def make_library_tokenizer(name: str, vocab_size: int = 1500) -> Tokenizer:
+    """The family's tokenizer with a vocabulary trained on random words and texts."""
+    family = FAMILIES[name]
+    library = Tokenizer(models.BPE(ignore_merges=family.ignore_merges))
+    if family.nfc:
+        library.normalizer = normalizers.NFC()
+    library.pre_tokenizer = pre_tokenizers.Sequence(list(family.steps))
+    library.decoder = decoders.ByteLevel()
+    draw = random.Random(name)
+    words = ["".join(draw.choices("etaoinshrdlu'T1 ", k=draw.randrange(2, 9))) for _ in range(300)]
+    texts = [" ".join(draw.choices(words, k=12)) + random_text(draw) for _ in range(1500)]
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    library.train_from_iterator(texts, trainer)
+    library.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    return library
+
+
+def write_folder(folder: Path, library: Tokenizer) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    library.save(str(folder / "tokenizer.json"))
+    config = {"bos_token": None, "eos_token": SPECIAL[0], "add_bos_token": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def first_difference(
+    library: Tokenizer, ours: list[object], texts: list[str]
+) -> tuple[str, list[int], list[int]] | None:
+    """The first text to which one of `ours` gives other ids than the library, with both; None where all agree."""
+    for parse_special in (False, True):
+        library.encode_special_tokens = not parse_special
+        wanted = library.encode_batch(texts, add_special_tokens=False)
+        for tokenizer in ours:
+            for text, encoding in zip(texts, wanted, strict=True):
+                found = tokenizer.encode(text, add_special_tokens=False, parse_special=parse_special)
+                if found != encoding.ids:
+                    return text, encoding.ids, found
+    return None
