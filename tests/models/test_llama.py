@@ -133,6 +133,11 @@ def test_missing_tensor_is_named() -> None:
         record_plan(broken)
 
 
+def test_an_output_with_other_tokens_than_the_embedding_is_refused() -> None:
+    with pytest.raises(FormatError, match=r"token_embd\.weight has 50 rows and the output 60"):
+        record_plan(source(shapes={"output.weight": (60, 64)}))
+
+
 def test_shapes_that_do_not_fit_together_are_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"blk\.0\.ffn_down\.weight takes 90 inputs but gets 96"):
         record_plan(source(shapes={"blk.0.ffn_down.weight": (64, 90)}))

@@ -13,9 +13,9 @@ from functools import cache
 from types import ModuleType
 
 from torchless.config import ConfigReader, ModelConfig
-from torchless.errors import UnsupportedError
+from torchless.errors import FormatError, UnsupportedError
 from torchless.long_rope import FACTOR_TENSORS
-from torchless.plan import Plan
+from torchless.plan import Embed, Plan
 from torchless.weights.source import WeightSource
 
 __all__ = ["ModelConfig", "families", "find_family", "record_plan"]
@@ -72,7 +72,22 @@ def record_plan(source: WeightSource, context_length: int | None = None) -> tupl
             f"{source.path}: {len(unused)} tensors that torchless does not know for {reader.architecture} models, "
             f"such as {unused[0]!r}; leaving them out would change the result"
         )
+    _check_vocabulary(source, plan)
     return plan, config
+
+
+def _check_vocabulary(source: WeightSource, plan: Plan) -> None:
+    """Every token that the output can name must have an embedding."""
+    for op in plan.ops:
+        if (
+            isinstance(op, Embed)
+            and plan.output is not None
+            and plan.shapes[op.weight][0] != plan.output.width
+        ):
+            raise FormatError(
+                f"{source.path}: {op.weight} has {plan.shapes[op.weight][0]} rows and the output {plan.output.width}; "
+                f"both must be the size of the vocabulary"
+            )
 
 
 def _draft_layers(reader: ConfigReader, config: ModelConfig) -> tuple[str, ...]:
