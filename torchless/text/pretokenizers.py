@@ -92,7 +92,6 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(("tekken",), (_TEKKEN,), ignore_merges=True, add_bos=True),
     PreTokenizer(("gpt-4o", "llama4", "kanana2"), (_O200K,)),
     PreTokenizer(("bloom", "poro-chat", "gpt3-finnish"), (_BLOOM,)),
-    PreTokenizer(("viking",), (_BLOOM, r"\p{N}")),
     PreTokenizer(
         ("deepseek-v3",), (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK_V3)
     ),
