@@ -70,6 +70,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
+GRANITE = {
+    "num_local_experts": 8,
+    "num_experts_per_tok": 3,
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.15,
+    "logits_scaling": 0.7,
+}
+FAMILIES |= {
+    "granite-moe": ("GraniteMoeConfig", {**GRANITE, "attention_bias": True}),
+    "granite-moe, shared": (
+        "GraniteMoeSharedConfig",
+        {**GRANITE, "shared_intermediate_size": 80, "tie_word_embeddings": True},
+    ),
+}
 DEEPSEEK = {
     "num_key_value_heads": 4,
     "moe_intermediate_size": 48,
@@ -191,3 +206,32 @@ def test_a_missing_expert_is_named(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(FormatError, match=r"blk\.1\.ffn_up_exps\.weight: expert 2 is missing"):
         record_plan(open_source(tmp_path))
+
+
+def test_stacks_of_two_types_are_joined_as_floats(tmp_path: Path) -> None:
+    """A folder has gate and up of Granite-MoE in one tensor; a GGUF file may hold them in two types."""
+    from safetensors.numpy import load_file
+
+    from torchless.weights.gguf_writer import write_gguf
+
+    tiny_model(tmp_path / "folder", *FAMILIES["granite-moe, shared"])
+    whole, quantised = (
+        open_source(convert(tmp_path / "folder", tmp_path / f"{kind}.gguf", type=kind)[0])
+        for kind in ("F32", "Q8_0")
+    )
+    chosen = [
+        (quantised if info.name.endswith(("up_exps.weight", "up_shexp.weight")) else whole, info.name)
+        for info in whole.tensors.values()
+    ]
+    tensors = (
+        (name, source.tensors[name].shape, source.tensors[name].type, iter([source.raw(name)]))
+        for source, name in chosen
+    )
+    write_gguf(tmp_path / "mixed.gguf", dict(whole.metadata), tensors)
+    convert(tmp_path / "mixed.gguf", tmp_path / "back")
+    expected, found = (load_file(tmp_path / name / "model.safetensors") for name in ("folder", "back"))
+    for part in ("block_sparse_moe.input_linear", "shared_mlp.input_linear"):
+        name = f"model.layers.1.{part}.weight"
+        inner = expected[name].shape[-2] // 2
+        np.testing.assert_array_equal(found[name][..., :inner, :], expected[name][..., :inner, :])
+        assert 0 < np.abs(found[name] - expected[name]).max() < 0.01

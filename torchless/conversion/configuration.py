@@ -103,6 +103,9 @@ def configuration_files(
     for key in ("num_experts", "num_local_experts", "n_routed_experts"):
         if key != family.expert_count or config.routing is None:
             found.pop(key, None)
+    for key in ("shared_expert_intermediate_size", "shared_intermediate_size"):
+        if key != family.shared_width:
+            found.pop(key, None)
     found["tie_word_embeddings"] = config.tied
     found["vocab_size"] = config.vocab_size
     stored = _stored(source, _CONFIG_KEY)

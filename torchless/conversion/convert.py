@@ -21,7 +21,7 @@ from torchless.conversion.configuration import (
     configuration_files,
 )
 from torchless.conversion.destination import check_destination, copy_tokenizer, new_folder
-from torchless.conversion.expert_views import ExpertsApart
+from torchless.conversion.expert_views import ExpertsApart, ExpertsJoined
 from torchless.conversion.families import Family, find_conversion
 from torchless.conversion.gguf_view import as_gguf
 from torchless.conversion.tokenizer_files import write_tokenizer_files
@@ -146,7 +146,7 @@ class _Job:
             )
         view, files = self._folder_view(wanted, family, config)
         if config.routing is not None:
-            view = ExpertsApart(view)
+            view = ExpertsApart(view) if family.experts == "apart" else ExpertsJoined(view)
         names = {name: hugging_face_name(name, family.names) or name for name in view.tensors}
         chosen = {}
         for info in view.tensors.values():

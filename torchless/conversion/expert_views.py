@@ -1,16 +1,21 @@
-"""A model whose stacks of experts are taken apart, as Hugging Face folders hold them."""
+"""A model whose stacks of experts are taken apart, or joined further, as Hugging Face folders hold them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+
+from torchless import quants
 from torchless.quants import Bytes
 from torchless.weights.source import TensorInfo, WeightSource
+from torchless.weights.stored_weights import LastCopy
 
-__all__ = ["ExpertsApart"]
+__all__ = ["ExpertsApart", "ExpertsJoined"]
 
 
 class ExpertsApart:
@@ -59,3 +64,73 @@ class ExpertsApart:
     def close(self) -> None:
         """Closes the source."""
         self.source.close()
+
+
+class ExpertsJoined:
+    """``ffn_gate_exps`` and ``ffn_up_exps`` as one ``ffn_gate_up_exps`` (experts, 2 inner, in), up behind gate.
+
+    The expert that all tokens share (``_shexp``) likewise. Implements `weights.source.WeightSource`. Where gate and up
+    have different types both are decoded to F32.
+    """
+
+    path: Path
+    format: Literal["gguf", "safetensors"]
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    rope_layout: Literal["interleaved", "half"]
+
+    def __init__(self, source: WeightSource) -> None:
+        self.source = source
+        self.path, self.format, self.metadata = source.path, source.format, source.metadata
+        self.rope_layout = source.rope_layout
+        self._pairs: dict[str, tuple[TensorInfo, TensorInfo]] = {}
+        self._copy = LastCopy()
+        tensors = {}
+        for info in source.tensors.values():
+            stem, _, kind = info.name.removesuffix(".weight").rpartition("_")
+            other = source.tensors.get(info.name.replace(".ffn_gate_", ".ffn_up_"))
+            if kind not in ("exps", "shexp") or not stem.endswith((".ffn_gate", ".ffn_up")):
+                tensors[info.name] = info
+            elif stem.endswith(".ffn_gate") and other is not None and other.shape == info.shape:
+                name = f"{stem}_up_{kind}.weight"
+                self._pairs[name] = info, other
+                tensors[name] = _joined(name, info, other)
+        self.tensors = MappingProxyType(tensors)
+
+    def raw(self, name: str) -> Bytes:
+        """The bytes of a tensor; a copy where it is joined."""
+        pair = self._pairs.get(name)
+        if pair is None:
+            return self.source.raw(name)
+        return self._copy.get(name, lambda: self._join(name, pair))
+
+    def _join(self, name: str, pair: tuple[TensorInfo, TensorInfo]) -> Bytes:
+        count = pair[0].shape[0] if len(pair[0].shape) == 3 else 1
+        parts = []
+        for info in pair:
+            raw = self.source.raw(info.name)
+            if info.type != self.tensors[name].type:
+                raw = quants.by_name(info.type).decode(raw).reshape(-1).view(np.uint8)
+            parts.append(raw.reshape(count, -1))
+        joined: Bytes = np.concatenate(parts, axis=1).reshape(-1)
+        for info in pair:
+            self.source.drop_pages(info.name)
+        return joined
+
+    def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
+        """Lets the pages behind a tensor go, or its copy, once all of it was read."""
+        if name in self._pairs:
+            self._copy.drop(name, None if num_bytes is None else start + num_bytes)
+        else:
+            self.source.drop_pages(name, start, num_bytes)
+
+    def close(self) -> None:
+        """Closes the source."""
+        self.source.close()
+
+
+def _joined(name: str, gate: TensorInfo, up: TensorInfo) -> TensorInfo:
+    shape = (*gate.shape[:-2], 2 * gate.shape[-2], gate.shape[-1])
+    if gate.type == up.type:
+        return TensorInfo(name, shape, gate.type, 2 * gate.num_bytes)
+    return TensorInfo(name, shape, "F32", 8 * math.prod(gate.shape))

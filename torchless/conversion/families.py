@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 from torchless.errors import UnsupportedError
 
@@ -31,7 +32,9 @@ class Family:
         gguf_settings: settings that GGUF files have besides, each with the one that it repeats.
         is_one_way: whether the family is written as GGUF only.
         centred_norms: whether folders hold norms less one.
+        experts: how folders hold experts: one by one, or in stacks in which up's rows follow gate's.
         expert_count: config.json's name of the number of experts, which has several.
+        shared_width: config.json's name of the width of the expert that all tokens share, likewise.
     """
 
     hf_class: str
@@ -43,7 +46,9 @@ class Family:
     gguf_names: Mapping[str, str] = field(default_factory=dict)
     gguf_settings: Mapping[str, str] = field(default_factory=dict)
     is_one_way: bool = False
+    experts: Literal["apart", "joined"] = "apart"
     expert_count: str = "num_experts"
+    shared_width: str = "shared_expert_intermediate_size"
     centred_norms: bool = False
 
 
@@ -64,6 +69,21 @@ _FAMILIES = {
     "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
     "granite": Family("GraniteForCausalLM", "granite", rotary_rows=_INTERLEAVED),
+    "granitemoe": Family(
+        "GraniteMoeSharedForCausalLM",
+        "granitemoeshared",
+        rotary_rows=_INTERLEAVED,
+        names={
+            "ffn_gate_inp": "block_sparse_moe.router.layer",
+            "ffn_gate_up_exps": "block_sparse_moe.input_linear",
+            "ffn_down_exps": "block_sparse_moe.output_linear",
+            "ffn_gate_up_shexp": "shared_mlp.input_linear",
+            "ffn_down_shexp": "shared_mlp.output_linear",
+        },
+        experts="joined",
+        expert_count="num_local_experts",
+        shared_width="shared_intermediate_size",
+    ),
     "smollm3": Family("SmolLM3ForCausalLM", "smollm3", rotary_rows=_INTERLEAVED),
     "olmo2": Family("Olmo2ForCausalLM", "olmo2", gguf_names=_POST_NORM, names=_BEHIND),
     "olmoe": Family("OlmoeForCausalLM", "olmoe"),

@@ -1,6 +1,7 @@
 """Experts that folders store several in one tensor, as the stacks of rows that GGUF files and plans have.
 
     Granite  block_sparse_moe.input_linear.weight (experts, 2 inner, in): the rows of gate, then those of up
+             shared_mlp.input_linear.weight (2 inner, in): likewise, of the expert that all tokens share
     Qwen3.5  mlp.experts.gate_up_proj (experts, 2 inner, in), as Granite's; mlp.experts.down_proj (experts, out, inner)
     gpt-oss  mlp.experts.gate_up_proj (experts, in, 2 inner): transposed, gate and up in turns; its ``_bias`` likewise
              mlp.experts.gate_up_proj_blocks (experts, 2 inner, in / 32, 16), ``_scales`` (experts, 2 inner, in / 32):
@@ -31,7 +32,7 @@ __all__ = ["fused_experts", "is_fused"]
 
 _NAME = re.compile(
     r"model\.layers\.(\d+)\.(?:mlp\.experts\.(gate_up_proj|down_proj)(_bias|_blocks|_scales)?"
-    r"|block_sparse_moe\.(input_linear)\.weight)"
+    r"|(block_sparse_moe|shared_mlp)\.input_linear\.weight)"
 )
 _Bits = npt.NDArray[Any]
 _BLOCK_ELEMENTS, _BLOCK_BYTES = 32, 17
@@ -51,9 +52,11 @@ def fused_experts(tensor: FileTensor, tensors: Mapping[str, FileTensor]) -> Iter
     """
     match = _NAME.fullmatch(tensor.name)
     assert match is not None, tensor.name
-    layer, part, kind, linear = match.groups()
+    layer, part, kind, granite = match.groups()
     prefix = f"blk.{int(layer)}.ffn_"
-    if linear is not None or (
+    if granite == "shared_mlp":
+        yield from _shared_halves(tensor, prefix)
+    elif granite is not None or (
         kind is None and part == "gate_up_proj" and f"{tensor.name}_bias" not in tensors
     ):
         yield from _halves(tensor, prefix)
@@ -73,6 +76,13 @@ def _halves(tensor: FileTensor, prefix: str) -> Iterator[DecodedWeight]:
     inner = values.shape[1] // 2
     for name, part in (("gate", slice(0, inner)), ("up", slice(inner, 2 * inner))):
         yield _stack(tensor, f"{prefix}{name}_exps.weight", values[:, part])
+
+
+def _shared_halves(tensor: FileTensor, prefix: str) -> Iterator[DecodedWeight]:
+    values = _plain(tensor, 2)
+    inner = values.shape[0] // 2
+    for name, rows in (("gate", values[:inner]), ("up", values[inner : 2 * inner])):
+        yield _stack(tensor, f"{prefix}{name}_shexp.weight", rows)
 
 
 def _transposed(tensor: FileTensor, prefix: str, part: str, *, is_bias: bool) -> Iterator[DecodedWeight]:

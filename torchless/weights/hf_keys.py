@@ -33,6 +33,7 @@ MODEL_TYPES = {
     "qwen3_5_moe_text": "qwen35moe",
     "gemma3_text": "gemma3",
     "gpt_oss": "gpt-oss",
+    "granitemoeshared": "granitemoe",
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
 }
@@ -59,6 +60,7 @@ SETTINGS: dict[str, tuple[str, type]] = {
     "num_experts_per_tok": ("expert_used_count", int),
     "moe_intermediate_size": ("expert_feed_forward_length", int),
     "shared_expert_intermediate_size": ("expert_shared_feed_forward_length", int),
+    "shared_intermediate_size": ("expert_shared_feed_forward_length", int),
     "n_shared_experts": ("expert_shared_count", int),
     "norm_topk_prob": ("expert_weights_norm", bool),
     "routed_scaling_factor": ("expert_weights_scale", float),
