@@ -141,6 +141,9 @@ class Executor:
     def rms_norm(self, x: int, weight: int, eps: float, out: int, shared: bool) -> None:
         """shared: as for convert"""
 
+    def layer_norm(self, x: int, weight: int, bias: int, eps: float, out: int, shared: bool) -> None:
+        """bias: a vector or -1; shared: as for convert"""
+
     def matmul(self, x: int, parts: Sequence[tuple[int, int, int, bool]]) -> None:
         """parts: (matrix, bias vector or -1, out buffer, accumulate)"""
 

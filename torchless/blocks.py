@@ -15,6 +15,7 @@ __all__ = [
     "gated_mlp",
     "gated_shared_mlp",
     "llama3_frequencies",
+    "plain_mlp",
     "read_rope",
     "rope_spec",
     "routed_mlp",
@@ -87,6 +88,18 @@ def _queries_keys_values(
 def gated_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:
     """down(activation(gate(x)) * up(x)). Shazeer 2020, "GLU variants improve transformer"."""
     return _gated(plan, x, f"blk.{layer}.ffn_", "", activation)
+
+
+def plain_mlp(
+    plan: Plan,
+    x: Value,
+    *,
+    layer: int,
+    activation: Literal["silu", "gelu", "gelu_tanh", "relu", "relu_squared"],
+) -> Value:
+    """down(activation(up(x))), without a gate. Vaswani et al. 2017."""
+    up = _linear(plan, x, f"blk.{layer}.ffn_up")
+    return _linear(plan, plan.activate(up, activation), f"blk.{layer}.ffn_down")
 
 
 def shared_mlp(plan: Plan, x: Value, *, layer: int, activation: Activation) -> Value:

@@ -27,6 +27,7 @@ __all__ = [
     "GatedDelta",
     "Glu",
     "HeadsLinear",
+    "LayerNorm",
     "Linear",
     "Map",
     "Op",
@@ -101,6 +102,20 @@ class RmsNorm:
     weight: str
     eps: float
     num_heads: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LayerNorm:
+    """out = (x - mean(x)) / sqrt(variance(x) + eps) * weight (+ bias). Both of shape (width,). Ba et al. 2016.
+
+    The variance is the mean of the squared deviations: divided by the width, not by one less.
+    """
+
+    out: Value
+    x: Value
+    weight: str
+    bias: str | None
+    eps: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,6 +377,7 @@ class SelectOutputs:
 Op = (
     Embed
     | RmsNorm
+    | LayerNorm
     | Linear
     | HeadsLinear
     | Columns
@@ -415,6 +431,14 @@ class Plan:
             f"norm weight {weight} has {width} elements, its input {x.width // num_heads}",
         )
         return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps, num_heads))
+
+    def layer_norm(self, x: Value, weight: str, *, bias: str | None = None, eps: float) -> Value:
+        """Norm of the deviations from the mean over the width of x; `weight` and `bias` have that width."""
+        for name in (weight, bias):
+            if name is not None:
+                (width,) = self._weight(name, 1)
+                self._require(width == x.width, f"{name} has {width} elements, the norm's input {x.width}")
+        return self._record(LayerNorm(self._value(x.rows, x.width), x, weight, bias, eps))
 
     def linear(
         self, x: Value, weight: str, *, bias: str | None = None, rows: tuple[int, int] | None = None

@@ -297,6 +297,12 @@ void bind_executor(nb::module_& m) {
             },
             "x"_a, "weight"_a, "eps"_a, "out"_a, "shared"_a, "shared: as for convert")
         .def(
+            "layer_norm",
+            [](PyExecutor& self, int x, int weight, int bias, float eps, int out, bool shared) {
+                self.core.add_row_stage(tl::make_layer_norm(x, weight, bias, eps, out), out, shared);
+            },
+            "x"_a, "weight"_a, "bias"_a, "eps"_a, "out"_a, "shared"_a, "bias: a vector or -1; shared: as for convert")
+        .def(
             "matmul",
             [](PyExecutor& self, int x, const std::vector<std::tuple<int, int, int, bool>>& parts) {
                 std::vector<tl::MatmulPart> matmuls;

@@ -161,6 +161,19 @@ Result<uint8_t> rms_norm_rows(const std::string& level, const Floats2& x, const 
     return rows_to_numpy(std::move(out), layout, x.shape(0));
 }
 
+Result<uint8_t> layer_norm_rows(const std::string& level, const Floats2& x, const Floats1& weight,
+                                const std::optional<Floats1>& bias, float eps, const std::string& format) {
+    for (const Floats1* vector : {&weight, bias ? &*bias : &weight}) {
+        require(vector->shape(0) == x.shape(1), "weight or bias has " + std::to_string(vector->shape(0)) +
+                                                    " elements, a row has " + std::to_string(x.shape(1)));
+    }
+    const ActLayout layout = act_layout(format, x.shape(1));
+    AlignedBytes out = act_rows(layout, x.shape(0));
+    level_named(level).layer_norm_rows(x.data(), x.shape(1), weight.data(), bias ? bias->data() : nullptr, eps,
+                                       checked_int(x.shape(0), "the number of rows"), layout, out.as<uint8_t>());
+    return rows_to_numpy(std::move(out), layout, x.shape(0));
+}
+
 Result<uint8_t> glu_rows(const std::string& level, const std::string& activation, const Floats2& gate,
                          const Floats2& up, const std::string& format) {
     require(gate.shape(0) == up.shape(0) && gate.shape(1) == up.shape(1), "gate and up differ in shape");
@@ -437,6 +450,7 @@ void bind_kernels(nb::module_& core) {
     m.def("row_layout", &row_layout, "format"_a, "width"_a);
     m.def("convert_rows", &convert_rows, "level"_a, "x"_a, "format"_a);
     m.def("rms_norm_rows", &rms_norm_rows, "level"_a, "x"_a, "weight"_a, "eps"_a, "format"_a);
+    m.def("layer_norm_rows", &layer_norm_rows, "level"_a, "x"_a, "weight"_a, "bias"_a.none(), "eps"_a, "format"_a);
     m.def("glu_rows", &glu_rows, "level"_a, "activation"_a, "gate"_a, "up"_a, "format"_a);
     m.def("add", &add, "level"_a, "a"_a, "b"_a);
     m.def("combine", &combine, "level"_a, "rows"_a, "weights"_a, "residual"_a.none() = nb::none());

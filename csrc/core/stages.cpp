@@ -100,23 +100,45 @@ class Map final : public RowStage {
     float parameter_;
 };
 
-class RmsNorm final : public RowStage {
+class Norm : public RowStage {
  public:
-    RmsNorm(int x, int weight, float eps, int out) : RowStage(out), x_(x), weight_(weight), eps_(eps) {}
+    Norm(int x, int weight, float eps, int out) : RowStage(out), x_(x), weight_(weight), eps_(eps) {}
     void make_rows(const Machine& m, const Step& step, int begin, int end, uint8_t* out) const override {
         if (m.buffers[x_].outputs == m.buffers[out_].outputs) return norm(m, begin, end - begin, out);
         for (int i = begin; i < end; i++)
             norm(m, step.output_rows[i], 1, out + (i - begin) * m.buffers[out_].row_bytes);
     }
 
- private:
-    void norm(const Machine& m, int row, int num_rows, uint8_t* out) const {
-        m.kernels.rms_norm_rows(m.floats(x_, row), m.stride_floats(x_), m.weights.vector(weight_).data(), eps_,
-                                num_rows, m.buffers[out_].layout, out);
-    }
+ protected:
+    virtual void norm(const Machine& m, int row, int num_rows, uint8_t* out) const = 0;
 
     int x_, weight_;
     float eps_;
+};
+
+class RmsNorm final : public Norm {
+ public:
+    using Norm::Norm;
+
+ private:
+    void norm(const Machine& m, int row, int num_rows, uint8_t* out) const override {
+        m.kernels.rms_norm_rows(m.floats(x_, row), m.stride_floats(x_), m.weights.vector(weight_).data(), eps_,
+                                num_rows, m.buffers[out_].layout, out);
+    }
+};
+
+class LayerNorm final : public Norm {
+ public:
+    LayerNorm(int x, int weight, int bias, float eps, int out) : Norm(x, weight, eps, out), bias_(bias) {}
+
+ private:
+    void norm(const Machine& m, int row, int num_rows, uint8_t* out) const override {
+        m.kernels.layer_norm_rows(m.floats(x_, row), m.stride_floats(x_), m.weights.vector(weight_).data(),
+                                  bias_ < 0 ? nullptr : m.weights.vector(bias_).data(), eps_, num_rows,
+                                  m.buffers[out_].layout, out);
+    }
+
+    int bias_;
 };
 
 class Glu final : public Stage {
@@ -204,6 +226,9 @@ std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::mak
 std::unique_ptr<RowStage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
 std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out) {
     return std::make_unique<RmsNorm>(x, weight, eps, out);
+}
+std::unique_ptr<RowStage> make_layer_norm(int x, int weight, int bias, float eps, int out) {
+    return std::make_unique<LayerNorm>(x, weight, bias, eps, out);
 }
 std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation) {
     return std::make_unique<Glu>(gate, up, out, activation);

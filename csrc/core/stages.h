@@ -186,8 +186,9 @@ std::unique_ptr<Stage> make_clear_pages();
 std::unique_ptr<Stage> make_embed(int table, int out, float scale);
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table);
 std::unique_ptr<RowStage> make_convert(int x, int out);
-// When x has a row per token and out one per output, it takes the rows of the outputs.
+// When x has a row per token and out one per output, a norm takes the rows of the outputs.
 std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out);
+std::unique_ptr<RowStage> make_layer_norm(int x, int weight, int bias, float eps, int out);  // bias: a vector or -1
 std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts);
 // The product that makes the logits: Machine::best gets the best of each row when the step asks for them.
 std::unique_ptr<Stage> make_head(int x, const MatmulPart& part);

@@ -145,6 +145,9 @@ struct Kernels {
     // out = rms_norm(x) * weight, converted to the layout: x / sqrt(mean(x^2) + eps) * weight.
     void (*rms_norm_rows)(const float* x, size_t x_stride, const float* weight, float eps, int num_rows,
                           ActLayout layout, uint8_t* out);
+    // The same of the deviations from the row's mean, and bias, where it is not null, added to the result.
+    void (*layer_norm_rows)(const float* x, size_t x_stride, const float* weight, const float* bias, float eps,
+                            int num_rows, ActLayout layout, uint8_t* out);
     // out = activation(gate) * up, converted to the layout.
     void (*glu_rows)(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
                      ActLayout layout, uint8_t* out);

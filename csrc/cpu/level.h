@@ -9,6 +9,8 @@ namespace tl::TL_LEVEL {
 void convert_rows(const float* x, size_t x_stride, int num_rows, ActLayout layout, uint8_t* out);
 void rms_norm_rows(const float* x, size_t x_stride, const float* weight, float eps, int num_rows, ActLayout layout,
                    uint8_t* out);
+void layer_norm_rows(const float* x, size_t x_stride, const float* weight, const float* bias, float eps, int num_rows,
+                     ActLayout layout, uint8_t* out);
 void glu_rows(GluActivation activation, const float* gate, const float* up, size_t stride, int num_rows,
               ActLayout layout, uint8_t* out);
 void map_rows(MapFunction function, float parameter, const float* x, size_t stride, int num_rows, ActLayout layout,

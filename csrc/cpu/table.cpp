@@ -13,6 +13,7 @@ const Kernels& kernels() {
         for (int p = 0; p < kNumPrecisions; p++) k.formats[p] = formats(Precision(p), k.num_formats);
         k.convert_rows = convert_rows;
         k.rms_norm_rows = rms_norm_rows;
+        k.layer_norm_rows = layer_norm_rows;
         k.glu_rows = glu_rows;
         k.map_rows = map_rows;
         k.add = add;

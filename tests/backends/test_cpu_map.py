@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 from executors import logits_of
+from random_sources import ArraySource
 
 from torchless.backends import cpu, reference
 from torchless.backends.base import ExecutorOptions
 from torchless.plan import Plan
-from torchless.weights.source import TensorInfo
 
 pytest.importorskip("torchless._core")
 
@@ -19,31 +17,15 @@ VOCAB, WIDTH = 70, 72
 FUNCTIONS = ["scale", "soft_cap", "silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 
 
-class RandomSource:
+def make_source() -> ArraySource:
     """An embedding table with a wide range of values, and a product."""
-
-    path = "random"
-
-    def __init__(self) -> None:
-        random = np.random.default_rng(3)
-        values = {
-            "embd": random.standard_normal((VOCAB, WIDTH)) * np.geomspace(1e-3, 60, VOCAB)[:, None],
-            "out": random.standard_normal((VOCAB, WIDTH)) / 8,
-        }
-        self.data = {name: value.astype("<f4").reshape(-1).view(np.uint8) for name, value in values.items()}
-        self.tensors = {
-            name: TensorInfo(name, value.shape, "F32", 4 * value.size) for name, value in values.items()
-        }
-
-    def raw(self, name: str) -> Any:
-        return self.data[name]
-
-    def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
-        pass
+    random = np.random.default_rng(3)
+    table = random.standard_normal((VOCAB, WIDTH)) * np.geomspace(1e-3, 60, VOCAB)[:, None]
+    return ArraySource({"embd": table, "out": random.standard_normal((VOCAB, WIDTH)) / 8})
 
 
-def make_plan(source: RandomSource, function: str) -> Plan:
-    plan = Plan({name: info.shape for name, info in source.tensors.items()})
+def make_plan(source: ArraySource, function: str) -> Plan:
+    plan = Plan(source.shapes)
     x = plan.embed("embd")
     if function == "scale":
         mapped = plan.scale(x, -0.3)
@@ -57,7 +39,7 @@ def make_plan(source: RandomSource, function: str) -> Plan:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_values_are_those_of_the_reference(function: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, ids = RandomSource(), list(range(VOCAB))
+    source, ids = make_source(), list(range(VOCAB))
     options = ExecutorOptions(16, 96, 96, 2, "f32")
     exact = logits_of(reference.compile(make_plan(source, function), source, options), ids, 96)  # type: ignore[arg-type]
     found = logits_of(cpu.compile(make_plan(source, function), source, options), ids, 96)  # type: ignore[arg-type]
@@ -70,6 +52,6 @@ def test_values_are_those_of_the_reference(function: str, monkeypatch: pytest.Mo
 
 
 def test_a_factor_of_one_is_no_op() -> None:
-    plan = make_plan(RandomSource(), "scale")
+    plan = make_plan(make_source(), "scale")
     x = plan.ops[0].out
     assert plan.scale(x, 1.0) is x

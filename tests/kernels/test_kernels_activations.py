@@ -11,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from torchless.backends.reference import ops
+
 Floats = npt.NDArray[np.float32]
 FORMATS = ["f32", "bf16", "int8x32", "int8x256"]
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -179,6 +181,43 @@ def test_norm_of_a_row_does_not_depend_on_the_others(
             np.testing.assert_array_equal(alone[0], together[i])
 
 
+@pytest.mark.parametrize("format_", FORMATS)
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_layer_norm_matches_float64(
+    kernels: ModuleType, level: str, rng: np.random.Generator, format_: str, has_bias: bool
+) -> None:
+    for width in widths_of(format_):
+        x = (rng.standard_normal((3, width)) * np.exp(rng.standard_normal((3, 1)) * 4)).astype(np.float32)
+        x += np.abs(x).max(axis=1, keepdims=True)  # a mean as large as the values
+        weight, bias = (rng.standard_normal(width).astype(np.float32) for _ in range(2))
+        data = kernels.layer_norm_rows(level, x, weight, bias if has_bias else None, 1e-5, format_)
+        expected = ops.layer_norm(x.astype(np.float64), weight, bias if has_bias else None, 1e-5)  # type: ignore[arg-type]
+        check_format(Rows(kernels, data, format_, width), expected, 4e-6)
+
+
+@pytest.mark.parametrize("width", [3, 17, 1023, 1025, 5120, 16384])
+def test_layer_norm_subtracts_the_mean_of_wide_rows_accurately(
+    kernels: ModuleType, level: str, rng: np.random.Generator, width: int
+) -> None:
+    rows = (100 + rng.standard_normal((2, width))).astype(np.float32)
+    data = kernels.layer_norm_rows(level, rows, np.ones(width, np.float32), None, 1e-5, "f32")
+    expected = ops.layer_norm(rows.astype(np.float64), np.ones(width), None, 1e-5)
+    # The mean itself is rounded to a float near 100: that much of a deviation of 1 is lost.
+    np.testing.assert_allclose(data.view(np.float32)[:, :width], expected, atol=2e-5)
+
+
+def test_layer_norm_of_a_row_does_not_depend_on_the_others(
+    kernels: ModuleType, level: str, rng: np.random.Generator
+) -> None:
+    x = rng.standard_normal((5, 1280)).astype(np.float32)
+    weight, bias = (rng.standard_normal(1280).astype(np.float32) for _ in range(2))
+    for format_ in FORMATS:
+        together = kernels.layer_norm_rows(level, x, weight, bias, 1e-5, format_)
+        for i in range(5):
+            alone = kernels.layer_norm_rows(level, x[i : i + 1], weight, bias, 1e-5, format_)
+            np.testing.assert_array_equal(alone[0], together[i])
+
+
 def activation(name: str, x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if name == "silu":
         return x / (1 + np.exp(-np.maximum(x, -700)))
@@ -235,3 +274,5 @@ def test_wrong_sizes_are_refused(kernels: ModuleType) -> None:
         kernels.convert_rows("sse9", x, "f32")
     with pytest.raises(ValueError, match="weight has 47"):
         kernels.rms_norm_rows("scalar", x, np.zeros(47, np.float32), 1e-5, "f32")
+    with pytest.raises(ValueError, match="weight or bias has 47"):
+        kernels.layer_norm_rows("scalar", x, np.zeros(48, np.float32), np.zeros(47, np.float32), 1e-5, "f32")

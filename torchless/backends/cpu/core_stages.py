@@ -52,7 +52,7 @@ def add_stages(core: Any, layout: Layout, handles: dict[str, dict[Any, int]]) ->
                 -1 if bias is None else handles["vector"][bias],
                 *rest,
             )
-        if stage.kind == "route":
+        if stage.kind in ("route", "layer_norm"):
             args["bias"] = -1 if args["bias"] is None else handles["vector"][args["bias"]]
         if stage.kind == "heads_matmul":
             stack = Stack(args["heads"], None)

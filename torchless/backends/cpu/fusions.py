@@ -13,7 +13,7 @@ from torchless.backends.cpu.stages import LoweredPlan, Stage
 
 __all__ = ["read_by", "share_rows", "written_by"]
 
-_MAKERS = ("rms_norm", "convert")
+_MAKERS = ("rms_norm", "layer_norm", "convert")
 _PRODUCTS = ("matmul", "gated_matmul", "head", "experts_gated")
 
 

@@ -22,6 +22,7 @@ from torchless.plan import (
     Experts,
     GatedDelta,
     HeadsLinear,
+    LayerNorm,
     Linear,
     Plan,
     RmsNorm,
@@ -56,7 +57,8 @@ class Layout:
         self.transposed = frozenset(convolutions)  # held column by column
         self.vectors = tuple(
             dict.fromkeys(
-                [op.weight for op in plan.ops if isinstance(op, RmsNorm)]
+                [op.weight for op in plan.ops if isinstance(op, RmsNorm | LayerNorm)]
+                + [op.bias for op in plan.ops if isinstance(op, LayerNorm) and op.bias]
                 + [op.bias_vector for op in products if op.bias_vector is not None]
                 + [op.sinks for op in plan.attention_ops if op.sinks is not None]
                 + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]

@@ -65,14 +65,14 @@ def _fused(index: int, stage: Stage, lowered: LoweredPlan) -> Iterable[str]:
         readers = [i for i, other in enumerate(lowered.stages) if args["out"] in read_by(other)]
         where = " and ".join(map(str, readers))
         yield f"with few rows left out: the threads of stage {where} make them for themselves"
-    if stage.kind == "rms_norm" and lowered.buffers[args["x"]].rows != lowered.buffers[args["out"]].rows:
+    is_norm = stage.kind in ("rms_norm", "layer_norm")
+    if is_norm and lowered.buffers[args["x"]].rows != lowered.buffers[args["out"]].rows:
         yield "selection of the rows whose logits are wanted"
     if stage.kind == "gated_norm":
         yield f"norms of {args['num_heads']} heads, {args['activation']} of the gate"
-    if (
-        stage.kind in ("rms_norm", "glu", "map", "gated_norm")
-        and lowered.buffers[args["out"]].format != "f32"
-    ):
+    if (is_norm or stage.kind in ("glu", "map", "gated_norm")) and lowered.buffers[
+        args["out"]
+    ].format != "f32":
         yield "conversion to the number format of the next product"
     if stage.kind == "gated_matmul":
         yield f"gate and up as one product, {args['activation']}, conversion to the next product's number format"

@@ -39,6 +39,7 @@ from torchless.plan import (
     GateRows,
     Glu,
     HeadsLinear,
+    LayerNorm,
     Linear,
     Map,
     Op,
@@ -107,15 +108,9 @@ class _Lowering:
         elif isinstance(op, RmsNorm) and op.num_heads > 1:
             check_readers_of_heads(self, op)  # emitted with those
         elif isinstance(op, RmsNorm):
-            x = self._read(self.selected.get(op.x.id, op.x), F32)
-            direct, rest = self._formats_of(op.out)
-            # One norm for each number format: its readers may make its few rows for themselves.
-            for number_format in self._formats_wanted(op.out) if self.fuse else [direct]:
-                out = self._define(op.out, number_format)
-                self._stage("rms_norm", x=x, weight=op.weight, eps=op.eps, out=out, shared=False)
-                self._touch(x, len(self.result.stages) - 1)
-            if not self.fuse:
-                self._convert(op.out, rest)
+            self._emit_norm("rms_norm", op)
+        elif isinstance(op, LayerNorm):
+            self._emit_norm("layer_norm", op, bias=op.bias)
         elif isinstance(op, Linear):
             self._emit_linear(index, op)
         elif isinstance(op, Rope):
@@ -156,6 +151,17 @@ class _Lowering:
             self._convert_for_consumers(op.out)
         else:
             raise UnsupportedError(f"the cpu backend has no op {type(op).__name__}")
+
+    def _emit_norm(self, kind: str, op: RmsNorm | LayerNorm, **args: object) -> None:
+        """One norm for each number format: its readers may make its few rows for themselves."""
+        x = self._read(self.selected.get(op.x.id, op.x), F32)
+        direct, rest = self._formats_of(op.out)
+        for number_format in self._formats_wanted(op.out) if self.fuse else [direct]:
+            out = self._define(op.out, number_format)
+            self._stage(kind, x=x, weight=op.weight, eps=op.eps, out=out, shared=False, **args)
+            self._touch(x, len(self.result.stages) - 1)
+        if not self.fuse:
+            self._convert(op.out, rest)
 
     def _emit_direct(self, kind: str, result: Value, **args: object) -> None:
         """A stage that reads values as floats and writes its result as the next product reads it."""
@@ -245,7 +251,12 @@ class _Lowering:
 
     def _is_for_one_norm(self, value: Value) -> bool:
         ops = [self.plan.ops[index] for index in self.uses[value.id]]
-        return self.fuse and value != self.plan.output and len(ops) == 1 and isinstance(ops[0], RmsNorm)
+        return (
+            self.fuse
+            and value != self.plan.output
+            and len(ops) == 1
+            and isinstance(ops[0], RmsNorm | LayerNorm)
+        )
 
     # -- buffers ----------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from torchless.plan import (
     GateRows,
     Glu,
     HeadsLinear,
+    LayerNorm,
     Linear,
     Map,
     Op,
@@ -141,6 +142,9 @@ class ReferenceExecutor:
             return ops.embed(self.weights[op.weight], batch.token_ids, op.scale)
         if isinstance(op, RmsNorm):
             return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps, op.num_heads)
+        if isinstance(op, LayerNorm):
+            bias = None if op.bias is None else self.weights[op.bias]
+            return ops.layer_norm(values[op.x.id], self.weights[op.weight], bias, op.eps)
         if isinstance(op, Linear):
             if self.observe_input is not None and (op.rows is None or op.rows[0] == 0):  # once a tensor
                 self.observe_input(op.weight, values[op.x.id])

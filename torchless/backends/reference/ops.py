@@ -23,6 +23,7 @@ __all__ = [
     "gated_delta",
     "glu",
     "heads_linear",
+    "layer_norm",
     "linear",
     "map_values",
     "rms_norm",
@@ -45,6 +46,13 @@ def rms_norm(x: Array, weight: Array, eps: float, num_heads: int = 1) -> Array:
     normed: Array = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True) + eps) * weight
     result: Array = normed.reshape(x.shape)
     return result
+
+
+def layer_norm(x: Array, weight: Array, bias: Array | None, eps: float) -> Array:
+    """(x - mean(x)) / sqrt(mean((x - mean(x))^2) + eps) * weight (+ bias), row by row."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    normed: Array = centred / np.sqrt(np.mean(centred * centred, axis=-1, keepdims=True) + eps) * weight
+    return normed if bias is None else normed + bias
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
