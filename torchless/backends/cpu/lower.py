@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from torchless.backends.cpu.fusions import share_rows
 from torchless.backends.cpu.lower_attention import emit_attention
 from torchless.backends.cpu.lower_experts import emit_experts, gate_stacks
+from torchless.backends.cpu.lower_products import emit_linear
 from torchless.backends.cpu.lower_recurrent import check_readers_of_heads, emit_gated_norm, emit_recurrent
 from torchless.backends.cpu.stages import F32, Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
@@ -52,9 +53,6 @@ from torchless.plan import (
 )
 
 __all__ = ["Buffer", "LoweredPlan", "Stage", "lower"]
-
-GROUP_COLUMNS = 256
-"""Columns that a gated product makes at a time: whole blocks in every number format."""
 
 
 def lower(plan: Plan, activation_format: Callable[[str], str], *, fuse: bool = True) -> LoweredPlan:
@@ -112,7 +110,7 @@ class _Lowering:
         elif isinstance(op, LayerNorm):
             self._emit_norm("layer_norm", op, bias=op.bias)
         elif isinstance(op, Linear):
-            self._emit_linear(index, op)
+            emit_linear(self, index, op)
         elif isinstance(op, Rope):
             pass  # emitted with the attention that reads it
         elif isinstance(op, Attention):
@@ -169,70 +167,6 @@ class _Lowering:
         read = {name: self._read(x, F32) if isinstance(x, Value) else x for name, x in args.items()}
         self._stage(kind, **read, out=self._define(result, direct))
         self._convert(result, rest)
-
-    def _emit_linear(self, index: int, op: Linear) -> None:
-        """This product together with all later products of the same input and number format."""
-        number_format = self.activation_format(op.weight)
-        if self._emit_gated(op, number_format):
-            return
-        group = [
-            (i, other)
-            for i, other in enumerate(self.plan.ops)
-            if i >= index
-            and (i == index or self.fuse)
-            and i not in self.done
-            and isinstance(other, Linear)
-            and other.x == op.x
-            and self.activation_format(other.weight) == number_format
-        ]
-        x = self._read(op.x, number_format)
-        parts = []
-        for i, linear in group:
-            residual = self._residual_of(i, linear) if len(group) == 1 else None
-            if residual is None:
-                out = self._define(linear.out, F32)
-            else:
-                add_index, add, other = residual
-                out = self._read(other, F32)
-                self.locations[add.out.id, F32] = out
-                self.done.add(add_index)
-            parts.append((linear.matrix, linear.bias_vector, out, residual is not None))
-            self.done.add(i)
-        if self.fuse and len(group) == 1 and op.out == self.plan.output:
-            self._stage("head", x=x, part=parts[0])
-        else:
-            self._stage("matmul", x=x, parts=parts)
-        for part in parts:
-            self._touch(part[2], len(self.result.stages) - 1)
-        for i, linear in group:
-            residual = self._residual_of(i, linear) if len(group) == 1 else None
-            self._convert_for_consumers(linear.out if residual is None else residual[1].out)
-
-    def _emit_gated(self, gate: Linear, number_format: str) -> bool:
-        """glu(gate(x), up(x)) as one stage, when only the GLU reads the two products; False when it is not one."""
-        if not self.fuse:
-            return False
-        uses = self.uses[gate.out.id]
-        glu = self.plan.ops[uses[0]] if len(uses) == 1 else None
-        if not isinstance(glu, Glu) or glu.gate != gate.out or gate.out.width % GROUP_COLUMNS:
-            return False
-        up_index, up = next((i, op) for i, op in enumerate(self.plan.ops) if op.out == glu.up)
-        if not isinstance(up, Linear) or up.x != gate.x or self.uses[up.out.id] != uses:
-            return False
-        out_format, others = self._formats_of(glu.out)
-        if others or self.activation_format(up.weight) != number_format:
-            return False
-        x = self._read(gate.x, number_format)
-        self._stage(
-            "gated_matmul",
-            x=x,
-            gate=(gate.matrix, gate.bias_vector),
-            up=(up.matrix, up.bias_vector),
-            out=self._define(glu.out, out_format),
-            activation=glu.activation,
-        )
-        self.done.update((uses[0], up_index))
-        return True
 
     def _residual_of(self, index: int, op: Linear | Experts) -> tuple[int, Add, Value] | None:
         """The `add(other, op.out)` that can be done in place: nothing else reads op.out, or other later."""
