@@ -35,13 +35,19 @@ def tiny_model(folder: Path, class_name: str, settings: dict[str, Any]) -> tuple
     return make_model(folder, getattr(transformers, class_name)(**{**SIZES, **settings}))
 
 
-def make_model(folder: Path, config: Any) -> tuple[Any, Any]:
-    """Saves a random model whose experts and logits differ from token to token; returns ids and logits."""
+def make_model(
+    folder: Path, config: Any, network_class: Any = None, vocab_size: int = VOCAB
+) -> tuple[Any, Any]:
+    """Saves a random model whose experts and logits differ from token to token; returns ids and logits.
+
+    `network_class` is the class of the model where it is not the configuration's own one that writes text; ids are
+    below `vocab_size`.
+    """
     from hf_models import write_tokenizer
 
     generator = torch.Generator().manual_seed(3)
-    network = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    network = network.float().eval()
+    make = network_class._from_config if network_class else transformers.AutoModelForCausalLM.from_config
+    network = make(config, attn_implementation="eager").float().eval()
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.is_floating_point() and tensor.dim() > 1:
@@ -58,7 +64,7 @@ def make_model(folder: Path, config: Any) -> tuple[Any, Any]:
         for name, tensor in network.named_buffers():
             if name.endswith("e_score_correction_bias"):
                 tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
-        ids = torch.randint(0, VOCAB, (3, LENGTH), generator=generator)
+        ids = torch.randint(0, vocab_size, (3, LENGTH), generator=generator)
         logits = network(ids).logits.numpy()
     network.save_pretrained(folder)
     write_tokenizer(folder)

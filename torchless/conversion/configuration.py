@@ -22,6 +22,7 @@ from torchless.quants import Floats
 from torchless.weights.hf_config import read_json, settings_of
 from torchless.weights.safetensors import SafetensorsSource
 from torchless.weights.source import WeightSource
+from torchless.weights.text_parts import text_settings
 
 __all__ = ["ROPE_FACTORS", "VECTOR_TYPE_KEY", "configuration_files", "gguf_settings", "rope_factors"]
 
@@ -158,7 +159,7 @@ def _llama3_settings(source: WeightSource, config: ModelConfig, theta: float) ->
 
 
 def _kept(path: Path) -> str:
-    values = read_json(path, "configuration")
+    values = text_settings(read_json(path, "configuration"))
     return json.dumps({key: value for key, value in values.items() if key not in _LEFT_OUT})
 
 

@@ -43,6 +43,7 @@ from torchless.weights.safetensors import SafetensorsSource
 from torchless.weights.safetensors_writer import write_safetensors
 from torchless.weights.shards import shard_bytes
 from torchless.weights.source import TensorInfo, WeightSource
+from torchless.weights.text_parts import text_settings
 
 __all__ = ["convert"]
 
@@ -260,7 +261,7 @@ def _vector_type(source: WeightSource, float_type: str, family: Family) -> str:
 
 def _changed_files(source: SafetensorsSource, float_type: str) -> dict[str, dict[str, Any]]:
     """The configuration files of a folder whose weights get another type."""
-    settings = json.loads(source.config_path.read_bytes())
+    settings = text_settings(json.loads(source.config_path.read_bytes()))
     settings.pop("quantization_config", None)
     dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[float_type]
     settings["dtype" if "dtype" in settings else "torch_dtype"] = dtype

@@ -1,11 +1,13 @@
 """The language model inside a checkpoint that also sees images: its settings and its tensors.
 
 Such a folder has the settings of the language model under ``text_config`` and its tensors under
-``model.language_model.``. What is of images is left out: the model reads text alone.
+``model.language_model.`` or, as most are published, ``language_model.``. What is of images is left out, and the log
+says so: the model reads text alone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,16 +15,32 @@ from torchless.weights.stored_weights import FileTensor
 
 __all__ = ["text_settings", "text_tensors"]
 
+_log = logging.getLogger("torchless")
+
 _CLASSES = {
     "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
     "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeForCausalLM",
+    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
 }
 """Classes of such checkpoints, and of their language model alone."""
 
 _OUTER = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype", "transformers_version")
 """Settings of the whole that are the language model's too; they win."""
 
-_TEXT, _IMAGES = "model.language_model.", "model.visual."
+_TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id")
+"""Settings of the whole that stand in where the language model has none."""
+
+_TEXT = {
+    "model.language_model.": "model.",
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}
+"""How names of its tensors begin, and how they would in a model without images."""
+
+_IMAGES = (
+    *("model.visual.", "model.vision_tower.", "model.multi_modal_projector."),
+    *("vision_tower.", "multi_modal_projector."),
+)
 
 
 def text_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -39,16 +57,22 @@ def text_settings(config: dict[str, Any]) -> dict[str, Any]:
     if name is None:
         return config
     outer = {key: config[key] for key in _OUTER if key in config}
-    return {**inner, **outer, "architectures": [name]}
+    tokens = {key: config[key] for key in _TOKENS if key in config and inner.get(key) is None}
+    return {**inner, **tokens, **outer, "architectures": [name]}
 
 
 def text_tensors(tensors: Mapping[str, FileTensor]) -> dict[str, FileTensor]:
     """The tensors of the language model under the names that they have in a model without images."""
-    if not any(name.startswith(_TEXT) for name in tensors):
+    if not any(name.startswith(tuple(_TEXT)) for name in tensors):
         return dict(tensors)
-    found = {}
+    found, num_images = {}, 0
     for name, tensor in tensors.items():
-        if not name.startswith(_IMAGES):
-            short = "model." + name.removeprefix(_TEXT) if name.startswith(_TEXT) else name
-            found[short] = tensor._replace(name=short)
+        if name.startswith(_IMAGES):
+            num_images += 1
+            continue
+        begin = next((item for item in _TEXT if name.startswith(item)), "")
+        short = _TEXT.get(begin, "") + name.removeprefix(begin)
+        found[short] = tensor._replace(name=short)
+    if num_images:
+        _log.info("%d tensors that read images are passed over: the model reads text alone", num_images)
     return found
