@@ -38,7 +38,8 @@ class FakeExecutor:
         self.num_state_slots = num_state_slots
         self._states: list[list[int]] = [[] for _ in range(num_state_slots)]
         self._positions = [-1] * num_state_slots
-        self.vocab_size = vocab_size
+        self.vocab_size = self.output_width = vocab_size
+        self.needs_whole_sequences = False
         self.favourites = dict(favourites)  # length of a sequence -> token that then gets the largest logit
         self.released: list[int] = []
         self.batches: list[Batch] = []

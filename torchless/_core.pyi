@@ -134,7 +134,9 @@ class Executor:
     def add_rope(
         self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
     ) -> int: ...
-    def embed(self, table: int, out: int, scale: float) -> None: ...
+    def embed(self, table: int, out: int, scale: float, index: str = "token", first: int = 0) -> None:
+        """Rows first + (token id, position or 0) of a table."""
+
     def convert(self, x: int, out: int, shared: bool) -> None:
         """shared: with few rows, the products that read `out` do this themselves"""
 
@@ -169,6 +171,7 @@ class Executor:
         slopes: Sequence[float],
         sinks: int,
         rope_kv: bool,
+        causal: bool = True,
     ) -> None:
         """
         window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the work of the rope_kv stage before it where it can
@@ -229,7 +232,7 @@ class Executor:
 
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...
-    def finish(self, arena_bytes: int, logits: int, vocab_size: int, merge_inputs: bool) -> None:
+    def finish(self, arena_bytes: int, logits: int, output_width: int, merge_inputs: bool) -> None:
         """merge_inputs: stages that read the batch alone share one barrier"""
 
     def place_weights(self) -> None:
@@ -290,7 +293,7 @@ class Executor:
     @property
     def logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """
-        float32 (max_outputs, vocab): a view of the buffer that steps overwrite.
+        float32 (max_outputs, width of the output): a view of the buffer that steps overwrite.
         """
 
     @property

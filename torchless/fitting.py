@@ -90,8 +90,10 @@ class _Demand:
         """Options for a cache of so many contexts."""
         num_pages = num_contexts * -(-context_length // PAGE_TOKENS)
         rows = min(self.batch_tokens, num_pages * PAGE_TOKENS)
-        vocab_size = self.plan.output.width if self.plan.output is not None else 1
-        num_outputs = _max_outputs(vocab_size, rows)
+        width = self.plan.output.width if self.plan.output is not None else 1
+        num_outputs = _max_outputs(width, rows)
+        if self.plan.needs_whole_sequences:  # and one may want all its rows
+            num_outputs = rows = max(rows, context_length)
         num_slots = min(SLOTS_PER_CONTEXT * num_contexts, num_outputs)
         return ExecutorOptions(
             *(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus),
@@ -124,9 +126,9 @@ class _Demand:
         return max(low * PAGE_TOKENS, least)
 
 
-def _max_outputs(vocab_size: int, max_batch_tokens: int) -> int:
+def _max_outputs(width: int, max_batch_tokens: int) -> int:
     """Logits rows in a step: as many as a fixed amount of memory holds, and not fewer than a few."""
-    rows = MAX_LOGITS_BYTES // (4 * vocab_size)
+    rows = MAX_LOGITS_BYTES // (4 * width)
     return min(max(rows, FEWEST_OUTPUTS), max_batch_tokens)
 
 

@@ -45,6 +45,8 @@ Rows = Literal["tokens", "outputs"]
 Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped", "sigmoid"]
 MapFunction = Literal["scale", "soft_cap", "silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
+Index = Literal["token", "position", "none"]
+OutputKind = Literal["logits", "states", "scores"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +85,17 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class Embed:
-    """out[i] = table[token_ids[i]] * scale. Weight shape (vocab, width)."""
+    """out[i] = table[first + index[i]] * scale. Weight shape (rows, width).
+
+    `index` is the token's id, its position in the sequence (learned positions), or nothing: one row for all tokens
+    (the type of a text's tokens, in BERT).
+    """
 
     out: Value
     weight: str
     scale: float = 1.0
+    index: Index = "token"
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +168,7 @@ class Rope:
 
 @dataclass(frozen=True, slots=True)
 class Attention:
-    """Causal grouped-query attention of q against the sequence's cached and new keys and values.
+    """Grouped-query attention of q against the sequence's cached and new keys and values.
 
     Stores this step's k and v in the cache of `layer` first. Query head h reads key/value head
     ``h // (num_heads // num_kv_heads)``. Scores are ``q.k * scale``; a token at position p sees
@@ -172,6 +180,8 @@ class Attention:
             score. ALiBi: Press et al. 2021.
         sinks: a weight of shape (num_heads,): a score per head that takes part in the softmax, beside the
             keys', and has no value. gpt-oss.
+        causal: False lets every token see all of its sequence, the tokens behind it too. A sequence is then computed
+            whole, in one step: executors refuse a run that does not begin at position 0.
     """
 
     out: Value
@@ -187,6 +197,7 @@ class Attention:
     softcap: float | None = None
     slopes: tuple[float, ...] | None = None
     sinks: str | None = None
+    causal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,20 +419,24 @@ class Plan:
     Attributes:
         shapes: shape of every weight the source offers, rows first; ops are checked against it.
         ops: the recorded ops, in execution order (written by the methods below only).
-        output: the value holding the logits, set by `set_output`.
+        output: the value that a step returns, set by `set_output`.
+        output_kind: what it is: ``"logits"`` of the next token, ``"states"`` (final hidden states, which become an
+            embedding once pooled), or ``"scores"`` of a classifier.
     """
 
     shapes: dict[str, tuple[int, ...]]
     ops: list[Op] = field(default_factory=list)
     output: Value | None = None
+    output_kind: OutputKind = "logits"
     _num_values: int = 0
 
     # -- ops, one method each ---------------------------------------------------------------------
 
-    def embed(self, weight: str, *, scale: float = 1.0) -> Value:
-        """Token embedding rows of `weight` (vocab, width) -> (tokens, width)."""
-        _, width = self._weight(weight, 2)
-        return self._record(Embed(self._value("tokens", width), weight, scale))
+    def embed(self, weight: str, *, scale: float = 1.0, index: Index = "token", first: int = 0) -> Value:
+        """Rows of `weight` (rows, width) from `first` on, by each token's `index`: (tokens, width)."""
+        rows, width = self._weight(weight, 2)
+        self._require(0 <= first < rows, f"{weight} has {rows} rows and is read from row {first} on")
+        return self._record(Embed(self._value("tokens", width), weight, scale, index, first))
 
     def rms_norm(self, x: Value, weight: str, *, eps: float, num_heads: int = 1) -> Value:
         """Root-mean-square norm over the width of x, or of each head; `weight` has that width."""
@@ -484,8 +499,9 @@ class Plan:
         softcap: float | None = None,
         slopes: tuple[float, ...] | None = None,
         sinks: str | None = None,
+        causal: bool = True,
     ) -> Value:
-        """Causal grouped-query attention; see `Attention`. Returns (tokens, num_heads * head_dim)."""
+        """Grouped-query attention; see `Attention`. Returns (tokens, num_heads * head_dim)."""
         self._require(num_heads % num_kv_heads == 0, f"{num_heads} heads over {num_kv_heads} key/value heads")
         self._require(
             q.width == num_heads * head_dim, f"queries are {q.width} wide, not {num_heads * head_dim}"
@@ -499,8 +515,12 @@ class Plan:
         if sinks is not None:
             (num_sinks,) = self._weight(sinks, 1)
             self._require(num_sinks == num_heads, f"{sinks} has {num_sinks} elements for {num_heads} heads")
+        self._require(
+            causal or (window is None and slopes is None),
+            "a window or ALiBi slopes where a token sees those behind it",
+        )
         out = self._value("tokens", q.width)
-        shape = (num_heads, num_kv_heads, head_dim, scale, window, softcap, slopes, sinks)
+        shape = (num_heads, num_kv_heads, head_dim, scale, window, softcap, slopes, sinks, causal)
         return self._record(Attention(out, q, k, v, layer, *shape))
 
     def glu(self, gate: Value, up: Value, *, activation: Activation) -> Value:
@@ -636,9 +656,9 @@ class Plan:
         """Rows whose logits the batch wants."""
         return self._record(SelectOutputs(self._value("outputs", x.width), x))
 
-    def set_output(self, logits: Value) -> None:
-        """Declares the value that a step returns: (outputs, vocab)."""
-        self.output = logits
+    def set_output(self, value: Value, kind: OutputKind = "logits") -> None:
+        """Declares the value that a step returns, (outputs, width), and what it is."""
+        self.output, self.output_kind = value, kind
 
     # -- reading ----------------------------------------------------------------------------------
 
@@ -657,6 +677,23 @@ class Plan:
     def attention_ops(self) -> tuple[Attention, ...]:
         """The attention ops in layer order: what the KV cache must hold."""
         return tuple(op for op in self.ops if isinstance(op, Attention))
+
+    @property
+    def needs_whole_sequences(self) -> bool:
+        """Whether a sequence must be computed in one step, because its tokens see those behind them."""
+        return any(not op.causal for op in self.attention_ops)
+
+    @property
+    def num_token_ids(self) -> int:
+        """Token ids that may be asked for: rows of the embedding table."""
+        tables = [op for op in self.ops if isinstance(op, Embed) and op.index == "token"]
+        return min((self.shapes[op.weight][0] - op.first for op in tables), default=2**31 - 1)
+
+    @property
+    def num_positions(self) -> int | None:
+        """Positions that learned embeddings have rows for; None without such embeddings."""
+        tables = [op for op in self.ops if isinstance(op, Embed) and op.index == "position"]
+        return min((self.shapes[op.weight][0] - op.first for op in tables), default=None)
 
     @property
     def state_ops(self) -> tuple[CausalConv | GatedDelta, ...]:

@@ -280,10 +280,16 @@ void bind_executor(nb::module_& m) {
             "interleaved"_a, "inv_freq"_a, "magnitude"_a, "cos"_a, "sin"_a)
         .def(
             "embed",
-            [](PyExecutor& self, int table, int out, float scale) {
-                self.core.add_stage(tl::make_embed(table, out, scale));
+            [](PyExecutor& self, int table, int out, float scale, const std::string& index, int first) {
+                if (index != "token" && index != "position" && index != "none")
+                    throw std::invalid_argument("an embedding goes by token, position or none, not by " + index);
+                const auto by = index == "token"      ? tl::EmbedIndex::kToken
+                                : index == "position" ? tl::EmbedIndex::kPosition
+                                                      : tl::EmbedIndex::kNone;
+                self.core.add_embed({table, by, first, scale, out});
             },
-            "table"_a, "out"_a, "scale"_a)
+            "table"_a, "out"_a, "scale"_a, "index"_a = "token", "first"_a = 0,
+            "Rows first + (token id, position or 0) of a table.")
         .def(
             "convert",
             [](PyExecutor& self, int x, int out, bool shared) {
@@ -337,18 +343,18 @@ void bind_executor(nb::module_& m) {
         .def(
             "attention",
             [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window, float softcap,
-               std::vector<float> slopes, int sinks, bool rope_kv) {
+               std::vector<float> slopes, int sinks, bool rope_kv, bool causal) {
                 if (!slopes.empty() && slopes.size() != size_t(num_heads)) {
                     throw std::invalid_argument("attention needs one slope for each query head");
                 }
                 if (sinks >= 0 && self.core.weights().vector(sinks).size() != size_t(num_heads)) {
                     throw std::invalid_argument("attention needs one sink for each query head");
                 }
-                self.core.add_attention(q, out, layer, {num_heads, scale, window, softcap, std::move(slopes), sinks},
-                                        rope_kv);
+                self.core.add_attention(q, out, layer,
+                                        {num_heads, scale, window, softcap, std::move(slopes), sinks, causal}, rope_kv);
             },
             "q"_a, "out"_a, "layer"_a, "num_heads"_a, "scale"_a, "window"_a, "softcap"_a, "slopes"_a, "sinks"_a,
-            "rope_kv"_a,
+            "rope_kv"_a, "causal"_a = true,
             "window, softcap: 0 = none; slopes: one per query head or none; sinks: a vector or -1; rope_kv: does the "
             "work of the rope_kv stage before it where it can")
         .def(
@@ -426,10 +432,10 @@ void bind_executor(nb::module_& m) {
             "out"_a)
         .def(
             "finish",
-            [](PyExecutor& self, size_t arena_bytes, int logits, int vocab_size, bool merge_inputs) {
-                self.core.finish(arena_bytes, logits, vocab_size, merge_inputs);
+            [](PyExecutor& self, size_t arena_bytes, int logits, int output_width, bool merge_inputs) {
+                self.core.finish(arena_bytes, logits, output_width, merge_inputs);
             },
-            "arena_bytes"_a, "logits"_a, "vocab_size"_a, "merge_inputs"_a,
+            "arena_bytes"_a, "logits"_a, "output_width"_a, "merge_inputs"_a,
             "merge_inputs: stages that read the batch alone share one barrier")
         .def(
             "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
@@ -456,11 +462,11 @@ void bind_executor(nb::module_& m) {
             "logits",
             [](nb::handle_t<PyExecutor> self) {
                 tl::Executor& core = nb::cast<PyExecutor&>(self).core;
-                const size_t shape[2] = {size_t(core.max_outputs()), size_t(core.vocab_size())};
+                const size_t shape[2] = {size_t(core.max_outputs()), size_t(core.output_width())};
                 const int64_t strides[2] = {int64_t(core.logits_stride()), 1};
                 return nb::ndarray<nb::numpy, float, nb::ndim<2>>(core.logits(), 2, shape, self, strides);
             },
-            "float32 (max_outputs, vocab): a view of the buffer that steps overwrite.")
+            "float32 (max_outputs, width of the output): a view of the buffer that steps overwrite.")
         .def_prop_ro(
             "best_ids",
             [](nb::handle_t<PyExecutor> self) {

@@ -278,7 +278,7 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
                         const Array<const int32_t, 1>& page_ids, const std::string& k_type, const std::string& v_type,
                         size_t num_kv_heads, int first_position, float scale, int window, int row_begin, int row_end,
                         int rows_per_call, bool by_ranges, float softcap, const std::optional<Floats1>& slopes,
-                        const std::optional<Floats1>& sinks) {
+                        const std::optional<Floats1>& sinks, bool causal) {
     const Kernels& kernels = level_named(level);
     const int num_rows = checked_int(q.shape(0), "the number of rows");
     const size_t num_heads = q.shape(1), head_dim = q.shape(2);
@@ -291,7 +291,7 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
     require(window >= 0, "window must not be negative");
     require(first_position >= 0 && first_position < (1 << 26), "first_position out of range");
     require(pages.shape(1) == layout.page_bytes(), "a page has " + std::to_string(layout.page_bytes()) + " bytes");
-    const int num_positions = first_position + row_end;
+    const int num_positions = first_position + (causal ? row_end : num_rows);
     require(size_t(num_positions + kPageTokens - 1) / kPageTokens <= page_ids.shape(0),
             "page_ids does not cover the last position");
     for (size_t i = 0; i < page_ids.shape(0); i++) {
@@ -314,6 +314,7 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
     args.layout = &layout;
     args.scale = scale;
     args.window = window;
+    args.num_keys = causal ? 0 : num_positions;
     args.softcap = softcap;
     args.slopes = per_head(slopes, num_heads, "slopes");
     args.sinks = per_head(sinks, num_heads, "sinks");
@@ -326,7 +327,7 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
         args.row_end = row_end - row < rows_per_call ? row_end : row + rows_per_call;
         const int first = first_position + row, visible = window > 0 && first >= window ? first - window + 1 : 0;
         args.range_begin = visible / kAttentionRange;
-        args.range_end = (first_position + args.row_end - 1) / kAttentionRange + 1;
+        args.range_end = ((causal ? first_position + args.row_end : num_positions) - 1) / kAttentionRange + 1;
         for (args.kv_head = 0; args.kv_head < int(num_kv_heads); args.kv_head++) {
             by_ranges ? attention_by_ranges(kernels, args, partials.as<float>()) : kernels.attention(args);
         }
@@ -459,7 +460,8 @@ void bind_kernels(nb::module_& core) {
     m.def("kv_write", &kv_write, "level"_a, "k"_a, "v"_a, "k_type"_a, "v_type"_a, "slot"_a, "page"_a);
     m.def("attention", &attention, "level"_a, "q"_a, "pages"_a, "page_ids"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a,
           "first_position"_a, "scale"_a, "window"_a, "row_begin"_a, "row_end"_a, "rows_per_call"_a,
-          "by_ranges"_a = false, "softcap"_a = 0.0f, "slopes"_a.none() = nb::none(), "sinks"_a.none() = nb::none());
+          "by_ranges"_a = false, "softcap"_a = 0.0f, "slopes"_a.none() = nb::none(), "sinks"_a.none() = nb::none(),
+          "causal"_a = true);
     m.def("formats", &formats, "level"_a, "activations"_a = "int8");
     m.def("decode_row", &decode_row, "level"_a, "gguf_type"_a, "row"_a);
     m.def("pack", &pack, "level"_a, "gguf_type"_a, "rows"_a);

@@ -133,9 +133,15 @@ class Attention final : public Stage {
     };
 
     Ranges ranges_of(const Step& step, const Step::RowBlock& block) const {
-        const int first = step.positions[block.begin], last = step.positions[block.end - 1];
+        const int first = step.positions[block.begin];
+        const int last = shape_.causal ? step.positions[block.end - 1] : num_keys(step, block) - 1;
         const int visible = shape_.window > 0 ? std::max(first - shape_.window + 1, 0) : 0;
         return {visible / kAttentionRange, last / kAttentionRange + 1};
+    }
+
+    // Of a sequence that is whole in this step.
+    static int num_keys(const Step& step, const Step::RowBlock& block) {
+        return step.positions[step.run_starts[block.run + 1] - 1] + 1;
     }
 
     // Lays out the partial results; false when there is nothing to split or no room.
@@ -207,6 +213,7 @@ class Attention final : public Stage {
         args.layout = &layout;
         args.scale = shape_.scale;
         args.window = shape_.window;
+        args.num_keys = shape_.causal ? 0 : num_keys(step, block);
         args.softcap = shape_.softcap;
         args.slopes = shape_.slopes.empty() ? nullptr : shape_.slopes.data();
         args.sinks = shape_.sinks < 0 ? nullptr : m.weights.vector(shape_.sinks).data();

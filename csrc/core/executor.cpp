@@ -68,7 +68,18 @@ void Executor::add_attention(int q, int out, int layer, AttentionShape shape, bo
     RopeKvStage* rope_kv = nullptr;
     if (does_rope_kv) rope_kv = stages_.empty() ? nullptr : dynamic_cast<RopeKvStage*>(stages_.back().get());
     if (does_rope_kv && !rope_kv) throw std::invalid_argument("the stage before this attention is no rope_kv");
+    needs_whole_runs_ |= !shape.causal;
     stages_.push_back(make_attention(q, out, layer, std::move(shape), rope_kv));
+}
+
+void Executor::add_embed(const EmbedParts& parts) {
+    const RowTable& table = weights_.table(parts.table);
+    floats_of(parts.out, table.num_columns);
+    const int num_rows = table.num_rows - parts.first;
+    if (parts.first < 0 || num_rows < 1) throw std::invalid_argument("an embedding that begins outside its table");
+    if (parts.index == EmbedIndex::kToken) num_token_ids_ = std::min(num_token_ids_, num_rows);
+    if (parts.index == EmbedIndex::kPosition) num_positions_ = std::min(num_positions_, num_rows);
+    stages_.push_back(make_embed(parts));
 }
 
 void Executor::add_head(int x, const MatmulPart& part) {
@@ -170,9 +181,9 @@ void Executor::add_gated_norm(const GatedNormParts& p) {
     stages_.push_back(make_gated_norm(p));
 }
 
-void Executor::finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs) {
+void Executor::finish(size_t arena_bytes, int logits, int output_width, bool merge_inputs) {
     logits_ = logits;
-    vocab_size_ = vocab_size;
+    output_width_ = output_width;
     merge_inputs_ = merge_inputs;
     active_.resize(stages_.size());
     for (const Buffer& buffer : buffers_) {
@@ -238,9 +249,9 @@ void Executor::accept(const BatchArrays& batch) {
     check_starts(batch.run_starts, batch.num_tokens, "run_starts");
     check_starts(batch.page_starts, batch.num_page_ids, "page_starts");
     for (int i = 0; i < num_tokens; i++) {
-        if (batch.token_ids[i] < 0 || batch.token_ids[i] >= vocab_size_) {
+        if (batch.token_ids[i] < 0 || batch.token_ids[i] >= num_token_ids_) {
             bad_batch("token id " + std::to_string(batch.token_ids[i]) + " is outside the vocabulary of " +
-                      std::to_string(vocab_size_));
+                      std::to_string(num_token_ids_));
         }
     }
     const int num_pages = pages_ ? pages_->num_pages() : INT32_MAX;  // a plan without attention looks at none
@@ -252,12 +263,18 @@ void Executor::accept(const BatchArrays& batch) {
         const int begin = batch.run_starts[r], end = batch.run_starts[r + 1];
         const int64_t capacity = int64_t(batch.page_starts[r + 1] - batch.page_starts[r]) * kPageTokens;
         if (batch.positions[begin] < 0) bad_batch("negative position");
+        if (needs_whole_runs_ && batch.positions[begin] != 0)
+            bad_batch("every token sees its whole sequence, so that a run begins at position 0, not " +
+                      std::to_string(batch.positions[begin]));
         for (int i = begin; i < end; i++) {
             if (batch.positions[i] != batch.positions[begin] + (i - begin))
                 bad_batch("positions of a run are not consecutive");
             row_runs_[i] = r;
         }
         if (batch.positions[end - 1] >= capacity) bad_batch("a run's pages do not cover its last position");
+        if (batch.positions[end - 1] >= num_positions_)
+            bad_batch("position " + std::to_string(batch.positions[end - 1]) + " of a model with " +
+                      std::to_string(num_positions_));
         for (int i = begin; i < end; i++) {
             const int position = batch.positions[i];
             if (position % kPageTokens == 0) {
@@ -328,7 +345,7 @@ void Executor::choose_stages() {
 
 bool Executor::step(const BatchArrays& batch, int num_best, bool (*poll)()) {
     accept(batch);
-    if (num_best < 0 || num_best > std::min(max_best(step_.num_outputs), vocab_size_)) {
+    if (num_best < 0 || num_best > std::min(max_best(step_.num_outputs), output_width_)) {
         bad_batch("the best " + std::to_string(num_best) + " logits of " + std::to_string(step_.num_outputs) + " rows");
     }
     step_.num_best = num_best;

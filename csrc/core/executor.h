@@ -53,6 +53,7 @@ class Executor {
     void add_row_stage(std::unique_ptr<RowStage> stage, int out, bool is_shared);
     // Attention that rotates and stores for itself where it can, if `does_rope_kv`: the stage before it is its RopeKv.
     void add_attention(int q, int out, int layer, AttentionShape shape, bool does_rope_kv);
+    void add_embed(const EmbedParts& parts);
     void add_head(int x, const MatmulPart& part);
     void add_route(const RouteParts& parts);
     void add_experts_gated(const ExpertsGatedParts& parts, int num_experts);
@@ -62,7 +63,7 @@ class Executor {
     void add_gated_norm(const GatedNormParts& parts);
     // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns. merge_inputs: stages
     // that read the batch alone share one barrier.
-    void finish(size_t arena_bytes, int logits, int vocab_size, bool merge_inputs);
+    void finish(size_t arena_bytes, int logits, int output_width, bool merge_inputs);
 
     // Spreads the memory of the weights over the threads that will read it; before they are packed.
     void place_weights();
@@ -80,7 +81,7 @@ class Executor {
 
     float* logits() const { return machine_->floats(logits_); }
     size_t logits_stride() const { return machine_->stride_floats(logits_); }
-    int vocab_size() const { return vocab_size_; }
+    int output_width() const { return output_width_; }
     int max_outputs() const { return sizes_.max_outputs; }
     size_t scratch_bytes() const {
         const size_t routes = routes_ ? Routes::num_bytes(sizes_.max_tokens, max_experts_, max_used_) : 0;
@@ -120,7 +121,10 @@ class Executor {
     std::unique_ptr<Routes> routes_;
     MappedBuffer arena_, thread_scratch_, shared_;
     std::unique_ptr<Machine> machine_;
-    int logits_ = -1, vocab_size_ = 0;
+    int logits_ = -1, output_width_ = 0;
+    // What the batch may ask for: rows of the tables that are looked up, and whether sequences must be whole.
+    int num_token_ids_ = INT32_MAX, num_positions_ = INT32_MAX;
+    bool needs_whole_runs_ = false;
 
     // Written by accept(), read by all stages of the step.
     Step step_;

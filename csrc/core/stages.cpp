@@ -25,29 +25,35 @@ class ClearPages final : public Stage {
 
 class Embed final : public Stage {
  public:
-    Embed(int table, int out, float scale) : table_(table), out_(out), scale_(scale) {}
+    explicit Embed(const EmbedParts& parts) : parts_(parts) {}
     bool reads_batch_only() const override { return true; }
     void prepare(const Machine& m, const Step& step) override {
         work_.reset(step.num_tokens, kRowChunk, m.pool.size());
     }
     void run(const Machine& m, const Step& step, int thread) override {
-        const RowTable& table = m.weights.table(table_);
+        const RowTable& table = m.weights.table(parts_.table);
+        const float scale = parts_.scale;
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
-                float* out = m.floats(out_, i);
-                const uint8_t* row = table.data + size_t(step.token_ids[i]) * table.row_bytes;
-                table.format->decode_row(row, table.num_columns, out);
-                if (table.is_forgotten) forget_row(row, table.data, size_t(table.num_rows) * table.row_bytes);
-                if (scale_ != 1.0f) {
-                    for (int j = 0; j < table.num_columns; j++) out[j] *= scale_;
+                float* out = m.floats(parts_.out, i);
+                const uint8_t* from = table.data + row(step, i) * table.row_bytes;
+                table.format->decode_row(from, table.num_columns, out);
+                if (table.is_forgotten) forget_row(from, table.data, size_t(table.num_rows) * table.row_bytes);
+                if (scale != 1.0f) {
+                    for (int j = 0; j < table.num_columns; j++) out[j] *= scale;
                 }
             }
         }
     }
 
  private:
-    int table_, out_;
-    float scale_;
+    size_t row(const Step& step, int i) const {
+        const size_t first = size_t(parts_.first);
+        if (parts_.index == EmbedIndex::kNone) return first;
+        return first + size_t(parts_.index == EmbedIndex::kToken ? step.token_ids[i] : step.positions[i]);
+    }
+
+    EmbedParts parts_;
 };
 
 class MakeRopeTable final : public Stage {
@@ -219,9 +225,7 @@ void RowStage::run(const Machine& m, const Step& step, int thread) {
 }
 
 std::unique_ptr<Stage> make_clear_pages() { return std::make_unique<ClearPages>(); }
-std::unique_ptr<Stage> make_embed(int table, int out, float scale) {
-    return std::make_unique<Embed>(table, out, scale);
-}
+std::unique_ptr<Stage> make_embed(const EmbedParts& parts) { return std::make_unique<Embed>(parts); }
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table) { return std::make_unique<MakeRopeTable>(table); }
 std::unique_ptr<RowStage> make_convert(int x, int out) { return std::make_unique<Convert>(x, out); }
 std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out) {

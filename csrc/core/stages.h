@@ -183,7 +183,16 @@ struct RopePart {
 
 // Zeroes the pages that the step begins to use (see Kernels::kv_write).
 std::unique_ptr<Stage> make_clear_pages();
-std::unique_ptr<Stage> make_embed(int table, int out, float scale);
+// Row `first` + the token's id, its position or nothing of a table.
+enum class EmbedIndex : uint8_t { kToken, kPosition, kNone };
+struct EmbedParts {
+    int table;
+    EmbedIndex index;
+    int first;
+    float scale;
+    int out;
+};
+std::unique_ptr<Stage> make_embed(const EmbedParts& parts);
 std::unique_ptr<Stage> make_rope_table(const RopeTable& table);
 std::unique_ptr<RowStage> make_convert(int x, int out);
 // When x has a row per token and out one per output, a norm takes the rows of the outputs.
@@ -215,6 +224,7 @@ struct AttentionShape {
     float softcap;              // 0 = none
     std::vector<float> slopes;  // ALiBi, one per query head; empty = none
     int sinks;                  // a vector with one score per query head, or -1
+    bool causal;                // false: every row sees all keys of its sequence, which is whole in a step
 };
 // rope_kv: the stage before it, whose work it does itself when nobody else needs it (null: never).
 std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape, RopeKvStage* rope_kv);

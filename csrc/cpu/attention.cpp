@@ -107,7 +107,7 @@ const float* widen_scales(KvType type, const uint8_t* head, size_t data_bytes, i
 PageView view_page(const Call& call, int page) {
     const AttentionArgs& a = call.args;
     const KvLayout& layout = *a.layout;
-    const int next = min_int(page + 2, (a.first_position + a.row_end - 1) / kPageTokens);
+    const int next = min_int(page + 2, last_visible(a, a.row_end - 1) / kPageTokens);
     const uint8_t* here = a.pages + size_t(a.page_ids[page]) * a.page_bytes;
     const uint8_t* ahead = a.pages + size_t(a.page_ids[next]) * a.page_bytes;
     const size_t k = layout.k_offset(a.kv_head), v = layout.v_offset(a.kv_head);
@@ -221,7 +221,7 @@ void attend_range(const Call& call, int range) {
     for (int i = 0; i < call.num_pairs * call.value_width; i += kLanes) store(s.values + i, zero());
     constexpr int kPages = kAttentionRange / kPageTokens;
     const int first = max_int(first_visible(a, a.row_begin) / kPageTokens, range * kPages);
-    const int last = min_int((a.first_position + a.row_end - 1) / kPageTokens, range * kPages + kPages - 1);
+    const int last = min_int(last_visible(a, a.row_end - 1) / kPageTokens, range * kPages + kPages - 1);
     for (int page = first; page <= last; page++) attend_page(call, page);
     for (int pair = 0; pair < call.num_pairs; pair++) {
         if (!s.pairs[pair].sees(range)) continue;

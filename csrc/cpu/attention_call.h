@@ -17,15 +17,15 @@ constexpr float kLog2E = 1.44269504088896341f;
 struct Pair {
     const float* query;
     float* out;
-    int head, first_visible, position;
+    int head, first_visible, last_visible, position;
 
     // Keys begin .. end - 1 of a page that it sees.
     RowRange visible(int page) const {
         const int start = page * kPageTokens;
-        return {clamp(first_visible - start, 0, kPageTokens), clamp(position + 1 - start, 0, kPageTokens)};
+        return {clamp(first_visible - start, 0, kPageTokens), clamp(last_visible + 1 - start, 0, kPageTokens)};
     }
     bool sees(int range) const {
-        return first_visible < (range + 1) * kAttentionRange && position >= range * kAttentionRange;
+        return first_visible < (range + 1) * kAttentionRange && last_visible >= range * kAttentionRange;
     }
 };
 
@@ -77,6 +77,10 @@ int first_visible(const AttentionArgs& a, int row) {
     return a.window > 0 ? max_int(position - a.window + 1, 0) : 0;
 }
 
+int last_visible(const AttentionArgs& a, int row) {
+    return (a.num_keys > 0 ? a.num_keys : a.first_position + row + 1) - 1;
+}
+
 Call make_call(const AttentionArgs& a) {
     Call call{a, {}, (a.row_end - a.row_begin) * a.group, a.layout->head_dim, a.layout->value_width()};
     place(*a.layout, a.group, a.scratch, call.scratch);
@@ -85,8 +89,12 @@ Call make_call(const AttentionArgs& a) {
         for (int h = 0; h < a.group; h++) {
             const int head = a.kv_head * a.group + h;
             const size_t offset = size_t(head) * call.head_dim;
-            *pair++ = {a.q + row * a.q_stride + offset, a.out + row * a.out_stride + offset, head,
-                       first_visible(a, row), a.first_position + row};
+            *pair++ = {a.q + row * a.q_stride + offset,
+                       a.out + row * a.out_stride + offset,
+                       head,
+                       first_visible(a, row),
+                       last_visible(a, row),
+                       a.first_position + row};
         }
     }
     return call;

@@ -70,6 +70,8 @@ struct AttentionArgs {
     const KvLayout* layout;
     float scale;
     int window;  // keys visible, counting the token itself; 0 = all
+    // The keys of positions below this are visible to every row, those behind it too; 0 = up to its own position.
+    int num_keys;
     // Shape of the scores, after scale: cap * tanh(score / cap) where softcap > 0, then + slope of the query head times
     // (key position - query position) where slopes (one per query head) is not null. sinks (one per query head, or
     // null) are scores without a value, added to the denominator.

@@ -258,6 +258,33 @@ def test_scoring_returns_the_logits_of_every_token(max_outputs, max_batch_tokens
     assert engine.pages.num_free == 64
 
 
+def whole_engine(**options):
+    executor = FakeExecutor(**options)
+    executor.needs_whole_sequences = True
+    return Engine(executor), executor
+
+
+def test_whole_sequences_are_never_cut():
+    engine, executor = whole_engine(max_batch_tokens=32, max_outputs=32)
+    sequences = [scoring(prompt_of(length)) for length in (20, 13, 1, 30, 31, 5)]
+    for sequence in sequences:
+        engine.add(sequence)
+    finish(engine, *sequences)
+    runs = [np.diff(batch.run_starts).tolist() for batch in executor.batches]
+    assert sorted(length for lengths in runs for length in lengths) == [1, 5, 13, 20, 30, 31]
+    assert len(runs) < len(sequences)
+    assert all(batch.positions[start] == 0 for batch in executor.batches for start in batch.run_starts[:-1])
+
+
+def test_a_sequence_that_no_step_can_take_whole_is_refused():
+    engine, _ = whole_engine(max_batch_tokens=32, max_outputs=16)
+    with pytest.raises(ValueError, match="a sequence of 17 tokens does not fit a step of 16 as a whole"):
+        engine.add(scoring(prompt_of(17)))
+    engine.add(make(prompt_of(31), 1))
+    with pytest.raises(ValueError, match="33 tokens does not fit a step of 32"):
+        engine.add(make(prompt_of(32), 1))
+
+
 def test_the_digest_covers_exactly_the_rows_that_were_sampled_from():
     digests = []
     for max_batch_tokens, neighbours in ((1, 0), (64, 0), (16, 3)):

@@ -287,3 +287,30 @@ def test_attention_refuses_pages_that_do_not_cover_the_rows(kernels: ModuleType)
     seq.page_ids = np.array([99], np.int32)
     with pytest.raises(ValueError, match="page id out of range"):
         seq.attend(queries(1, 1, 16), 31)
+
+
+@pytest.mark.parametrize("kv_type", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("length", [1, 33, 700])
+def test_rows_that_see_the_whole_sequence_match_float64(
+    kernels: ModuleType, level: str, kv_type: str, length: int
+) -> None:
+    seq = random_sequence(kernels, level, kv_type, (length, 2, 32))
+    q = queries(length, 4, 32)
+    got = seq.attend(q, 0, causal=False)
+    expected = seq.reference(q, 0, 0, 0.1, causal=False)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=3e-6)
+    assert length == 1 or np.abs(got - seq.attend(q, 0)).max() > 0.1
+
+
+def test_rows_that_see_the_whole_sequence_do_not_depend_on_the_others(
+    kernels: ModuleType, level: str
+) -> None:
+    seq = random_sequence(kernels, level, "f16", (600, 1, 64))
+    q = queries(600, 2, 64)
+    expected = seq.attend(q, 0, causal=False)
+    for begin, end, rows_per_call in ((0, 600, 1), (0, 600, 7), (17, 31, 16), (599, 600, 16)):
+        args = {"row_begin": begin, "row_end": end, "rows_per_call": rows_per_call, "causal": False}
+        np.testing.assert_array_equal(seq.attend(q, 0, **args)[begin:end], expected[begin:end])
+        np.testing.assert_array_equal(
+            seq.attend(q, 0, by_ranges=True, **args)[begin:end], expected[begin:end]
+        )

@@ -161,9 +161,9 @@ def test_padding_that_nobody_added_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_a_decoder_that_cannot_be_streamed_is_refused(tmp_path: Path) -> None:
-    library = tokenizers.Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
-    library.decoder = decoders.WordPiece()
-    with pytest.raises(UnsupportedError, match="WordPiece"):
+    library = tokenizers.Tokenizer(models.BPE({"[UNK]": 0, "a</w>": 1}, [], unk_token="[UNK]"))
+    library.decoder = decoders.BPEDecoder()
+    with pytest.raises(UnsupportedError, match="BPEDecoder"):
         Tokenizer.from_folder(write(tmp_path, library))
 
 

@@ -287,7 +287,7 @@ def test_broken_merges_are_a_format_error(merges: list[Any]) -> None:
         Tokenizer.from_metadata(metadata)
 
 
-@pytest.mark.parametrize("model", ["bert", "t5", "rwkv"])
+@pytest.mark.parametrize("model", ["rwkv", "plamo2"])
 def test_other_kinds_of_tokenizer_are_refused_by_name(model: str) -> None:
     with pytest.raises(UnsupportedError, match=model):
         Tokenizer.from_metadata({"tokenizer.ggml.model": model})

@@ -132,12 +132,17 @@ class Executor(Protocol):
 
     options: ExecutorOptions
     vocab_size: int
+    """Token ids are below it."""
+    output_width: int
+    """Width of what a step returns: `vocab_size` for logits, another for hidden states and a classifier's scores."""
+    needs_whole_sequences: bool
+    """Whether every run must hold all tokens of its sequence (`plan.Attention.causal`)."""
     num_state_slots: int
     """Sequences that can be under way at once, each in a state slot; 0 for a plan without recurrent state, which sets
     no such limit."""
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
-        """Runs one step and returns logits (len(output_rows), vocab_size).
+        """Runs one step and returns the plan's output (len(output_rows), output_width).
 
         The array is owned by the executor and is overwritten by the next step.
 

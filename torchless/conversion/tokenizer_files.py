@@ -14,7 +14,15 @@ from torchless.text.vocabulary import Vocabulary, named_templates, read_vocabula
 
 __all__ = ["write_tokenizer_files"]
 
-_ROLES = {"bos": "bos_token", "eos": "eos_token", "unknown": "unk_token", "padding": "pad_token"}
+_ROLES = {
+    "bos": "bos_token",
+    "eos": "eos_token",
+    "unknown": "unk_token",
+    "padding": "pad_token",
+    "cls": "cls_token",
+    "sep": "sep_token",
+    "mask": "mask_token",
+}
 
 
 def write_tokenizer_files(folder: Path, metadata: Mapping[str, Any], context_length: int) -> None:
@@ -26,7 +34,8 @@ def write_tokenizer_files(folder: Path, metadata: Mapping[str, Any], context_len
     """
     vocabulary = read_vocabulary(metadata)
     description = json.loads(build_tokenizer(vocabulary).json)
-    texts = list(description["model"]["vocab"])
+    entries = description["model"]["vocab"]
+    texts = list(entries) if isinstance(entries, dict) else [text for text, _ in entries]
     description["post_processor"] = _frame(vocabulary, texts)
     _write(folder / "tokenizer.json", description, indent=None)
     _write(folder / "tokenizer_config.json", _config(vocabulary, texts, metadata, context_length))
@@ -61,21 +70,20 @@ def _frame(vocabulary: Vocabulary, texts: list[str]) -> dict[str, Any] | None:
     if not before and not after:
         return None
 
-    def steps(name: str, kind: int) -> list[dict[str, Any]]:
-        special = [
-            [{"SpecialToken": {"id": text, "type_id": kind}} for text in side] for side in (before, after)
-        ]
-        return [*special[0], {"Sequence": {"id": name, "type_id": kind}}, *special[1]]
+    between = [texts[index] for index in vocabulary.pair_separator] or [*after, *before]
 
-    ids = {
-        texts[vocabulary.special_ids[role]]: vocabulary.special_ids[role]
-        for role in ("bos", "eos")
-        if (before if role == "bos" else after)
-    }
+    def special(side: list[str], kind: int) -> list[dict[str, Any]]:
+        return [{"SpecialToken": {"id": text, "type_id": kind}} for text in side]
+
+    def sequence(name: str, kind: int) -> dict[str, Any]:
+        return {"Sequence": {"id": name, "type_id": kind}}
+
+    first = [*special(before, 0), sequence("A", 0)]
+    ids = {text: texts.index(text) for text in (*before, *between, *after)}
     return {
         "type": "TemplateProcessing",
-        "single": steps("A", 0),
-        "pair": [*steps("A", 0), *steps("B", 1)],
+        "single": [*first, *special(after, 0)],
+        "pair": [*first, *special(between, 0), sequence("B", 1), *special(after, 1)],
         "special_tokens": {
             text: {"id": text, "ids": [index], "tokens": [text]} for text, index in ids.items()
         },

@@ -1,8 +1,8 @@
 """The tokenizer of a Hugging Face folder as GGUF metadata.
 
 Byte-level BPE becomes model "gpt2" with its pre-tokenizer by name, SentencePiece-like BPE becomes "llama" with
-scores. What was made is compared with the folder's own tokenizer on texts that are hard to cut; a tokenizer that
-GGUF cannot say is refused rather than written wrongly.
+scores, WordPiece "bert" and Unigram "t5". What was made is compared with the folder's own tokenizer on texts that are
+hard to cut; a tokenizer that GGUF cannot say is refused rather than written wrongly.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from torchless.conversion.tokenizer_encoders import unigram, word_pieces
 from torchless.errors import FormatError, TorchlessError, UnsupportedError
 from torchless.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 from torchless.text.tokenizer import Tokenizer, TokenizerSpec
 from torchless.text.tokenizer_folder import metadata_from_sentencepiece, tokenizer_from_folder
-from torchless.text.vocabulary import TokenType
+from torchless.text.vocabulary import ROLE_KEYS, TokenType
 
 __all__ = ["PROBES", "check_same_tokens", "tokenizer_metadata"]
 
@@ -92,9 +93,14 @@ def _candidates(folder: Path, library: Any, spec: TokenizerSpec) -> list[dict[st
         return [_from_model_file(folder)]
     state = json.loads(library.to_str())
     model = state["model"]
+    if model.get("type") == "WordPiece":
+        return [word_pieces(*_tokens(library))]
+    if model.get("type") == "Unigram":
+        return [unigram(*_tokens(library), state)]
     if model.get("type") != "BPE":
         raise UnsupportedError(
-            f"{folder / 'tokenizer.json'}: the model is {model.get('type')!r}; GGUF files hold BPE here"
+            f"{folder / 'tokenizer.json'}: the model is {model.get('type')!r}; torchless writes BPE, WordPiece and "
+            f"Unigram into GGUF files"
         )
     if spec.kind == "byte-level":
         return [_byte_level(library, state, _find_words(library, model, folder))]
@@ -219,7 +225,7 @@ def _settings(spec: TokenizerSpec, folder: Path) -> dict[str, Any]:
     """Special tokens, what goes around a text, and chat templates."""
     found: dict[str, Any] = {}
     for role, index in spec.special_ids.items():
-        found[f"{_GGML}{role}_token_id"] = index
+        found[f"{_GGML}{ROLE_KEYS.get(role, role)}_token_id"] = index
     for role, ids in (("bos", spec.prefix_ids), ("eos", spec.suffix_ids)):
         if ids not in ((), (spec.special_ids.get(role),)):
             raise UnsupportedError(

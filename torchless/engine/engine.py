@@ -38,10 +38,14 @@ class Engine:
         options = executor.options
         self.pages = PageAllocator(options.num_pages)
         self.scheduler = Scheduler(
-            self.pages, options.max_batch_tokens, options.max_outputs, executor.num_state_slots
+            self.pages,
+            options.max_batch_tokens,
+            options.max_outputs,
+            executor.num_state_slots,
+            needs_whole_sequences=executor.needs_whole_sequences,
         )
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
-        self._no_logits = np.empty((0, executor.vocab_size), dtype=np.float32)
+        self._no_logits = np.empty((0, executor.output_width), dtype=np.float32)
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence; it takes part from the next step that has room for it."""
@@ -110,7 +114,7 @@ class Engine:
             if needed is None:
                 return 0
             most = max(most, needed)
-        most = min(most, self.executor.vocab_size)
+        most = min(most, self.executor.output_width)
         return most if num_outputs and most <= self.executor.max_best(num_outputs) else 0
 
     def _post_process(

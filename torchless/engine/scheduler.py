@@ -52,15 +52,23 @@ class Scheduler:
         max_outputs: most logits rows in a step; also most sequences that run at once, so that each of
             them can decode in every step.
         num_state_slots: most sequences that run at once because each needs a slot; 0 for a model without state.
+        needs_whole_sequences: all tokens of a sequence go into one step.
     """
 
     def __init__(
-        self, pages: PageAllocator, max_batch_tokens: int, max_outputs: int, num_state_slots: int = 0
+        self,
+        pages: PageAllocator,
+        max_batch_tokens: int,
+        max_outputs: int,
+        num_state_slots: int = 0,
+        *,
+        needs_whole_sequences: bool = False,
     ) -> None:
         self.pages = pages
         self.max_batch_tokens = max_batch_tokens
         self.max_outputs = max_outputs
         self.num_state_slots = num_state_slots
+        self.needs_whole_sequences = needs_whole_sequences
         self.running: list[Sequence] = []  # oldest first
         self.waiting: deque[Sequence] = deque()  # oldest first
         self._num_arrivals = 0
@@ -83,6 +91,15 @@ class Scheduler:
         needed = pages_for(sequence.max_tokens)
         if needed > self.pages.num_pages:
             raise ValueError(f"a sequence may need {needed} pages, there are {self.pages.num_pages}")
+        most = (
+            self.max_batch_tokens
+            if sequence.sampler is not None
+            else min(self.max_batch_tokens, self.max_outputs)
+        )
+        if self.needs_whole_sequences and sequence.max_tokens > most:
+            raise ValueError(
+                f"a sequence of {sequence.max_tokens} tokens does not fit a step of {most} as a whole"
+            )
         sequence.arrival = self._num_arrivals
         self._num_arrivals += 1
         sequence.state = "waiting"
@@ -148,6 +165,8 @@ class Scheduler:
             num_outputs = int(num_tokens == sequence.num_pending_tokens)
             if num_outputs > self._outputs_left:
                 num_tokens, num_outputs = num_tokens - 1, 0
+        if self.needs_whole_sequences and num_tokens < sequence.num_pending_tokens:
+            return
         if num_tokens < 1 or not self._reserve(sequence, sequence.num_computed_tokens + num_tokens):
             return
         self._chosen[sequence] = (num_tokens, num_outputs)

@@ -1,10 +1,10 @@
-"""What bytes a token stands for, in the two ways in which vocabularies write them."""
+"""What bytes a token stands for, in the ways in which vocabularies write them."""
 
 from __future__ import annotations
 
 import re
 
-__all__ = ["BYTE_LETTERS", "byte_level_bytes", "spm_bytes"]
+__all__ = ["BYTE_LETTERS", "PIECE_BYTES", "byte_level_bytes", "spm_bytes", "word_piece_bytes"]
 
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -34,3 +34,12 @@ def spm_bytes(text: str) -> bytes:
     """The bytes of a SentencePiece token: ``<0x0A>`` is a byte, U+2581 is a space."""
     match = _BYTE_TOKEN.fullmatch(text)
     return bytes([int(match[1], 16)]) if match else text.replace("\u2581", " ").encode()
+
+
+def word_piece_bytes(text: str) -> bytes:
+    """The bytes of a WordPiece token: it begins a word, behind a space, unless ``##`` says that it goes on."""
+    return text[2:].encode() if text.startswith("##") and len(text) > 2 else b" " + text.encode()
+
+
+PIECE_BYTES = {"byte-level": byte_level_bytes, "sentencepiece": spm_bytes, "wordpiece": word_piece_bytes}
+"""What reads a token of each kind of vocabulary (`TokenizerSpec.kind`)."""

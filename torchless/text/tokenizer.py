@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchless.errors import TokenizerError
-from torchless.text.pieces import byte_level_bytes, spm_bytes
+from torchless.text.pieces import PIECE_BYTES
 
 __all__ = ["Tokenizer", "TokenizerSpec"]
 
@@ -20,25 +20,27 @@ class TokenizerSpec:
     """Everything about a tokenizer but the merging itself.
 
     Attributes:
-        kind: how tokens write their bytes: ``"byte-level"`` letters, or ``"sentencepiece"``.
+        kind: how tokens write their bytes: ``"byte-level"`` letters, ``"sentencepiece"``, or ``"wordpiece"``.
         pre: name of the pre-tokenizer, where one is known by name.
         num_tokens: size of the vocabulary.
         special_ids: ids by role: ``bos``, ``eos``, ``eot``, ``unknown``, ``padding``, ...
         end_ids: ids after which generation ends.
         prefix_ids, suffix_ids: put around a text by default.
+        pair_ids: put between two texts that a model compares.
         strip_leading_space: whole texts were encoded with a space in front, which decoding takes away again.
         templates: chat templates by name.
         raw_tokens: bytes of tokens whose text is not UTF-8.
         missing_bytes: bytes of UTF-8 that no token stands for.
     """
 
-    kind: Literal["byte-level", "sentencepiece"]
+    kind: Literal["byte-level", "sentencepiece", "wordpiece"]
     pre: str | None
     num_tokens: int
     special_ids: Mapping[str, int]
     end_ids: frozenset[int]
     prefix_ids: tuple[int, ...] = ()
     suffix_ids: tuple[int, ...] = ()
+    pair_ids: tuple[int, ...] = ()
     strip_leading_space: bool = False
     templates: Mapping[str, str] = field(default_factory=dict)
     raw_tokens: Mapping[int, bytes] = field(default_factory=dict)
@@ -79,7 +81,7 @@ class Tokenizer:
         self._library = library_tokenizer
         self._lock = threading.Lock()  # The library keeps "parse special tokens" as state.
         self._spec = spec
-        self._bytes_of = byte_level_bytes if spec.kind == "byte-level" else spm_bytes
+        self._bytes_of = PIECE_BYTES[spec.kind]
         self._pieces: dict[int, bytes] = {}
         added = library_tokenizer.get_added_tokens_decoder()
         self._added_texts = {index: str(token.content) for index, token in added.items()}
@@ -149,6 +151,11 @@ class Tokenizer:
             self._library.encode_special_tokens = not parse_special
             ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return [*self._spec.prefix_ids, *ids, *self._spec.suffix_ids] if add_special_tokens else ids
+
+    @property
+    def frame(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Ids that the model wants before a text, between two texts that it compares, and behind a text."""
+        return self._spec.prefix_ids, self._spec.pair_ids, self._spec.suffix_ids
 
     def decode(
         self, ids: Iterable[int], *, skip_special_tokens: bool = True, continuation: bool = False

@@ -14,6 +14,7 @@ from torchless.errors import FormatError
 from torchless.text.end_tokens import CONTROL_TEXTS
 from torchless.text.pieces import BYTE_LETTERS
 from torchless.text.pretokenizers import PreTokenizer
+from torchless.text.tokenizer_encoders import unigram_parts, word_piece_parts, word_piece_texts
 from torchless.text.tokenizer_spm import spm_merges
 from torchless.text.vocabulary import TokenType, Vocabulary
 
@@ -39,18 +40,23 @@ class BuiltTokenizer:
 
 
 def build_tokenizer(vocabulary: Vocabulary) -> BuiltTokenizer:
-    """Builds the description of either model.
+    """Builds the description of any of the models.
 
     Raises:
         FormatError: a token is not a string, or two tokens have the same text.
     """
     texts, raw_tokens = _clean_texts(list(vocabulary.tokens))
+    if vocabulary.model == "bert":
+        texts = word_piece_texts(texts, vocabulary.types)
     ids = dict(zip(texts, range(len(texts)), strict=True))
     if len(ids) != len(texts):
         raise FormatError(_duplicate(texts))
     merges: Sequence[Any] = list(vocabulary.merges)
     types = _corrected_types(vocabulary, ids, merges)
     types[list(raw_tokens)] = TokenType.UNDEFINED
+    if vocabulary.model in ("bert", "t5"):
+        parts = (word_piece_parts if vocabulary.model == "bert" else unigram_parts)(vocabulary, texts)
+        return BuiltTokenizer(_described(_added_tokens(texts, types, strip=False), parts), raw_tokens)
     unknown = vocabulary.special_ids.get("unknown")
     missing: frozenset[int] = frozenset()
     if vocabulary.model == "llama":
@@ -74,8 +80,11 @@ def build_tokenizer(vocabulary: Vocabulary) -> BuiltTokenizer:
         "merges": merges,
     }
     added = _added_tokens(texts, types, vocabulary.strip_after_special)
-    description = {"version": "1.0", "added_tokens": added, **text_rules, "model": model}
-    return BuiltTokenizer(json.dumps(description, ensure_ascii=False), raw_tokens, missing)
+    return BuiltTokenizer(_described(added, {**text_rules, "model": model}), raw_tokens, missing)
+
+
+def _described(added: list[dict[str, Any]], parts: dict[str, Any]) -> str:
+    return json.dumps({"version": "1.0", "added_tokens": added, **parts}, ensure_ascii=False)
 
 
 def _corrected_types(

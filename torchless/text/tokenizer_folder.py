@@ -17,7 +17,15 @@ from torchless.text.vocabulary import TokenType
 __all__ = ["metadata_from_sentencepiece", "tokenizer_from_folder"]
 
 _MAX_BYTES = 1 << 28
-_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+_ROLES = {
+    "bos": "bos",
+    "eos": "eos",
+    "unk": "unknown",
+    "pad": "padding",
+    "cls": "cls",
+    "sep": "sep",
+    "mask": "mask",
+}
 
 
 def tokenizer_from_folder(folder: Path) -> tuple[Any, TokenizerSpec]:
@@ -54,11 +62,16 @@ def _from_json(
 ) -> tuple[Any, TokenizerSpec]:
     path = folder / "tokenizer.json"
     library = load_library_tokenizer(_read_text(path), str(path))
+    library.no_truncation()  # before the ids around a text are looked up: padding would hide them
+    library.no_padding()
     special = {
         role: index
         for name, role in _ROLES.items()
         if (index := _role_id(folder, config, name, library.token_to_id)) is not None
     }
+    for role, other in (("bos", "cls"), ("eos", "sep")):  # BERT calls them so
+        if other in special:
+            special.setdefault(role, special[other])
     control = {
         token.content: index for index, token in library.get_added_tokens_decoder().items() if token.special
     }
@@ -67,20 +80,25 @@ def _from_json(
     decoder = library.decoder
     state = json.loads(decoder.__getstate__()) if decoder is not None else {}
     kinds = _decoder_kinds(state)
-    if not kinds & {"ByteLevel", "ByteFallback", "Metaspace"}:
+    if not kinds & {"ByteLevel", "ByteFallback", "Metaspace", "WordPiece"}:
         raise UnsupportedError(
-            f"{path}: the decoder is {state.get('type')!r}; torchless reads byte-level BPE and "
-            f"SentencePiece-like tokenizers"
+            f"{path}: the decoder is {state.get('type')!r}; torchless reads byte-level BPE, SentencePiece-like "
+            f"tokenizers and WordPiece"
         )
     num_tokens = 1 + max(library.get_vocab(with_added_tokens=True).values(), default=-1)
     return library, TokenizerSpec(
-        kind="byte-level" if "ByteLevel" in kinds else "sentencepiece",
+        kind="byte-level"
+        if "ByteLevel" in kinds
+        else "wordpiece"
+        if "WordPiece" in kinds
+        else "sentencepiece",
         pre=None,
         num_tokens=num_tokens,
         special_ids=special,
         end_ids=frozenset(index for index in ends if 0 <= index < num_tokens),
         prefix_ids=prefix,
         suffix_ids=suffix,
+        pair_ids=_between(library, prefix, suffix),
         strip_leading_space="ByteLevel" not in kinds and _strips(state),
         templates=templates,
     )
@@ -103,6 +121,14 @@ def _frame(
     return prefix, suffix
 
 
+def _between(library: Any, prefix: tuple[int, ...], suffix: tuple[int, ...]) -> tuple[int, ...]:
+    """Ids between two texts: what the post-processor puts there."""
+    plain = library.encode("a", add_special_tokens=False).ids
+    framed = tuple(library.encode("a", "a", add_special_tokens=True).ids)
+    inner = framed[len(prefix) : len(framed) - len(suffix)]
+    return inner[len(plain) : len(inner) - len(plain)]
+
+
 def _decoder_kinds(state: Mapping[str, Any]) -> set[str]:
     steps = state.get("decoders", [])
     return {str(state.get("type"))}.union(*(_decoder_kinds(step) for step in steps))
@@ -110,6 +136,8 @@ def _decoder_kinds(state: Mapping[str, Any]) -> set[str]:
 
 def _strips(state: Mapping[str, Any]) -> bool:
     """Whether the decoder takes away the space that the encoder put in front."""
+    if state.get("type") == "WordPiece":
+        return True
     if state.get("type") == "Strip":
         return bool(state.get("content") == " " and state.get("start", 0) > 0)
     if state.get("type") == "Metaspace":

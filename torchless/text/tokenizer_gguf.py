@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -18,8 +18,14 @@ __all__ = ["load_library_tokenizer", "tokenizer_from_metadata"]
 
 # Below this many tokens and merges building takes less time than the cache is worth.
 _MIN_CACHED_ENTRIES = 20_000
+_KINDS: dict[str, Literal["byte-level", "sentencepiece", "wordpiece"]] = {
+    "llama": "sentencepiece",
+    "gpt2": "byte-level",
+    "bert": "wordpiece",
+    "t5": "sentencepiece",
+}
 # Goes into the key of the cache: raise it with every change of what is built.
-_BUILD_VERSION = "1"
+_BUILD_VERSION = "2"
 
 
 def tokenizer_from_metadata(metadata: Mapping[str, Any], cache_key: str | None) -> tuple[Any, TokenizerSpec]:
@@ -31,14 +37,15 @@ def tokenizer_from_metadata(metadata: Mapping[str, Any], cache_key: str | None) 
     control = {token.content: index for index, token in _control_tokens(library_tokenizer)}
     end_ids = find_end_ids(special, control.get)
     spec = TokenizerSpec(
-        kind="sentencepiece" if vocabulary.model == "llama" else "byte-level",
+        kind=_KINDS[vocabulary.model],
         pre=vocabulary.pre.names[0] if vocabulary.pre else None,
         num_tokens=len(vocabulary.tokens),
         special_ids=special,
         end_ids=end_ids | vocabulary.more_end_ids,
         prefix_ids=(special["bos"],) if vocabulary.add_bos else (),
         suffix_ids=(special["eos"],) if vocabulary.add_eos else (),
-        strip_leading_space=vocabulary.add_space_prefix,
+        pair_ids=vocabulary.pair_separator,
+        strip_leading_space=vocabulary.add_space_prefix or vocabulary.model == "bert",
         templates=named_templates(metadata),
         raw_tokens=built.raw_tokens,
         missing_bytes=built.missing_bytes,
@@ -88,6 +95,7 @@ def _identity(vocabulary: Vocabulary, cache_key: str | None) -> Iterator[bytes]:
         vocabulary.add_space_prefix,
         vocabulary.remove_extra_spaces,
         vocabulary.strip_after_special,
+        vocabulary.charsmap,
         cache_key,
     )
     yield repr(rules).encode("utf-8", "backslashreplace")

@@ -13,10 +13,26 @@ import numpy.typing as npt
 from torchless.errors import FormatError, UnsupportedError
 from torchless.text.pretokenizers import PreTokenizer, find_pre_tokenizer
 
-__all__ = ["TokenType", "Vocabulary", "named_templates", "read_vocabulary", "text_of"]
+__all__ = ["ROLE_KEYS", "TokenType", "Vocabulary", "named_templates", "read_vocabulary", "text_of"]
 
 _PREFIX = "tokenizer.ggml."
 _MAX_TOKENS = 1 << 24  # Fifty times the largest vocabulary there is.
+_ROLES = (
+    "bos",
+    "eos",
+    "eot",
+    "eom",
+    "unknown",
+    "padding",
+    "fim_pad",
+    "fim_rep",
+    "fim_sep",
+    "cls",
+    "sep",
+    "mask",
+)
+ROLE_KEYS = {"sep": "seperator"}
+"""Roles that GGUF spells otherwise."""
 
 
 class TokenType(IntEnum):
@@ -36,10 +52,11 @@ class Vocabulary:
     """A vocabulary as a GGUF file describes it. Sequences may be lazy views into the file.
 
     Attributes:
-        model: ``"llama"`` (SentencePiece BPE) or ``"gpt2"`` (byte-level BPE).
+        model: ``"llama"`` (SentencePiece BPE), ``"gpt2"`` (byte-level BPE), ``"bert"`` (WordPiece) or ``"t5"``
+            (SentencePiece Unigram).
         tokens: texts by id; bytes that are not UTF-8 stand as lone surrogates.
         types: `TokenType` by id.
-        scores: by id ("llama" only, else empty); the higher, the earlier a merge.
+        scores: by id (SentencePiece only, else empty): the higher, the earlier a merge; log probabilities in "t5".
         merges: ``"left right"`` in order of rank ("gpt2" only, else empty).
         pre: how text is cut into words ("gpt2" only).
         special_ids: ids that the file names by role: ``{"bos": 1, "eos": 2, ...}``.
@@ -48,9 +65,11 @@ class Vocabulary:
         add_space_prefix: a space is put before the text ("llama" only).
         remove_extra_spaces: runs of spaces become one, none stay at the ends ("llama" only).
         strip_after_special: white space after a special token belongs to the token (Phi-3).
+        pair_separator: ids between the two texts of a pair, for models that compare texts ("bert", "t5").
+        charsmap: how characters are normalised, in SentencePiece's compiled form ("t5" only, else empty).
     """
 
-    model: Literal["llama", "gpt2"]
+    model: Literal["llama", "gpt2", "bert", "t5"]
     tokens: Sequence[str]
     types: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float32]
@@ -63,6 +82,8 @@ class Vocabulary:
     add_space_prefix: bool
     remove_extra_spaces: bool
     strip_after_special: bool
+    pair_separator: tuple[int, ...] = ()
+    charsmap: bytes = b""
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
@@ -77,13 +98,13 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         raise FormatError(
             "tokenizer.ggml.model is missing: the file holds no tokenizer, so text cannot be read"
         )
-    if model not in ("llama", "gpt2"):
+    if model not in _DEFAULT_IDS:
         raise UnsupportedError(
-            f"tokenizer.ggml.model is {model!r}; torchless knows 'llama' (SentencePiece) and 'gpt2' "
-            f"(byte-level BPE); load the original model's folder with its tokenizer.json instead"
+            f"tokenizer.ggml.model is {model!r}; torchless knows 'llama' (SentencePiece), 'gpt2' (byte-level BPE), "
+            f"'bert' (WordPiece) and 't5' (Unigram); load the original model's folder with its tokenizer.json instead"
         )
-    spm = model == "llama"
-    pre = None if spm else find_pre_tokenizer(text_of(metadata, "pre"))
+    spm, bpe, pieces = model in ("llama", "t5"), model == "gpt2", model == "bert"
+    pre = find_pre_tokenizer(text_of(metadata, "pre")) if bpe else None
     tokens = _sequence(metadata, "tokens", required=True)
     if not 0 < len(tokens) <= _MAX_TOKENS:
         raise FormatError(f"tokenizer.ggml.tokens has {len(tokens)} entries, expected 1 to {_MAX_TOKENS}")
@@ -92,9 +113,13 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     if spm and (scores.size == 0 or not np.isfinite(scores).all()):
         found = "is missing" if scores.size == 0 else "holds a value that is not finite"
         raise FormatError(f"tokenizer.ggml.scores {found}, expected one finite number per token")
-    special = _special_ids(metadata, len(tokens), {"bos": 1, "eos": 2, "unknown": 0} if spm else {})
-    add_bos = _flag(metadata, "add_bos_token", pre.add_bos if pre else True)
-    add_eos = _flag(metadata, "add_eos_token", False)
+    special = _special_ids(metadata, len(tokens), _DEFAULT_IDS[model])
+    if pieces:  # they begin with a token that is called by either name, and end with the separator
+        special["bos"] = special.get("cls", special.get("bos", 101))
+        special["eos"] = special.get("sep", special.get("eos", 102))
+        special = {role: index for role, index in special.items() if index < len(tokens)}
+    add_bos = _flag(metadata, "add_bos_token", pre.add_bos if pre else model != "t5")
+    add_eos = _flag(metadata, "add_eos_token", not (bpe or model == "llama"))
     for name, wanted in (("bos", add_bos), ("eos", add_eos)):
         if wanted and f"{_PREFIX}add_{name}_token" in metadata and name not in special:
             raise FormatError(
@@ -105,7 +130,7 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         tokens=tokens,
         types=types if types.size else np.full(len(tokens), TokenType.NORMAL, np.int32),
         scores=scores,
-        merges=() if spm else _sequence(metadata, "merges", required=True),
+        merges=_sequence(metadata, "merges", required=True) if bpe else (),
         pre=pre,
         special_ids=special,
         more_end_ids=_more_end_ids(metadata, len(tokens)),
@@ -114,7 +139,36 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
         add_space_prefix=spm and _flag(metadata, "add_space_prefix", True),
         remove_extra_spaces=spm and _flag(metadata, "remove_extra_whitespaces", False),
         strip_after_special=spm and _is_phi3(metadata),
+        pair_separator=_pair_separator(model, special),
+        charsmap=_charsmap(metadata) if model == "t5" else b"",
     )
+
+
+# Ids that mean what they mean where a file does not say otherwise, by tokenizer model.
+_DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
+    "llama": {"bos": 1, "eos": 2, "unknown": 0},
+    "gpt2": {},
+    "bert": {"unknown": 100, "sep": 102, "padding": 0, "mask": 103},
+    "t5": {"eos": 1, "unknown": 2, "padding": 0},
+}
+
+
+def _pair_separator(model: str, special: Mapping[str, int]) -> tuple[int, ...]:
+    if model == "bert":
+        return (special["eos"],) if "eos" in special else ()
+    both = [special[role] for role in ("eos", "sep") if role in special]
+    return tuple(both) if model == "t5" else ()
+
+
+def _charsmap(metadata: Mapping[str, Any]) -> bytes:
+    values = _sequence(metadata, "precompiled_charsmap", required=False)
+    try:
+        array = np.asarray(values, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError):
+        array = np.full(1, -1)
+    if array.ndim != 1 or len(array) > 1 << 24 or ((array < -128) | (array > 255)).any():
+        raise FormatError(f"{_PREFIX}precompiled_charsmap holds something other than bytes")
+    return (array & 255).astype(np.uint8).tobytes()
 
 
 def named_templates(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -178,8 +232,8 @@ def _numbers(metadata: Mapping[str, Any], name: str, dtype: Any, count: int) -> 
 
 def _special_ids(metadata: Mapping[str, Any], count: int, defaults: Mapping[str, int]) -> dict[str, int]:
     ids = {role: number for role, number in defaults.items() if number < count}
-    for role in ("bos", "eos", "eot", "eom", "unknown", "padding", "fim_pad", "fim_rep", "fim_sep"):
-        value = metadata.get(f"{_PREFIX}{role}_token_id")
+    for role in _ROLES:
+        value = metadata.get(f"{_PREFIX}{ROLE_KEYS.get(role, role)}_token_id")
         if value is None:
             continue
         if not isinstance(value, int | np.integer) or isinstance(value, bool):

@@ -49,7 +49,9 @@ class CpuExecutor:
         options = layout.options
         self.options = options
         assert layout.plan.output is not None
-        self.vocab_size = layout.plan.output.width
+        self.vocab_size = layout.plan.num_token_ids
+        self.output_width = layout.plan.output.width
+        self.needs_whole_sequences = layout.plan.needs_whole_sequences
         self.lowered = layout.lowered
         self._pages_used = np.zeros(options.num_pages, dtype=bool)
         self._core: Any = layout.core.Executor(
@@ -70,7 +72,9 @@ class CpuExecutor:
             self._core.set_states(self.num_state_slots, layout.state_sizes)
         handles = self._name_weights(layout)
         add_stages(self._core, layout, handles)
-        self._core.finish(layout.arena_bytes, layout.lowered.output, self.vocab_size, layout.lowered.is_fused)
+        self._core.finish(
+            layout.arena_bytes, layout.lowered.output, self.output_width, layout.lowered.is_fused
+        )
         if options.cpus:
             self._core.place_weights()
         self._pack_weights(layout, handles, progress)
@@ -84,7 +88,7 @@ class CpuExecutor:
 
     def max_best(self, num_outputs: int) -> int:
         """See `backends.base.Executor`."""
-        return 0 if self._core is None else min(int(self._core.max_best(num_outputs)), self.vocab_size)
+        return 0 if self._core is None else min(int(self._core.max_best(num_outputs)), self.output_width)
 
     def step_best(self, batch: Batch, count: int) -> Best:
         """Runs one step; returns the `count` largest logits of each row, overwritten by the next step."""
@@ -148,7 +152,7 @@ class CpuExecutor:
         """Frees everything once no view of the logits is left."""
         self._core = None
         self._best = None
-        self._logits = np.empty((0, self.vocab_size), np.float32)
+        self._logits = np.empty((0, self.output_width), np.float32)
 
     # -- building ---------------------------------------------------------------------------------
 

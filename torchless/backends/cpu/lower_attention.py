@@ -45,6 +45,7 @@ def emit_attention(lowering: _Lowering, op: Attention) -> None:
         slopes=list(op.slopes or ()),
         sinks=op.sinks,
         rope_kv=lowering.fuse,
+        causal=op.causal,
     )
     lowering._convert_for_consumers(op.out)
 

@@ -76,7 +76,9 @@ class ReferenceExecutor:
         self.plan = plan
         self.options = options
         self.output = plan.output
-        self.vocab_size = plan.output.width
+        self.vocab_size = plan.num_token_ids
+        self.output_width = plan.output.width
+        self.needs_whole_sequences = plan.needs_whole_sequences
         self.observe_input: Callable[[str, Array], None] | None = None
         total = sum(source.tensors[name].num_bytes for name in plan.weight_names)
         done = 0
@@ -105,12 +107,12 @@ class ReferenceExecutor:
 
     def max_best(self, num_outputs: int) -> int:
         """All of them."""
-        return self.vocab_size
+        return self.output_width
 
     def step_best(self, batch: Batch, count: int) -> Best:
         """Runs one step; returns the `count` largest logits of each row, found by sorting."""
-        if not 1 <= count <= self.vocab_size:
-            raise ValueError(f"the best {count} of {self.vocab_size} logits")
+        if not 1 <= count <= self.output_width:
+            raise ValueError(f"the best {count} of {self.output_width} logits")
         logits = self.step(batch)
         order = np.where(np.isnan(logits), -np.inf, -logits).argsort(axis=1, kind="stable")[:, :count]
         return Best(order.astype(np.int32), np.take_along_axis(logits, order, axis=1))
@@ -139,7 +141,7 @@ class ReferenceExecutor:
 
     def _run(self, op: Op, batch: Batch, values: dict[int, Array]) -> Array:
         if isinstance(op, Embed):
-            return ops.embed(self.weights[op.weight], batch.token_ids, op.scale)
+            return ops.embed(self.weights[op.weight], op.first + self._index(op, batch), op.scale)
         if isinstance(op, RmsNorm):
             return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps, op.num_heads)
         if isinstance(op, LayerNorm):
@@ -183,6 +185,12 @@ class ReferenceExecutor:
         if isinstance(op, SelectOutputs):
             return values[op.x.id][batch.output_rows]
         raise UnsupportedError(f"the reference backend has no op {type(op).__name__}")
+
+    @staticmethod
+    def _index(op: Embed, batch: Batch) -> npt.NDArray[np.int32]:
+        if op.index == "token":
+            return batch.token_ids
+        return batch.positions if op.index == "position" else np.zeros_like(batch.positions)
 
     def _experts(self, op: Experts, x: Array, logits: Array) -> Array:
         """Each expert's tokens together."""
@@ -231,6 +239,7 @@ class ReferenceExecutor:
                 softcap=op.softcap,
                 slopes=op.slopes,
                 sinks=sinks,
+                causal=op.causal,
             )
             out[begin:end] = mixed.reshape(end - begin, -1)
         return out
@@ -276,6 +285,10 @@ class ReferenceExecutor:
             positions = batch.positions[batch.run_starts[run] : batch.run_starts[run + 1]]
             if positions[0] < 0 or (np.diff(positions) != 1).any():
                 raise ValueError("malformed batch: positions of a run are not consecutive")
+            if self.needs_whole_sequences and positions[0] != 0:
+                raise ValueError("malformed batch: a run of whole sequences begins at position 0")
+            if positions[-1] >= (self.plan.num_positions or 2**31):
+                raise ValueError(f"malformed batch: position {positions[-1]} has no embedding")
             if positions[-1] >= (batch.page_starts[run + 1] - batch.page_starts[run]) * PAGE_TOKENS:
                 raise ValueError("malformed batch: a run's pages do not cover its last position")
         rows = batch.output_rows

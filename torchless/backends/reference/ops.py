@@ -34,9 +34,9 @@ __all__ = [
 Array = npt.NDArray[np.float64]
 
 
-def embed(table: Array, token_ids: npt.NDArray[np.int32], scale: float) -> Array:
-    """table (vocab, width), ids (n,) -> (n, width): the rows of the tokens, times scale."""
-    rows: Array = table[token_ids] * scale
+def embed(table: Array, index: npt.NDArray[np.int32], scale: float) -> Array:
+    """table (rows, width), index (n,) -> (n, width): rows of the table, times scale."""
+    rows: Array = table[index] * scale
     return rows
 
 
@@ -98,11 +98,12 @@ def attend(
     softcap: float | None = None,
     slopes: Sequence[float] | None = None,
     sinks: npt.NDArray[np.floating] | None = None,
+    causal: bool = True,
 ) -> Array:
-    """Causal attention of one sequence and all its heads.
+    """Attention of one sequence and all its heads.
 
     q (n, heads, d) at positions first_position .. + n - 1; k and v (length, kv_heads, d), positions 0 .. length - 1.
-    A query at position p sees positions max(0, p - window + 1) .. p. Returns (n, heads, d).
+    A query at position p sees positions max(0, p - window + 1) .. p, or all if not causal. Returns (n, heads, d).
     """
     group = q.shape[1] // k.shape[1]
     keys, values = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
@@ -112,7 +113,7 @@ def attend(
         scores = softcap * np.tanh(scores / softcap)
     if slopes is not None:
         scores -= np.asarray(slopes, np.float64)[:, None, None] * distance
-    visible = distance >= 0
+    visible = (distance >= 0) | (not causal)
     if window is not None:
         visible &= distance < window
     scores = np.where(visible, scores, -np.inf)
