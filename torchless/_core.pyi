@@ -132,8 +132,19 @@ class Executor:
         """copies: rows for each token or output; spare: further rows"""
 
     def add_rope(
-        self, interleaved: bool, inv_freq: Sequence[float], magnitude: float, cos: int, sin: int
-    ) -> int: ...
+        self,
+        interleaved: bool,
+        inv_freq: Sequence[float],
+        magnitude: float,
+        temperature: float,
+        interval: int,
+        cos: int,
+        sin: int,
+    ) -> int:
+        """
+        temperature: of Ministral 3's queries, 0 = none; interval: positions for which it is the same
+        """
+
     def embed(self, table: int, out: int, scale: float, index: str = "token", first: int = 0) -> None:
         """Rows first + (token id, position or 0) of a table."""
 

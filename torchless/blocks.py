@@ -53,7 +53,8 @@ def attention(
         k = plan.rms_norm(k, f"{prefix}k_norm.weight", eps=config.norm_eps, num_heads=k_heads)
     if rotates:
         spec = rope or config.rope
-        q = plan.rope(q, num_heads=config.num_heads, head_dim=config.head_dim, spec=spec)
+        q_spec = rope or config.query_rope or config.rope
+        q = plan.rope(q, num_heads=config.num_heads, head_dim=config.head_dim, spec=q_spec)
         k = plan.rope(k, num_heads=config.num_kv_heads, head_dim=config.head_dim, spec=spec)
     mixed = plan.attention(
         q,
@@ -64,7 +65,7 @@ def attention(
         num_kv_heads=config.num_kv_heads,
         head_dim=config.head_dim,
         scale=config.attention_scale or 1.0 / math.sqrt(config.head_dim),
-        window=window or config.window,
+        window=window or config.window_of(layer),
         softcap=config.attention_softcap,
     )
     return _linear(plan, mixed, prefix + "output")

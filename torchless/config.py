@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +66,9 @@ class ModelConfig:
         num_heads, num_kv_heads, head_dim: query heads, key/value heads, and the width of each.
         norm_eps: epsilon of the norms.
         rope: rotary embedding with all scaling folded in.
+        query_rope: that of queries, where it is another.
         window: tokens that attention looks back, itself included; None = all.
+        windowed: for each layer whether it has the window, where not all have it.
         tied: whether the output projection is the embedding table.
         routing: how tokens choose experts, in models that have them; None in others.
         attention_scale: factor on the scores; None = 1 / sqrt(head_dim).
@@ -90,6 +92,8 @@ class ModelConfig:
     rope: RopeSpec
     window: int | None
     tied: bool
+    windowed: tuple[bool, ...] | None = None
+    query_rope: RopeSpec | None = None
     routing: Routing | None = None
     attention_scale: float | None = None
     attention_softcap: float | None = None
@@ -97,6 +101,10 @@ class ModelConfig:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logit_scale: float = 1.0
+
+    def window_of(self, layer: int) -> int | None:
+        """Tokens that attention looks back in a layer; None = all."""
+        return self.window if self.windowed is None or self.windowed[layer] else None
 
 
 class ConfigReader:
@@ -160,6 +168,17 @@ class ConfigReader:
         if not is_list or not all(type(item) in (int, float) and 0 < item < 1e30 for item in value):
             raise self._wrong(key, value, "a list of positive numbers")
         return tuple(float(item) for item in value)
+
+    def flags(self, key: str, count: int) -> tuple[bool, ...] | None:
+        """A list of `count` times true or false, or None when the model has none."""
+        value = self.metadata.get(self._name(key))
+        self._read.add(self._name(key))
+        if value is None:
+            return None
+        is_list = isinstance(value, Sequence) and len(value) == count
+        if not is_list or not all(isinstance(item, bool) for item in value):
+            raise self._wrong(key, value, f"{count} times true or false")
+        return tuple(value)
 
     def float_tensor(self, name: str) -> tuple[float, ...] | None:
         """A small float32 tensor that belongs to the configuration, or None when the model has none."""

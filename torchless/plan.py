@@ -76,11 +76,14 @@ class RopeSpec:
         inv_freq: radians per position for each pair; ``len(inv_freq) * 2`` leading elements of a head
             are rotated and the rest is copied.
         magnitude: factor on the rotated components.
+        temperature: (beta, interval): a further factor on them, ``1 + beta * ln(1 + floor(position / interval))``.
+            Of queries: scores grow with the position (Ministral 3).
     """
 
     layout: Literal["interleaved", "half"]
     inv_freq: tuple[float, ...]
     magnitude: float = 1.0
+    temperature: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -720,6 +723,8 @@ class Plan:
                 details.append(f"{value.num_used} of {value.num_experts} by {value.scoring}")
             elif isinstance(value, RopeSpec):
                 details.append(f"{value.layout} pairs={len(value.inv_freq)} magnitude={value.magnitude:g}")
+                if value.temperature is not None:
+                    details.append("temperature={:g}/{}".format(*value.temperature))
             else:
                 details.append(
                     f"{item.name}={value:g}" if isinstance(value, float) else f"{item.name}={value}"

@@ -273,11 +273,14 @@ void bind_executor(nb::module_& m) {
             "copies: rows for each token or output; spare: further rows")
         .def(
             "add_rope",
-            [](PyExecutor& self, bool interleaved, std::vector<double> inv_freq, double magnitude, int cos, int sin) {
+            [](PyExecutor& self, bool interleaved, std::vector<double> inv_freq, double magnitude, double temperature,
+               int interval, int cos, int sin) {
                 const auto layout = interleaved ? tl::RopeLayout::kInterleaved : tl::RopeLayout::kHalf;
-                return self.core.add_rope({layout, std::move(inv_freq), magnitude, cos, sin});
+                if (interval < 1) throw std::invalid_argument("the interval of a rope's temperature is at least 1");
+                return self.core.add_rope({layout, std::move(inv_freq), magnitude, temperature, interval, cos, sin});
             },
-            "interleaved"_a, "inv_freq"_a, "magnitude"_a, "cos"_a, "sin"_a)
+            "interleaved"_a, "inv_freq"_a, "magnitude"_a, "temperature"_a, "interval"_a, "cos"_a, "sin"_a,
+            "temperature: of Ministral 3's queries, 0 = none; interval: positions for which it is the same")
         .def(
             "embed",
             [](PyExecutor& self, int table, int out, float scale, const std::string& index, int first) {

@@ -67,10 +67,12 @@ class MakeRopeTable final : public Stage {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
                 float *cosines = m.floats(table_.cos_buffer, i), *sines = m.floats(table_.sin_buffer, i);
+                const int intervals = step.positions[i] / table_.interval;
+                const double magnitude = table_.magnitude * (1 + table_.temperature * std::log1p(intervals));
                 for (size_t j = 0; j < table_.inv_freq.size(); j++) {
                     const double angle = step.positions[i] * table_.inv_freq[j];
-                    cosines[j] = float(std::cos(angle) * table_.magnitude);
-                    sines[j] = float(std::sin(angle) * table_.magnitude);
+                    cosines[j] = float(std::cos(angle) * magnitude);
+                    sines[j] = float(std::sin(angle) * magnitude);
                 }
             }
         }

@@ -157,11 +157,13 @@ inline const uint8_t* input_rows(const Machine& m, const Step& step, int x, uint
 }
 inline size_t shared_row_bytes(const ActLayout& layout) { return kSharedRows * layout.row_bytes(); }
 
-// Angles of a rope for the step's positions: cos and sin of each (token, pair).
+// Angles of a rope for the step's positions: cos and sin of each (token, pair), both times magnitude and
+// 1 + temperature * ln(1 + floor(position / interval)).
 struct RopeTable {
     RopeLayout layout;
     std::vector<double> inv_freq;
-    double magnitude;
+    double magnitude, temperature;  // temperature 0: none
+    int interval;                   // at least 1
     int cos_buffer, sin_buffer;
 };
 

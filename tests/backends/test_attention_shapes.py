@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ ATTENTIONS: dict[str, dict[str, Any]] = {
     "softcap": {"softcap": 3.0},
     "alibi": {"slopes": tuple(2.0 ** -(h + 1) for h in range(NUM_HEADS))},
     "sinks": {"sinks": "sinks"},
+    "temperature": {"temperature": (0.5, 100)},
     "all": {
         "softcap": 5.0,
         "slopes": tuple(0.01 * h for h in range(NUM_HEADS)),
@@ -45,10 +47,12 @@ ATTENTIONS: dict[str, dict[str, Any]] = {
 def plan_with(attention: dict[str, Any]) -> Plan:
     plan = Plan(dict(TENSORS))
     x = plan.embed("embd")
-    q = plan.rope(plan.linear(x, "q"), num_heads=NUM_HEADS, head_dim=HEAD_DIM, spec=SPEC)
+    shape = {name: value for name, value in attention.items() if name != "temperature"}
+    spec = replace(SPEC, temperature=attention.get("temperature"))
+    q = plan.rope(plan.linear(x, "q"), num_heads=NUM_HEADS, head_dim=HEAD_DIM, spec=spec)
     k = plan.rope(plan.linear(x, "k"), num_heads=NUM_KV_HEADS, head_dim=HEAD_DIM, spec=SPEC)
     heads = {"num_heads": NUM_HEADS, "num_kv_heads": NUM_KV_HEADS, "head_dim": HEAD_DIM}
-    mixed = plan.attention(q, k, plan.linear(x, "v"), layer=0, scale=0.02, **heads, **attention)
+    mixed = plan.attention(q, k, plan.linear(x, "v"), layer=0, scale=0.02, **heads, **shape)
     plan.set_output(plan.linear(plan.select_outputs(mixed), "o"))
     return plan
 
@@ -86,7 +90,7 @@ def test_shaped_attention_equals_the_reference(name: str, weights: Path) -> None
 
 def test_each_shape_changes_the_result(weights: Path) -> None:
     plain = logits(reference, weights, {})
-    for name in ("softcap", "alibi", "sinks", "all"):
+    for name in ("softcap", "alibi", "sinks", "temperature", "all"):
         assert np.abs(logits(reference, weights, ATTENTIONS[name]) - plain).max() > 0.1
 
 

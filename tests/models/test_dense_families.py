@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers_models import check_llama_cpp, check_logits, check_promise, check_round_trip, tiny_model
+from transformers_models import (
+    check_foreign_file,
+    check_llama_cpp,
+    check_logits,
+    check_promise,
+    check_round_trip,
+    tiny_model,
+)
+
+from torchless.errors import UnsupportedError
+from torchless.models import record_plan
+from torchless.weights.open import open_source
 
 LONG_ROPE = {
     "rope_type": "longrope",
@@ -15,7 +27,38 @@ LONG_ROPE = {
     "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
     "original_max_position_embeddings": 32,
 }
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+}
+KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "mistral": ("MistralConfig", {"head_dim": 24, "sliding_window": None}),
+    "mistral, window": ("MistralConfig", {"sliding_window": 20}),
+    "ministral, window": ("MinistralConfig", {"head_dim": 16, "sliding_window": 20}),
+    "ministral, some windows": (
+        "MinistralConfig",
+        {"head_dim": 16, "sliding_window": 20, "num_hidden_layers": 3, "layer_types": KINDS},
+    ),
+    "ministral3": (
+        "Ministral3Config",
+        {
+            "head_dim": 24,
+            "tie_word_embeddings": True,
+            "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.5},
+        },
+    ),
+    "ministral3, other magnitude": (
+        "Ministral3Config",
+        {
+            "head_dim": 24,
+            "rope_parameters": {**YARN, "mscale": 1.0, "mscale_all_dim": 0.5, "llama_4_scaling_beta": 0.1},
+        },
+    ),
     "qwen2": ("Qwen2Config", {}),
     "qwen2, tied": ("Qwen2Config", {"tie_word_embeddings": True, "rope_theta": 1e6}),
     "phi3": ("Phi3Config", {"pad_token_id": 0, "sliding_window": 20}),
@@ -32,6 +75,13 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "olmo2": ("Olmo2Config", {"pad_token_id": 0}),
     "smollm3": ("SmolLM3Config", {"num_hidden_layers": 5, "pad_token_id": 0}),
     "qwen3": ("Qwen3Config", {"head_dim": 24}),
+}
+
+NOT_IN_LLAMA_CPP = {
+    "phi3": "llama.cpp lets Phi-3 see beyond its window",
+    "mistral, window": "llama.cpp lets Mistral see beyond its window",
+    "ministral, window": "llama.cpp lets Mistral see beyond its window",
+    "ministral, some windows": "llama.cpp lets Mistral see beyond its window",
 }
 
 
@@ -54,13 +104,42 @@ def test_a_round_trip_gives_every_tensor_and_setting_back(model: Any, tmp_path: 
     check_round_trip(model[1], tmp_path)
 
 
+def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any, tmp_path: Path) -> None:
+    _, folder, ids, expected = model
+    check_foreign_file(folder, ids, expected, tmp_path)
+
+
 def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:
     name, folder, ids, expected = model
-    if name == "phi3":
-        pytest.skip("llama.cpp lets Phi-3 see beyond its window")
+    if name in NOT_IN_LLAMA_CPP:
+        pytest.skip(NOT_IN_LLAMA_CPP[name])
     check_llama_cpp(folder, ids, expected, tmp_path)
 
 
 def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
     _, folder, ids, _ = model
     check_promise(folder, ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "named"),
+    [
+        ("ministral, window", {"layer_types": ["chunked_attention"] * 2}, "layer_types"),
+        (
+            "ministral3",
+            {"rope_parameters": {**YARN, "mscale": 0.7, "mscale_all_dim": 0.5}},
+            "rope_scaling.mscale",
+        ),
+        ("ministral3", {"rope_parameters": {**YARN, "rope_type": "dynamic"}}, "'dynamic'"),
+        ("ministral3", {"partial_rotary_factor": 0.5}, "of 24 elements of a head turn"),
+        ("mistral", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
+    ],
+)
+def test_settings_that_are_not_computed_are_refused_by_name(
+    name: str, changes: dict[str, Any], named: str, tmp_path: Path
+) -> None:
+    tiny_model(tmp_path, *FAMILIES[name])
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+    with pytest.raises(UnsupportedError, match=named):
+        record_plan(open_source(tmp_path))

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers_models import check_llama_cpp, check_logits, check_promise, check_round_trip, tiny_model
+from transformers_models import (
+    check_foreign_file,
+    check_llama_cpp,
+    check_logits,
+    check_promise,
+    check_round_trip,
+    tiny_model,
+)
 
 HEADS = {"head_dim": 24, "pad_token_id": 0}
 LINEAR = {
@@ -50,6 +57,11 @@ def test_logits_match_transformers(model: Any, form: str, backend: str, tmp_path
 
 def test_a_round_trip_gives_every_tensor_and_setting_back(model: Any, tmp_path: Path) -> None:
     check_round_trip(model[1], tmp_path, norm_tolerance=1.2e-7)  # of one more, in float32
+
+
+def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any, tmp_path: Path) -> None:
+    _, folder, ids, expected = model
+    check_foreign_file(folder, ids, expected, tmp_path)
 
 
 def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from executors import logits_of, open_executor
 from transformers_models import (
     SIZES,
     VOCAB,
+    check_foreign_file,
     check_llama_cpp,
     check_logits,
     check_promise,
@@ -147,6 +148,13 @@ def test_a_round_trip_gives_every_tensor_and_setting_back(model: Any, tmp_path: 
             convert(tmp_path / "model.gguf", tmp_path / "back")
         return
     check_round_trip(folder, tmp_path)
+
+
+def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any, tmp_path: Path) -> None:
+    name, folder, ids, expected = model
+    if name.startswith(ONE_WAY):
+        pytest.skip("written as GGUF files only")
+    check_foreign_file(folder, ids, expected, tmp_path)
 
 
 def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:

@@ -25,7 +25,28 @@ VISION = {
     "patch_size": 14,
 }
 GEMMA3 = {"num_hidden_layers": 7, "head_dim": 24, "sliding_window": 20, "query_pre_attn_scalar": 24}
+GROWTH = {
+    "rope_type": "yarn",
+    "rope_theta": 1e6,
+    "factor": 4.0,
+    "original_max_position_embeddings": 16,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+    "llama_4_scaling_beta": 0.5,
+}
 FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "mistral small 3.1": (
+        "Mistral3",
+        {"model_type": "mistral", "head_dim": 24, "sliding_window": None, "tie_word_embeddings": False},
+        {"model_type": "pixtral", "head_dim": 16},
+    ),
+    "ministral3": (
+        "Mistral3",
+        {"model_type": "ministral3", "head_dim": 24, "rope_parameters": GROWTH},
+        {"model_type": "pixtral", "head_dim": 16},
+    ),
     "gemma3": ("Gemma3", {"model_type": "gemma3_text", **GEMMA3}, {"model_type": "siglip_vision_model"}),
     "gemma3, linear rope": (
         "Gemma3",

@@ -10,6 +10,8 @@ import pytest
 from executors import logits_of, logits_of_batch, open_executor
 
 from torchless.conversion.convert import convert
+from torchless.weights.gguf_writer import write_gguf
+from torchless.weights.open import open_source
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -123,3 +125,19 @@ def check_promise(folder: Path, ids: Any) -> None:
             np.testing.assert_array_equal(logits_of(executor, sequence, chunk), expected)
     for found, expected in zip(logits_of_batch(two, ids, (16, 3, 1)), alone, strict=True):
         np.testing.assert_array_equal(found, expected)
+
+
+def check_foreign_file(folder: Path, ids: Any, expected: Any, tmp_path: Path) -> None:
+    """A GGUF file that does not hold config.json becomes a folder with which transformers computes the same logits."""
+    [path] = convert(folder, tmp_path / "model.gguf")
+    source = open_source(path)
+    metadata = {key: value for key, value in source.metadata.items() if not key.startswith("torchless.")}
+    tensors = ((i.name, i.shape, i.type, iter([source.raw(i.name)])) for i in source.tensors.values())
+    write_gguf(tmp_path / "foreign.gguf", metadata, tensors)
+    convert(tmp_path / "foreign.gguf", tmp_path / "back")
+    network = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "back", attn_implementation="eager", dtype=torch.float32
+    )
+    with torch.no_grad():
+        found = network(torch.tensor(ids)).logits.numpy()
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)

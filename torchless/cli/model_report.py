@@ -131,10 +131,9 @@ class ModelReport:
             f", {config.num_kv_heads} for keys and values" if config.num_kv_heads != config.num_heads else ""
         )
         yield "heads", f"{config.num_heads} of {config.head_dim}{shared}"
-        yield (
-            "attention",
-            "everything before" if config.window is None else f"the last {config.window} tokens",
-        )
+        seen = "everything before" if config.window is None else f"the last {config.window} tokens"
+        some = f" in {sum(config.windowed)} of the layers" if config.window and config.windowed else ""
+        yield "attention", seen + some
         shape = (config.num_layers, config.num_kv_heads, config.head_dim)
         sizes = (f"{format_bytes(bytes_per_token(t, *shape))} in {t}" for t in ("f16", "q8_0", "q4_0"))
         yield "cache", f"{', '.join(sizes)} for each token"

@@ -19,7 +19,8 @@ from torchless.conversion.families import Family, find_conversion
 from torchless.errors import FormatError, UnsupportedError
 from torchless.long_rope import FACTOR_TENSORS
 from torchless.quants import Floats
-from torchless.weights.hf_config import read_json, settings_of
+from torchless.weights.hf_config import read_json, settings_of, shortest
+from torchless.weights.mistral_parts import window_settings
 from torchless.weights.safetensors import SafetensorsSource
 from torchless.weights.source import WeightSource
 from torchless.weights.text_parts import text_settings
@@ -116,29 +117,50 @@ def configuration_files(
         }
         result = {**stored, **merged}
     else:
-        has_window = config.window is not None and family.window_class is not None
-        result = {
-            "architectures": [family.window_class if has_window else family.hf_class],
-            "model_type": family.window_type if has_window else family.model_type,
-            "hidden_act": "silu",
-            "attention_bias": "blk.0.attn_q.bias" in source.tensors,
-            "mlp_bias": "blk.0.ffn_up.bias" in source.tensors,
-            "head_dim": config.head_dim,
-            "num_key_value_heads": config.num_kv_heads,
-            **found,
-        }
-        if family.centred_norms:  # Gemma
-            result |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
-            if result.pop("attention_multiplier", None) is not None or config.attention_scale is not None:
-                scale = config.attention_scale or 1.0
-                result["query_pre_attn_scalar"] = round(scale**-2)
-        if ROPE_FACTORS in source.tensors:
-            result["rope_scaling"] = _llama3_settings(
-                source, config, float(result.get("rope_theta", 10000.0))
-            )
+        result = _new_settings(source, family, config, found)
     dtype = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}[float_type]
     result["dtype" if "dtype" in stored else "torch_dtype"] = dtype
     return result, _stored(source, _GENERATION_KEY) or generation
+
+
+def _new_settings(
+    source: WeightSource, family: Family, config: ModelConfig, found: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Contents of config.json for a file that does not hold the original; `found` is what its metadata says."""
+    has_window = config.window is not None and family.window_class is not None
+    result = {
+        "architectures": [family.window_class if has_window else family.hf_class],
+        "model_type": family.window_type if has_window else family.model_type,
+        "hidden_act": "silu",
+        "attention_bias": "blk.0.attn_q.bias" in source.tensors,
+        "mlp_bias": "blk.0.ffn_up.bias" in source.tensors,
+        "head_dim": config.head_dim,
+        "num_key_value_heads": config.num_kv_heads,
+        **found,
+    }
+    if config.windowed is not None:
+        result |= window_settings(config.windowed)
+    if family.centred_norms:  # Gemma
+        result |= {"hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh"}
+        if result.pop("attention_multiplier", None) is not None or config.attention_scale is not None:
+            scale = config.attention_scale or 1.0
+            result["query_pre_attn_scalar"] = round(scale**-2)
+    if FACTOR_TENSORS["long"] in source.tensors:
+        result["rope_scaling"] = {**result.get("rope_scaling", {}), **_longrope_settings(source)}
+    if ROPE_FACTORS in source.tensors:
+        result["rope_scaling"] = _llama3_settings(source, config, float(result.get("rope_theta", 10000.0)))
+    return result
+
+
+def _longrope_settings(source: WeightSource) -> dict[str, Any]:
+    """The sets of factors that GGUF files hold as tensors, and what they say of magnitudes."""
+    found: dict[str, Any] = {"rope_type": "longrope"}
+    for kind, name in FACTOR_TENSORS.items():
+        if name in source.tensors:
+            found[f"{kind}_factor"] = [shortest(value) for value in source.raw(name).view("<f4")]
+    architecture = source.metadata["general.architecture"]
+    magnitude = source.metadata.get(f"{architecture}.rope.scaling.attn_factor")
+    return found if magnitude is None else {**found, "attention_factor": shortest(magnitude)}
 
 
 def _llama3_settings(source: WeightSource, config: ModelConfig, theta: float) -> dict[str, Any]:

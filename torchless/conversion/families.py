@@ -68,6 +68,7 @@ _FAMILIES = {
     "gemma2": Family("Gemma2ForCausalLM", "gemma2", names=_AROUND, centred_norms=True),
     "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
+    "mistral3": Family("Ministral3ForCausalLM", "ministral3", rotary_rows=_INTERLEAVED),
     "granite": Family("GraniteForCausalLM", "granite", rotary_rows=_INTERLEAVED),
     "granitemoe": Family(
         "GraniteMoeSharedForCausalLM",

@@ -23,9 +23,10 @@ from torchless.weights.hf_keys import (
     SETTINGS,
     TOKENS,
 )
+from torchless.weights.mistral_parts import mistral_settings, restore_mistral
 from torchless.weights.text_parts import text_settings
 
-__all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "translate"]
+__all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "shortest", "translate"]
 
 QUANTISATION_METHODS = ("fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "gptq", "awq", "mxfp4")
 """Values of quant_method whose weights are read (of compressed-tensors and modelopt numbers of one byte, of gptq and
@@ -52,7 +53,8 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         FormatError: a file is not a JSON object, or a setting has the wrong type (named).
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
-    settings = _Settings(config_path, gemma_settings(text_settings(read_json(config_path, "configuration"))))
+    config = text_settings(read_json(config_path, "configuration"))
+    settings = _Settings(config_path, mistral_settings(gemma_settings(config)))
     settings.quantisation()
     architecture = settings.architecture()
     settings.out["general.architecture"] = architecture
@@ -61,6 +63,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     settings.rope(architecture)
     for key, (target, kind) in SETTINGS.items():
         settings.move(key, f"{architecture}.{target}", kind)
+    settings.move("windowed_layers", f"{architecture}.attention.sliding_window_pattern", list)
     settings.recurrent(architecture)
     if not settings.latent(architecture):
         settings.heads(architecture)
@@ -89,9 +92,9 @@ def settings_of(metadata: Mapping[str, Any], architecture: str) -> tuple[dict[st
     for key, (target, kind) in SETTINGS.items():
         value = metadata.get(f"{architecture}.{target}")
         if value is not None:
-            config[key] = _shortest(value) if kind is float else kind(value)
+            config[key] = shortest(value) if kind is float else kind(value)
     scaling = {
-        key: _shortest(value) if kind is float else value
+        key: shortest(value) if kind is float else value
         for key, (target, kind) in ROPE_SETTINGS.items()
         if key != "rope_theta" and (value := metadata.get(f"{architecture}.rope.{target}")) is not None
     }
@@ -110,11 +113,12 @@ def settings_of(metadata: Mapping[str, Any], architecture: str) -> tuple[dict[st
     for key, (target, kind) in SAMPLING.items():
         value = metadata.get(f"general.sampling.{target}")
         if value is not None:
-            generation[key] = _shortest(value) if kind is float else int(value)
-    return config, generation
+            generation[key] = shortest(value) if kind is float else int(value)
+    return restore_mistral(config), generation
 
 
-def _shortest(value: Any) -> float:
+def shortest(value: Any) -> float:
+    """The shortest decimal that means a float32."""
     return float(str(np.float32(value)))
 
 

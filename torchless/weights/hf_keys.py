@@ -34,6 +34,8 @@ MODEL_TYPES = {
     "gemma3_text": "gemma3",
     "gpt_oss": "gpt-oss",
     "granitemoeshared": "granitemoe",
+    "ministral": "llama",
+    "ministral3": "mistral3",
     "deepseek_v2": "deepseek2",
     "deepseek_v3": "deepseek2",
 }
@@ -83,6 +85,8 @@ SETTINGS: dict[str, tuple[str, type]] = {
     "final_logit_softcapping": ("final_logit_softcapping", float),
     "attention_multiplier": ("attention.scale", float),
     "logits_scaling": ("logit_scale", float),
+    "llama_4_scaling_beta": ("attention.temperature_scale", float),
+    "yarn_log_multiplier": ("rope.scaling.yarn_log_multiplier", float),
 }
 """config.json's keys, the GGUF keys after ``<architecture>.``, and the type that is expected."""
 

@@ -18,11 +18,15 @@ __all__ = ["text_settings", "text_tensors"]
 _log = logging.getLogger("torchless")
 
 _CLASSES = {
-    "Qwen3_5ForConditionalGeneration": "Qwen3_5ForCausalLM",
-    "Qwen3_5MoeForConditionalGeneration": "Qwen3_5MoeForCausalLM",
-    "Gemma3ForConditionalGeneration": "Gemma3ForCausalLM",
+    "Qwen3_5ForConditionalGeneration": {"": "Qwen3_5ForCausalLM"},
+    "Qwen3_5MoeForConditionalGeneration": {"": "Qwen3_5MoeForCausalLM"},
+    "Gemma3ForConditionalGeneration": {"": "Gemma3ForCausalLM"},
+    "Mistral3ForConditionalGeneration": {
+        "mistral": "MistralForCausalLM",
+        "ministral3": "Ministral3ForCausalLM",
+    },
 }
-"""Classes of such checkpoints, and of their language model alone."""
+"""Classes of such checkpoints, and of their language model alone by its ``model_type`` (``""``: of any)."""
 
 _OUTER = ("tie_word_embeddings", "quantization_config", "dtype", "torch_dtype", "transformers_version")
 """Settings of the whole that are the language model's too; they win."""
@@ -53,7 +57,8 @@ def text_settings(config: dict[str, Any]) -> dict[str, Any]:
     classes, inner = config.get("architectures"), config.get("text_config")
     if not isinstance(classes, list) or not classes or not isinstance(inner, dict):
         return config
-    name = _CLASSES.get(classes[0]) if isinstance(classes[0], str) else None
+    by_type = _CLASSES.get(classes[0], {}) if isinstance(classes[0], str) else {}
+    name = by_type.get("") or by_type.get(str(inner.get("model_type")))
     if name is None:
         return config
     outer = {key: config[key] for key in _OUTER if key in config}

@@ -17,7 +17,8 @@ def add_stages(core: Any, layout: Layout, handles: dict[str, dict[Any, int]]) ->
             offset, buffer.rows == "outputs", buffer.format, buffer.width, buffer.copies, buffer.spare
         )
     for spec, cos, sin in lowered.ropes:
-        core.add_rope(spec.layout == "interleaved", list(spec.inv_freq), spec.magnitude, cos, sin)
+        numbers = list(spec.inv_freq), spec.magnitude, *(spec.temperature or (0.0, 1))
+        core.add_rope(spec.layout == "interleaved", *numbers, cos, sin)
     layers = {op.layer: i for i, op in enumerate(layout.plan.attention_ops)}
     for stage in lowered.stages:
         args: dict[str, Any] = dict(stage.args)

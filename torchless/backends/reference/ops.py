@@ -72,12 +72,15 @@ def heads_linear(x: Array, weights: Array) -> Array:
 def rope(x: Array, positions: npt.NDArray[np.int32], num_heads: int, head_dim: int, spec: RopeSpec) -> Array:
     """Turns pair j of every head by positions * inv_freq[j]; elements beyond the pairs stay.
 
-    (a, b) -> (a cos - b sin, a sin + b cos) * magnitude, where the pair is (2j, 2j + 1) or (j, j + pairs).
+    (a, b) -> (a cos - b sin, a sin + b cos) * magnitude, where the pair is (2j, 2j + 1) or (j, j + pairs). With a
+    temperature (beta, interval) the magnitude grows by 1 + beta * ln(1 + floor(position / interval)).
     """
     heads = x.reshape(len(x), num_heads, head_dim).copy()
     pairs = len(spec.inv_freq)
     angles = positions[:, None].astype(np.float64) * np.asarray(spec.inv_freq)
-    cos, sin = (np.cos(angles) * spec.magnitude)[:, None], (np.sin(angles) * spec.magnitude)[:, None]
+    beta, interval = spec.temperature or (0.0, 1)
+    magnitude = spec.magnitude * (1 + beta * np.log1p(positions // interval))[:, None]
+    cos, sin = (np.cos(angles) * magnitude)[:, None], (np.sin(angles) * magnitude)[:, None]
     first = slice(0, 2 * pairs, 2) if spec.layout == "interleaved" else slice(0, pairs)
     second = slice(1, 2 * pairs, 2) if spec.layout == "interleaved" else slice(pairs, 2 * pairs)
     a, b = heads[..., first].copy(), heads[..., second].copy()
