@@ -234,7 +234,10 @@ def test_a_signal_at_any_time_ends_cleanly(plain_model, delay):
     )
     time.sleep(delay)
     process.send_signal(signal.SIGINT)
-    err = process.communicate(timeout=20)[1]
+    try:
+        err = process.communicate(timeout=20)[1]
+    finally:
+        process.kill()
     if b"runpy" not in err:  # the interpreter itself was interrupted
         assert process.returncode in (130, -signal.SIGINT)
         assert b"Traceback" not in err
