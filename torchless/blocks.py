@@ -33,6 +33,7 @@ def attention(
     rope: RopeSpec | None = None,
     rotates: bool = True,
     window: int | None = None,
+    causal: bool = True,
 ) -> Value:
     """Grouped-query self-attention of one layer: projections, rotary positions, attention, output projection.
 
@@ -44,6 +45,7 @@ def attention(
         rope: of this layer, where it is not `config.rope`.
         rotates: False for a layer without positions.
         window: of this layer, where `config.window` is not that of all.
+        causal: False where tokens see those behind them.
     """
     prefix = f"blk.{layer}.attn_"
     q, k, v = _queries_keys_values(plan, x, config, prefix)
@@ -67,6 +69,7 @@ def attention(
         scale=config.attention_scale or 1.0 / math.sqrt(config.head_dim),
         window=window or config.window_of(layer),
         softcap=config.attention_softcap,
+        causal=causal,
     )
     return _linear(plan, mixed, prefix + "output")
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torchless.errors import FormatError, UnsupportedError
 from torchless.plan import RopeSpec, Routing
 from torchless.weights.source import WeightSource
 
-__all__ = ["ConfigReader", "ModelConfig"]
+__all__ = ["ConfigReader", "ModelConfig", "Pooling"]
+
+Pooling = Literal["mean", "cls", "last"]
+"""How the states of a text's tokens become one vector: their mean, the first token's, or the last one's."""
 
 # Keys that describe, license or train a model but do not change what it computes.
 _HARMLESS = frozenset(
@@ -76,6 +79,9 @@ class ModelConfig:
         logit_softcap: the logits' soft cap; None without one.
         embedding_scale, residual_scale, logit_scale: factors on the embeddings, on what each block adds to the
             residual stream, and on the logits.
+        pooling: how a text's states become its vector, where the model says it.
+        makes_vectors: whether the model was made for embeddings, though it could write text.
+        normalize: whether vectors are made unit long.
     """
 
     architecture: str
@@ -101,6 +107,9 @@ class ModelConfig:
     embedding_scale: float = 1.0
     residual_scale: float = 1.0
     logit_scale: float = 1.0
+    pooling: Pooling | None = None
+    makes_vectors: bool = False
+    normalize: bool = True
 
     def window_of(self, layer: int) -> int | None:
         """Tokens that attention looks back in a layer; None = all."""
@@ -199,6 +208,10 @@ class ConfigReader:
     def has(self, key: str) -> bool:
         """Whether the model has this setting (null counts as absent)."""
         return self.metadata.get(self._name(key)) is not None
+
+    def has_read(self, key: str) -> bool:
+        """Whether the family asked for this setting."""
+        return self._name(key) in self._read
 
     def expect(self, key: str, *allowed: Any) -> None:
         """A setting that must be absent or have one of these values, because the family computes no other."""

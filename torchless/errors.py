@@ -42,9 +42,10 @@ class ContextLengthError(TorchlessError, ValueError):
         context_length: tokens that the loaded model can hold.
     """
 
-    def __init__(self, num_prompt_tokens: int, context_length: int) -> None:
+    def __init__(self, num_prompt_tokens: int, context_length: int, message: str | None = None) -> None:
         super().__init__(
-            f"the prompt has {num_prompt_tokens} tokens but the context holds {context_length} "
+            message
+            or f"the prompt has {num_prompt_tokens} tokens but the context holds {context_length} "
             f"(at least one must stay free for the answer); shorten the prompt or load the model "
             f"with a larger context (ctx=..., --ctx)"
         )

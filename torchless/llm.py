@@ -1,4 +1,7 @@
-"""The facade: load a model, then generate, chat, stream, batch or read its logits."""
+"""The facade: load a model, then generate, chat, stream, batch, embed or read its logits.
+
+Over the line budget: all that a loaded model does in one place, with its documentation.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,11 @@ import numpy.typing as npt
 
 from torchless.activation_types import ActivationType
 from torchless.backends.base import KvType, Progress
+from torchless.config import Pooling
+from torchless.embedding import Embedder
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
-from torchless.errors import ContextLengthError, OutOfMemoryError
+from torchless.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
 from torchless.generation import Generation
 from torchless.loading import LoadedModel, load_model, load_settings
 from torchless.memory import available_memory, format_bytes
@@ -26,6 +31,7 @@ from torchless.plan import Plan
 from torchless.prompts import Prompts
 from torchless.results import Chunk, Completion
 from torchless.sampling.parameters import SamplingParams
+from torchless.tasks import Task
 from torchless.text.tokenizer import Tokenizer
 
 __all__ = ["LLM", "load"]
@@ -45,6 +51,7 @@ def load(
     backend: str = "cpu",
     batch_tokens: int = 512,
     quant: str | None = None,
+    task: Task = "auto",
     chat_template: str | None = None,
     progress: Progress | None = None,
     **aliases: Any,
@@ -68,6 +75,8 @@ def load(
         batch_tokens: most tokens computed in one step; prompts are cut into chunks of this size.
         quant: a recipe such as ``"Q4_K_M"``: quantises a model in F32, F16 or BF16 while it is loaded, to what
             `torchless.quantize` would write.
+        task: "generate", "embed" or "rerank": what the model is loaded for; "auto" is what it was made for. A model
+            that writes text makes embeddings when it is loaded for "embed", and then writes no text.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
@@ -92,6 +101,7 @@ def load(
         "backend": backend,
         "batch_tokens": batch_tokens,
         "quant": quant,
+        "task": task,
     }
     settings = load_settings(model, named, aliases, chat_template)
     return LLM(load_model(settings, progress))
@@ -209,11 +219,64 @@ class LLM:
 
         Each answer is what `generate` gives for its prompt alone. Without a seed each gets its own.
         """
-        self._prompts.check_list(prompts)
+        self._prompts.check_list("batch", prompts)
         encoders = [partial(self._prompts.encode, prompt, parse_special=parse_special) for prompt in prompts]
         generations = [self._generation(encode, params, sampling, logits_hash) for encode in encoders]
         self._runner.complete([generation.sequence for generation in generations])
         return [generation.completion() for generation in generations]
+
+    def embed(
+        self,
+        texts: str | SequenceOf[Prompt],
+        *,
+        pooling: Pooling | None = None,
+        normalize: bool | None = None,
+        dimensions: int | None = None,
+        truncate: bool = False,
+    ) -> npt.NDArray[np.float32]:
+        """Vectors of texts, near each other where the texts mean the same; docs/embeddings.md.
+
+        A vector has the same bits whatever other texts are given with its own.
+
+        Args:
+            texts: one text, or a list of texts or of lists of token ids; texts get the tokens that the model wants
+                around them.
+            pooling: "mean" of the states of all tokens, the first one's ("cls"), or the last one's ("last"); None is
+                what the model was trained with, else the mean, or the last of a model that reads from left to right.
+            normalize: make vectors unit long; None is what the model was trained with, else True.
+            dimensions: keep the first so many numbers, for models that were trained for it (Matryoshka).
+            truncate: leave out the end of a text that is longer than the context, instead of refusing it.
+
+        Returns:
+            float32 (width,) for one text, (texts, width) for a list.
+
+        Raises:
+            ContextLengthError: a text is longer than the context.
+            InvalidRequestError: an argument is out of range, or the model was loaded for something else.
+            TokenizerError: a text is not valid Unicode.
+        """
+        self._runner.check_usable()
+        if self.plan.output_kind != "states":
+            raise InvalidRequestError(
+                "this model was loaded to write text; load it with task='embed' to make embeddings"
+                if self.plan.output_kind == "logits"
+                else "this model judges pairs of texts and makes no embeddings"
+            )
+        if not isinstance(texts, str):
+            self._prompts.check_list("embed", texts)
+        embedder = Embedder(
+            self._prompts.encode,
+            self.tokenizer.frame[2],
+            self._runner.complete,
+            width=self._loaded.executor.output_width,
+            context_length=self.context_length,
+            pooling=self.config.pooling or ("mean" if self.plan.needs_whole_sequences else "last"),
+            normalize=self.config.normalize,
+        )
+        several = [texts] if isinstance(texts, str) else list(texts)
+        options = {"pooling": pooling, "normalize": normalize, "dimensions": dimensions, "truncate": truncate}
+        vectors = embedder.embed(several, **options)  # type: ignore[arg-type]
+        return vectors[0] if isinstance(texts, str) else vectors
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """The logits after every token of a text or of token ids: float32 (n_tokens, vocab).
@@ -224,6 +287,7 @@ class LLM:
             InvalidRequestError, TokenizerError: as in `generate`.
         """
         self._runner.check_usable()
+        self._require_logits()
         ids = self._prompts.encode(prompt)
         if len(ids) > self.context_length:
             raise ContextLengthError(len(ids), self.context_length)
@@ -266,6 +330,16 @@ class LLM:
             f"threads={options.num_threads} backend={self._loaded.backend}{state}>"
         )
 
+    def _require_logits(self) -> None:
+        if self.plan.output_kind != "logits":
+            makes, method = {"states": ("embeddings", "embed"), "scores": ("scores", "rerank")}[
+                self.plan.output_kind
+            ]
+            raise InvalidRequestError(
+                f"this model was loaded to make {makes} and writes no text: call {method} (torchless {method}), or "
+                f"load a model that writes text with task='generate'"
+            )
+
     def _generation(
         self,
         encode: Callable[[], npt.NDArray[np.int32]],
@@ -278,6 +352,7 @@ class LLM:
         """A checked request; its clock starts before the prompt is encoded."""
         called_at = time.perf_counter()
         self._runner.check_usable()
+        self._require_logits()
         resolved = (params or self.defaults).updated(**sampling).seeded()
         self._prompts.check_bias(resolved.logit_bias)
         ids = encode()

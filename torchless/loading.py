@@ -25,6 +25,7 @@ from torchless.placement import thread_cpus
 from torchless.plan import Plan
 from torchless.processors import usable_cores
 from torchless.sampling.parameters import SamplingParams
+from torchless.tasks import TASKS, Task
 from torchless.text.tokenizer import Tokenizer
 from torchless.weights.open import open_source
 from torchless.weights.source import WeightSource
@@ -76,6 +77,7 @@ class LoadSettings:
     chat_template: str | None
     quant: str | None = None
     activations: ActivationType = "int8"
+    task: Task = "auto"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,7 @@ class LoadedModel:
             "tensor_types": _counted(tensor.type for tensor in tensors),
             "vocab_size": self.executor.vocab_size,
             "context_length": self.context_length,
+            "makes": {"logits": "text", "states": "embeddings", "scores": "scores"}[self.plan.output_kind],
             "trained_context_length": self.config.context_length,
             "backend": self.backend,
             "num_threads": options.num_threads,
@@ -166,6 +169,7 @@ def load_settings(
         chat_template=chat_template,
         quant=_recipe_name(values.get("quant")),
         activations=activation_type(values.get("activations", "int8")),
+        task=_task(values.get("task", "auto")),
     )
 
 
@@ -175,8 +179,13 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
     try:
         if settings.quant is not None:
             source = _quantized(source, settings)
-        plan, config = record_plan(source, settings.ctx)
         tokenizer = tokenizer_of(source)
+        choice = _choice(tokenizer) if settings.task == "rerank" else None
+        plan, config = record_plan(source, settings.ctx, task=settings.task, choice=choice)
+        if plan.num_positions is not None and (settings.ctx or 0) > plan.num_positions:
+            raise InvalidRequestError(
+                f"ctx is {settings.ctx}, but {source.path} has embeddings of {plan.num_positions} positions"
+            )
         defaults = SamplingParams.from_metadata(source.metadata)
         backend = cast(Backend, import_module(f"{backends.__name__}.{settings.backend}"))
         num_threads = settings.threads or _useful_threads(source)
@@ -192,7 +201,8 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             cpus=thread_cpus(num_threads, pin=settings.pin, numa=settings.numa),
             activations=settings.activations,
         )
-        plan, config = record_plan(source, fitted.context_length)  # as it is loaded, now that this is known
+        # As it is loaded, now that this is known:
+        plan, config = record_plan(source, fitted.context_length, task=settings.task, choice=choice)
         if fitted.context_length > config.context_length:
             _log.warning(
                 "ctx=%d is more than the %d tokens that %s was trained for; long texts may become worse",
@@ -236,6 +246,18 @@ def _model_path(model: str | os.PathLike[str] | None) -> str | Path:
             f"name a GGUF file or a Hugging Face folder, or install torchless again"
         )
     return BUILT_IN_MODEL
+
+
+def _task(task: Any) -> Task:
+    if task not in TASKS:
+        raise InvalidRequestError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    return cast(Task, task)
+
+
+def _choice(tokenizer: Tokenizer) -> tuple[int, int] | None:
+    """Ids of the tokens between which a decoder chooses when it judges."""
+    no, yes = (tokenizer.token_to_id(text) for text in ("no", "yes"))
+    return None if no is None or yes is None else (no, yes)
 
 
 def _recipe_name(quant: Any) -> str | None:

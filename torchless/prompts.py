@@ -74,10 +74,11 @@ class Prompts:
             ids = [*begin, *ids]  # most templates write it themselves
         return self.encode(ids)
 
-    def check_list(self, prompts: Iterable[str | Sequence[int]]) -> None:
+    @staticmethod
+    def check_list(method: str, prompts: Iterable[str | Sequence[int]]) -> None:
         """Refuses a single prompt where several are expected."""
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
-            raise InvalidRequestError(f"batch takes a list of prompts, got {type(prompts).__name__}")
+            raise InvalidRequestError(f"{method} takes a list of prompts, got {type(prompts).__name__}")
 
     def check_bias(self, biases: Mapping[int, float]) -> None:
         """Refuses token ids outside the vocabulary."""

@@ -55,7 +55,7 @@ def gguf_settings(source: SafetensorsSource) -> dict[str, Any]:
     }
     is_llama3 = source.metadata.get(f"{architecture}.rope.scaling.type") == "llama3"
     for key, value in source.metadata.items():
-        if key.startswith((f"{architecture}.", "general.sampling.")):
+        if key.startswith((f"{architecture}.", "general.sampling.", "torchless.")):
             found[key] = value
     for key in [*found]:
         if key in (f"{architecture}.{item}" for item in _NOT_IN_GGUF):

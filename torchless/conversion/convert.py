@@ -143,7 +143,7 @@ class _Job:
         if family.is_one_way:
             raise UnsupportedError(
                 f"{self.source.path}: torchless writes {architecture} models as GGUF files only: folders hold their "
-                f"experts in another arrangement"
+                f"tensors in another arrangement"
             )
         view, files = self._folder_view(wanted, family, config)
         if config.routing is not None:

@@ -64,6 +64,8 @@ _AROUND = {
 _BEHIND = {part: _AROUND[part] for part in ("post_attention_norm", "post_ffw_norm")}
 
 _FAMILIES = {
+    "bert": Family("BertModel", "bert", is_one_way=True),
+    "nomic-bert": Family("NomicBertModel", "nomic_bert", is_one_way=True),
     "gemma": Family("GemmaForCausalLM", "gemma", centred_norms=True),
     "gemma2": Family("Gemma2ForCausalLM", "gemma2", names=_AROUND, centred_norms=True),
     "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),

@@ -21,6 +21,8 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
     metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
     for name, other in family.gguf_settings.items():
         metadata.setdefault(f"{architecture}.{name}", metadata[f"{architecture}.{other}"])
+    if "token_types.weight" in source.tensors:  # of encoders; llama.cpp asks for it
+        metadata["tokenizer.ggml.token_type_count"] = source.tensors["token_types.weight"].shape[0]
     return ConvertedView(
         source,
         family,

@@ -16,6 +16,7 @@ from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import FormatError, UnsupportedError
 from torchless.long_rope import FACTOR_TENSORS
 from torchless.plan import Embed, Plan
+from torchless.tasks import Task, fit_to_task, read_pooling
 from torchless.weights.source import WeightSource
 
 __all__ = ["ModelConfig", "families", "find_family", "record_plan"]
@@ -48,19 +49,27 @@ def find_family(architecture: str) -> ModuleType:
     return family
 
 
-def record_plan(source: WeightSource, context_length: int | None = None) -> tuple[Plan, ModelConfig]:
+def record_plan(
+    source: WeightSource,
+    context_length: int | None = None,
+    *,
+    task: Task = "auto",
+    choice: tuple[int, int] | None = None,
+) -> tuple[Plan, ModelConfig]:
     """Reads a model's configuration and records its forward pass.
 
     `context_length` is what the model is loaded for, on which some rotary embeddings depend; None is what it was
-    trained for.
+    trained for. `task` and `choice` say where the plan ends; see `tasks.fit_to_task`.
 
     Raises:
+        InvalidRequestError: the model cannot do the task.
         UnsupportedError: an unknown architecture or setting, or a tensor that the family does not use (named).
         FormatError: a setting is missing or of the wrong kind.
     """
     reader = ConfigReader(source, context_length)
     family = find_family(reader.architecture)
     config: ModelConfig = family.read_config(reader)
+    config = read_pooling(reader, config)
     reader.finish()
     plan = Plan({name: info.shape for name, info in source.tensors.items()})
     family.forward(plan, config)
@@ -73,14 +82,19 @@ def record_plan(source: WeightSource, context_length: int | None = None) -> tupl
             f"such as {unused[0]!r}; leaving them out would change the result"
         )
     _check_vocabulary(source, plan)
+    _check_positions(source, plan, config)
+    fit_to_task(plan, config, task, choice)
     return plan, config
 
 
 def _check_vocabulary(source: WeightSource, plan: Plan) -> None:
     """Every token that the output can name must have an embedding."""
+    if plan.output_kind != "logits":
+        return
     for op in plan.ops:
         if (
             isinstance(op, Embed)
+            and op.index == "token"
             and plan.output is not None
             and plan.shapes[op.weight][0] != plan.output.width
         ):
@@ -88,6 +102,15 @@ def _check_vocabulary(source: WeightSource, plan: Plan) -> None:
                 f"{source.path}: {op.weight} has {plan.shapes[op.weight][0]} rows and the output {plan.output.width}; "
                 f"both must be the size of the vocabulary"
             )
+
+
+def _check_positions(source: WeightSource, plan: Plan, config: ModelConfig) -> None:
+    """Every position of a text must have an embedding."""
+    if plan.num_positions is not None and plan.num_positions < config.context_length:
+        raise FormatError(
+            f"{source.path}: {config.architecture}.context_length is {config.context_length}, but there are embeddings "
+            f"of {plan.num_positions} positions"
+        )
 
 
 def _draft_layers(reader: ConfigReader, config: ModelConfig) -> tuple[str, ...]:

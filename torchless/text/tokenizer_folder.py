@@ -64,22 +64,23 @@ def _from_json(
     library = load_library_tokenizer(_read_text(path), str(path))
     library.no_truncation()  # before the ids around a text are looked up: padding would hide them
     library.no_padding()
+    decoder = library.decoder
+    state = json.loads(decoder.__getstate__()) if decoder is not None else {}
+    kinds = _decoder_kinds(state)
+    is_word_piece = "WordPiece" in kinds
     special = {
         role: index
         for name, role in _ROLES.items()
         if (index := _role_id(folder, config, name, library.token_to_id)) is not None
     }
     for role, other in (("bos", "cls"), ("eos", "sep")):  # BERT calls them so
-        if other in special:
-            special.setdefault(role, special[other])
+        if other in special and (is_word_piece or role not in special):
+            special[role] = special[other]
     control = {
         token.content: index for index, token in library.get_added_tokens_decoder().items() if token.special
     }
     ends = find_end_ids(special, control.get) | _end_ids(folder)
     prefix, suffix = _frame(library, config, special)
-    decoder = library.decoder
-    state = json.loads(decoder.__getstate__()) if decoder is not None else {}
-    kinds = _decoder_kinds(state)
     if not kinds & {"ByteLevel", "ByteFallback", "Metaspace", "WordPiece"}:
         raise UnsupportedError(
             f"{path}: the decoder is {state.get('type')!r}; torchless reads byte-level BPE, SentencePiece-like "
@@ -87,11 +88,7 @@ def _from_json(
         )
     num_tokens = 1 + max(library.get_vocab(with_added_tokens=True).values(), default=-1)
     return library, TokenizerSpec(
-        kind="byte-level"
-        if "ByteLevel" in kinds
-        else "wordpiece"
-        if "WordPiece" in kinds
-        else "sentencepiece",
+        kind="byte-level" if "ByteLevel" in kinds else "wordpiece" if is_word_piece else "sentencepiece",
         pre=None,
         num_tokens=num_tokens,
         special_ids=special,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from torchless.errors import FormatError, UnsupportedError
+from torchless.weights.encoder_parts import encoder_settings
 from torchless.weights.gemma_parts import gemma_settings
 from torchless.weights.hf_keys import (
     ARCHITECTURES,
@@ -24,6 +25,7 @@ from torchless.weights.hf_keys import (
     TOKENS,
 )
 from torchless.weights.mistral_parts import mistral_settings, restore_mistral
+from torchless.weights.pooling_parts import pooling_settings
 from torchless.weights.text_parts import text_settings
 
 __all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "shortest", "translate"]
@@ -54,7 +56,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
     config = text_settings(read_json(config_path, "configuration"))
-    settings = _Settings(config_path, mistral_settings(gemma_settings(config)))
+    settings = _Settings(config_path, encoder_settings(mistral_settings(gemma_settings(config))))
     settings.quantisation()
     architecture = settings.architecture()
     settings.out["general.architecture"] = architecture
@@ -67,6 +69,10 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     settings.recurrent(architecture)
     if not settings.latent(architecture):
         settings.heads(architecture)
+    pooling = pooling_settings(config_path.parent, architecture)
+    settings.out.update(pooling)
+    if pooling or settings.out["hf.architecture"].endswith("Model"):
+        settings.out.pop(f"{architecture}.tie_word_embeddings", None)  # of a head that is not there
     eos = settings.tokens()
     if generation_path is not None:
         generation = _Settings(generation_path, read_json(generation_path, "generation settings"))
@@ -195,7 +201,7 @@ class _Settings:
             self.out["hf.model_type"] = model_type
         if classes and classes[0] in ARCHITECTURES:
             return ARCHITECTURES[classes[0]]
-        if model_type and (not classes or classes[0].endswith("ForCausalLM")):
+        if model_type and (not classes or classes[0].endswith(("ForCausalLM", "Model"))):
             return MODEL_TYPES.get(model_type, model_type)
         return str(
             classes[0]

@@ -18,12 +18,19 @@ ARCHITECTURES = {
     "Qwen3_5MoeForCausalLM": "qwen35moe",
     "Gemma3ForCausalLM": "gemma3",
     "GptOssForCausalLM": "gpt-oss",
+    "BertForSequenceClassification": "bert",
+    "RobertaForSequenceClassification": "bert",
+    "XLMRobertaForSequenceClassification": "bert",
+    "NomicBertForSequenceClassification": "nomic-bert",
     "DeepseekV2ForCausalLM": "deepseek2",
     "DeepseekV3ForCausalLM": "deepseek2",
 }
 """Class names whose GGUF architecture is not simply their model_type, or that are common."""
 
 MODEL_TYPES = {
+    "roberta": "bert",
+    "xlm-roberta": "bert",
+    "nomic_bert": "nomic-bert",
     "mistral": "llama",
     "mixtral": "llama",
     "qwen2_moe": "qwen2moe",
@@ -50,6 +57,7 @@ SETTINGS: dict[str, tuple[str, type]] = {
     "head_dim": ("attention.key_length", int),
     "rms_norm_eps": ("attention.layer_norm_rms_epsilon", float),
     "layer_norm_eps": ("attention.layer_norm_epsilon", float),
+    "is_causal": ("attention.causal", bool),
     "rope_theta": ("rope.freq_base", float),
     "original_max_position_embeddings": ("rope.scaling.original_context_length", int),
     "sliding_window": ("attention.sliding_window", int),

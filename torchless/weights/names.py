@@ -65,6 +65,37 @@ _LAYER = {
 }
 """What follows ``model.layers.N.`` and what follows ``blk.N.``; both with ``.weight`` or ``.bias`` behind."""
 
+_ENCODER_TOP = {
+    "embeddings.word_embeddings": "token_embd",
+    "embeddings.position_embeddings": "position_embd",
+    "embeddings.token_type_embeddings": "token_types",
+    "embeddings.LayerNorm": "token_embd_norm",
+    "emb_ln": "token_embd_norm",
+    "pooler.dense": "cls",
+    "classifier": "cls.output",
+    "classifier.dense": "cls",
+    "classifier.out_proj": "cls.output",
+}
+
+_ENCODER_LAYER = {
+    "attention.self.query": "attn_q",
+    "attention.self.key": "attn_k",
+    "attention.self.value": "attn_v",
+    "attention.output.dense": "attn_output",
+    "attention.output.LayerNorm": "attn_output_norm",
+    "intermediate.dense": "ffn_up",
+    "output.dense": "ffn_down",
+    "output.LayerNorm": "layer_output_norm",
+    "attn.Wqkv": "attn_qkv",
+    "attn.out_proj": "attn_output",
+    "norm1": "attn_output_norm",
+    "mlp.fc11": "ffn_up",
+    "mlp.fc12": "ffn_gate",
+    "mlp.fc2": "ffn_down",
+    "norm2": "layer_output_norm",
+}
+"""What follows ``encoder.layer.N.`` (BERT, and RoBERTa likewise) or ``encoder.layers.N.`` (nomic-bert)."""
+
 _EXPERT = {
     "w1": "ffn_gate_exps",
     "w2": "ffn_down_exps",
@@ -90,6 +121,7 @@ _DRAFTS = ("mtp.",)
 """Layers that guess the tokens after the next one, which say nothing about the next."""
 
 _LAYER_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)")
+_ENCODER_NAME = re.compile(r"encoder\.layers?\.(\d+)\.(.+)\.(weight|bias)")
 _EXPERT_NAME = re.compile(
     r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(.+)\.(weight|bias)"
 )
@@ -119,6 +151,9 @@ def canonical_name(name: str) -> str | None:
     layer = _LAYER_NAME.fullmatch(name)
     if layer is not None and layer[2] in _LAYER:
         return f"blk.{int(layer[1])}.{_LAYER[layer[2]]}.{layer[3]}"
+    encoder = _ENCODER_NAME.fullmatch(name)
+    if encoder is not None and encoder[2] in _ENCODER_LAYER:
+        return f"blk.{int(encoder[1])}.{_ENCODER_LAYER[encoder[2]]}.{encoder[3]}"
     expert = _EXPERT_NAME.fullmatch(name)
     if expert is not None and expert[3] in _EXPERT:
         return f"blk.{int(expert[1])}.{_EXPERT[expert[3]]}.{int(expert[2])}.{expert[4]}"
@@ -126,8 +161,10 @@ def canonical_name(name: str) -> str | None:
     if whole is not None and whole[2] in _WHOLE:
         return f"blk.{int(whole[1])}.{_WHOLE[whole[2]]}"
     top = _TOP_NAME.fullmatch(name)
-    if top is not None and top[1] in _TOP:
-        return f"{_TOP[top[1]]}.{top[2]}"
+    if top is not None:
+        part = _TOP.get(top[1]) or _ENCODER_TOP.get(top[1])
+        if part is not None:
+            return f"{part}.{top[2]}"
     return f"hf.{name}"
 
 

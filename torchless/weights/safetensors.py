@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 from torchless.errors import FormatError, ModelNotFoundError
 from torchless.quants import Bytes
 from torchless.weights.checkpoints import join_weights
+from torchless.weights.encoder_parts import drop_positions, encoder_tensors
 from torchless.weights.expert_stacks import stack_experts
 from torchless.weights.gemma_parts import convert_norms
 from torchless.weights.hf_config import quantisation_of, read_json, translate
@@ -87,7 +88,8 @@ class SafetensorsSource:
         self._files: list[MappedFile] = []
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
-        weights = join_weights(text_tensors(self._file_tensors()), quantisation_of(config), tied=tied)
+        tensors = encoder_tensors(text_tensors(self._file_tensors()), metadata)
+        weights = drop_positions(join_weights(tensors, quantisation_of(config), tied=tied), metadata)
         weights = convert_norms(split_latents(stack_experts(weights), metadata), metadata)
         for weight in convert_recurrent(weights, metadata):
             other = self._weights.setdefault(weight.info.name, weight)
