@@ -35,6 +35,7 @@ class Generation:
         continuation: bool,
         logits_hash: bool,
         called_at: float,
+        more_end_ids: Collection[int] = (),
     ) -> None:
         """Sets a request up.
 
@@ -46,10 +47,11 @@ class Generation:
             continuation: the answer goes on with the text of the prompt, so that a space in front stays.
             logits_hash: whether `Completion.logits_hash` is wanted.
             called_at: clock when the user asked, in seconds.
+            more_end_ids: tokens that end this answer beside the tokenizer's own end tokens.
         """
         self._called_at = called_at
         self._params = params
-        self._eos_ids: Collection[int] = frozenset(tokenizer.eos_ids)
+        self._eos_ids: Collection[int] = frozenset(tokenizer.eos_ids).union(more_end_ids)
         num_left = context_length - len(prompt_ids)
         num_new = num_left if params.max_tokens is None else min(params.max_tokens, num_left)
         self.sequence = Sequence(

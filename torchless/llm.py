@@ -1,4 +1,4 @@
-"""The facade: load a model, then generate, chat, stream, batch, embed or read its logits.
+"""The facade: load a model, then generate, chat, fill gaps, stream, batch, embed or read its logits.
 
 Over the line budget: all that a loaded model does in one place, with its documentation.
 """
@@ -204,6 +204,50 @@ class LLM:
         encode = partial(self._prompts.encode_chat, messages)
         return self._runner.run(self._generation(encode, params, sampling, logits_hash, is_chat=True))
 
+    def infill(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        order: str | None = None,
+        parse_special: bool = False,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Completion:
+        """Fills the gap between two texts, for models that were trained to (most models of code; docs/infill.md).
+
+        The answer ends with the gap: at an end token, or where the model marks another gap or begins another file.
+
+        Args:
+            prefix, suffix: the text before and behind the gap; either may be empty.
+            order: how the model is asked: ``"psm"``, ``"spm"`` or ``"spm2"``; None is what it was trained on.
+            parse_special, logits_hash, params, **sampling: as in `generate`.
+
+        Raises:
+            UnsupportedError: the model has no tokens that mark a gap.
+            ContextLengthError, InvalidRequestError, TokenizerError, TypeError: as in `generate`.
+        """
+        encode = partial(self._prompts.encode_infill, prefix, suffix, order, parse_special=parse_special)
+        return _last(
+            self._runner.run(self._generation(encode, params, sampling, logits_hash, fills_gap=True))
+        )
+
+    def stream_infill(
+        self,
+        prefix: str,
+        suffix: str,
+        *,
+        order: str | None = None,
+        parse_special: bool = False,
+        logits_hash: bool = False,
+        params: SamplingParams | None = None,
+        **sampling: Any,
+    ) -> Generator[Chunk, None, None]:
+        """Like `infill`, in pieces as they come; see `stream`."""
+        encode = partial(self._prompts.encode_infill, prefix, suffix, order, parse_special=parse_special)
+        return self._runner.run(self._generation(encode, params, sampling, logits_hash, fills_gap=True))
+
     # -- many at once -----------------------------------------------------------------------------
 
     def batch(
@@ -348,6 +392,7 @@ class LLM:
         logits_hash: bool,
         *,
         is_chat: bool = False,
+        fills_gap: bool = False,
     ) -> Generation:
         """A checked request; its clock starts before the prompt is encoded."""
         called_at = time.perf_counter()
@@ -366,6 +411,7 @@ class LLM:
             continuation=not is_chat,
             logits_hash=logits_hash,
             called_at=called_at,
+            more_end_ids=infill.end_ids if fills_gap and (infill := self.tokenizer.infill) else (),
         )
 
 

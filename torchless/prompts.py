@@ -74,6 +74,20 @@ class Prompts:
             ids = [*begin, *ids]  # most templates write it themselves
         return self.encode(ids)
 
+    def encode_infill(
+        self, prefix: str, suffix: str, order: str | None, *, parse_special: bool = False
+    ) -> Ids:
+        """Token ids of a text with a gap, up to where the gap is to be filled.
+
+        Raises:
+            UnsupportedError: the model was not trained to fill gaps.
+            InvalidRequestError: an order that the model cannot be asked in.
+            TokenizerError: not text, or a text with lone surrogates.
+        """
+        return self.encode(
+            self._tokenizer.encode_infill(prefix, suffix, order=order, parse_special=parse_special)
+        )
+
     @staticmethod
     def check_list(method: str, prompts: Iterable[str | Sequence[int]]) -> None:
         """Refuses a single prompt where several are expected."""

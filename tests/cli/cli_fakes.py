@@ -55,6 +55,9 @@ class FakeLLM:
     def stream_chat(self, messages: list[dict[str, str]], **keywords: Any):
         return self._stream("stream_chat", [dict(message) for message in messages], keywords)
 
+    def stream_infill(self, prefix: str, suffix: str, *, order: str | None, **keywords: Any):
+        return self._stream("stream_infill", (prefix, suffix, order), keywords)
+
     def _stream(self, method: str, prompt: Any, keywords: dict[str, Any]):
         params = keywords.get("params") or self.defaults
         sampling = {k: v for k, v in keywords.items() if k not in ("params", "logits_hash")}

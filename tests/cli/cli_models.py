@@ -27,9 +27,17 @@ def vocabulary() -> tuple[list[str], list[float], list[int]]:
     return tokens, scores, types
 
 
-def write_model(path: Path, *, chat_template: str | None = None, **overrides: object) -> Path:
-    """Writes a random Llama of 2 layers with F32 weights. Overrides replace metadata (None leaves it out)."""
+def write_model(
+    path: Path, *, chat_template: str | None = None, marks: bool = False, **overrides: object
+) -> Path:
+    """Writes a random Llama of 2 layers with F32 weights. Overrides replace metadata (None leaves it out).
+
+    With `marks` it has Code Llama's tokens around a gap.
+    """
     tokens, scores, types = vocabulary()
+    if marks:
+        tokens += ["▁<PRE>", "▁<SUF>", "▁<MID>", "▁<EOT>"]
+        scores, types = scores + [0.0] * 4, types + [1] * 4
     metadata: dict[str, object] = {
         "general.name": "tiny test model",
         "llama.context_length": CONTEXT,

@@ -313,6 +313,7 @@ def test_templates_and_description_come_from_the_metadata() -> None:
         "prefix_ids": [],
         "suffix_ids": [],
         "num_control_tokens": 1,
+        "infill": None,
         "chat_templates": ["default", "tool_use"],
     }
     assert bpe().chat_template is None

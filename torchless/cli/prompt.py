@@ -14,7 +14,16 @@ import click
 from torchless.cli.terminal import note
 from torchless.errors import InvalidRequestError
 
-__all__ = ["ModelAndText", "gather_text", "looks_like_path", "one_model", "read_text_file", "split_words"]
+__all__ = [
+    "ModelAndText",
+    "check_argument",
+    "gather_text",
+    "looks_like_path",
+    "one_model",
+    "read_stdin",
+    "read_text_file",
+    "split_words",
+]
 
 _PATIENCE_SECONDS = 2.0  # a pipe that stays open looks like a program that hangs
 _MODEL_SUFFIXES = (".gguf", ".safetensors")
@@ -58,7 +67,7 @@ def split_words(words: Sequence[str], model: str | None, *, text_given: bool) ->
     if text is not None and text_given:
         raise click.UsageError(f"a prompt was given twice; one of them is {shortened(text)!r}")
     if text is not None:
-        _check_argument(text)
+        check_argument(text)
     return ModelAndText(model, text)
 
 
@@ -84,7 +93,7 @@ def gather_text(text: str | None, option: str | None, file: str | None) -> str |
     if option is not None and file is not None:
         raise click.UsageError("give either --prompt or --file, not both")
     if option is not None:
-        _check_argument(option)
+        check_argument(option)
         text = option
     elif file is not None and file != "-":
         text = read_text_file(file)
@@ -142,7 +151,7 @@ def _decode(raw: bytes, source: str) -> str:
     return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
-def _check_argument(text: str) -> None:
+def check_argument(text: str) -> None:
     """Python hands over arguments that are not UTF-8 with their bytes as lone surrogates."""
     decode_utf8(text.encode("utf-8", "surrogateescape"), "the prompt")
 

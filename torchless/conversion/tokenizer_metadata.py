@@ -56,7 +56,7 @@ def tokenizer_metadata(folder: Path, num_rows: int) -> dict[str, Any]:
     library, spec = tokenizer_from_folder(folder)
     problem: TorchlessError | None = None
     for found in _candidates(folder, library, spec):
-        complete = {**found, **_settings(spec, folder)}
+        complete = {**found, **_settings(spec, folder), **_infill(wanted)}
         _fill(complete, num_rows, folder)
         try:
             check_same_tokens(wanted, Tokenizer.from_metadata(complete), folder)
@@ -241,6 +241,12 @@ def _settings(spec: TokenizerSpec, folder: Path) -> dict[str, Any]:
     if others:
         found["tokenizer.chat_templates"] = others
     return found
+
+
+def _infill(tokenizer: Tokenizer) -> dict[str, int]:
+    """The tokens around a gap, which other programs may not know by their texts."""
+    ids = {} if tokenizer.infill is None else tokenizer.infill.ids
+    return {f"{_GGML}{role}_token_id": index for role, index in ids.items()}
 
 
 def _fill(metadata: dict[str, Any], num_rows: int, folder: Path) -> None:

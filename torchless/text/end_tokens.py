@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from torchless.text.gap_tokens import GAP_MARKS, SEPARATOR_TEXTS
+
 __all__ = ["CONTROL_TEXTS", "find_end_ids"]
 
 _END_TEXTS = (
@@ -22,8 +24,7 @@ _END_TEXTS = (
     "<|endoftext|>",
     "</s>",
     "<|eom_id|>",
-    "<EOT>",
-    "_<EOT>",
+    *SEPARATOR_TEXTS["eot"],
     "[EOT]",
     "[EOS]",
     "<|end_of_text|>",
@@ -35,33 +36,10 @@ _END_TEXTS = (
     "[e~[",
 )
 # For each of these roles the file's own id counts, else the first text that is a token.
-_FILL_IN_TEXTS = {
-    "fim_pad": ("<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"),
-    "fim_rep": ("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"),
-    "fim_sep": ("<|file_sep|>",),
-}
+_FILL_IN_TEXTS = {role: SEPARATOR_TEXTS[role] for role in ("fim_pad", "fim_rep", "fim_sep")}
 
 # These frame the text around a gap; they do not end an answer, but are control tokens, too.
-_GAP_TEXTS = (
-    "<|fim_prefix|>",
-    "<fim-prefix>",
-    "<fim_prefix>",
-    "<\uff5cfim\u2581begin\uff5c>",
-    "<PRE>",
-    "\u2581<PRE>",
-    "<|fim_suffix|>",
-    "<fim-suffix>",
-    "<fim_suffix>",
-    "<\uff5cfim\u2581hole\uff5c>",
-    "<SUF>",
-    "\u2581<SUF>",
-    "<|fim_middle|>",
-    "<fim-middle>",
-    "<fim_middle>",
-    "<\uff5cfim\u2581end\uff5c>",
-    "<MID>",
-    "\u2581<MID>",
-)
+_GAP_TEXTS = [text for row in GAP_MARKS for text in (row.prefix, row.suffix, row.middle) if text is not None]
 
 CONTROL_TEXTS = frozenset((*_END_TEXTS, *_GAP_TEXTS)).union(*_FILL_IN_TEXTS.values())
 """Texts whose tokens are control tokens even where the file calls them normal ones."""

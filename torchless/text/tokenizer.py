@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from torchless.errors import TokenizerError
+from torchless.text.infill import InfillFormat, find_infill_format, no_infill
 from torchless.text.pieces import PIECE_BYTES
 
 __all__ = ["Tokenizer", "TokenizerSpec"]
+
+# Of these none grows together with the text behind it, in any vocabulary that is known; SentencePiece's own trick.
+_ANCHORS = ("\u263a", "\n", "\x01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,7 @@ class Tokenizer:
         special_ids: control tokens, which decode to nothing.
         chat_template: source of the main chat template, None where the model has none.
         chat_templates: all chat templates by name, the main one as ``"default"``.
+        infill: how the model is asked to fill a gap, None where it was not trained to.
 
     Example:
         >>> letters = ["<unk>", "<s>", "</s>", "\u2581", "h", "i", "hi", "\u2581hi"]
@@ -94,6 +99,7 @@ class Tokenizer:
         self.eos_ids = spec.end_ids
         self.chat_templates = dict(spec.templates)
         self.chat_template = self.chat_templates.get("default")
+        self.infill = find_infill_format(spec.special_ids, self._added_texts)
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any], *, cache_key: str | None = None) -> Tokenizer:
@@ -151,6 +157,29 @@ class Tokenizer:
             self._library.encode_special_tokens = not parse_special
             ids: list[int] = self._library.encode(text, add_special_tokens=False).ids
         return [*self._spec.prefix_ids, *ids, *self._spec.suffix_ids] if add_special_tokens else ids
+
+    def encode_infill(
+        self, prefix: str, suffix: str, *, order: str | None = None, parse_special: bool = False
+    ) -> list[int]:
+        """Token ids of a text with a gap, up to where the gap is to be filled; BOS in front where the model wants it.
+
+        The text behind the gap gets no space in front, which SentencePiece puts before whole texts.
+
+        Args:
+            prefix, suffix: the text before and behind the gap; either may be empty.
+            order: ``"psm"``, ``"spm"`` or ``"spm2"`` (see `infill.InfillFormat.arrange`); None is the model's own.
+            parse_special: as in `encode`.
+
+        Raises:
+            UnsupportedError: the model was not trained to fill gaps.
+            InvalidRequestError: an order that the model cannot be asked in.
+            TokenizerError: as in `encode`.
+        """
+        if self.infill is None:
+            raise no_infill()
+        before = self.encode(prefix, add_special_tokens=False, parse_special=parse_special)
+        behind = self._encode_behind(suffix, parse_special)
+        return [*self._spec.prefix_ids, *self.infill.arrange(before, behind, order)]
 
     @property
     def frame(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
@@ -224,11 +253,26 @@ class Tokenizer:
             "prefix_ids": list(self._spec.prefix_ids),
             "suffix_ids": list(self._spec.suffix_ids),
             "num_control_tokens": len(self.special_ids),
+            "infill": None if self.infill is None else self._describe_infill(self.infill),
             "chat_templates": sorted(self.chat_templates),
         }
 
     def _shown(self, index: int) -> dict[str, Any]:
         return {"id": index, "text": self.id_to_token(index)}
+
+    def _describe_infill(self, infill: InfillFormat) -> dict[str, Any]:
+        return {"order": infill.order, **{role: self._shown(index) for role, index in infill.ids.items()}}
+
+    def _encode_behind(self, text: str, parse_special: bool) -> list[int]:
+        """Ids of a text that goes on after another: as if something stood in front of it."""
+        if not self._spec.strip_leading_space:
+            return self.encode(text, add_special_tokens=False, parse_special=parse_special)
+        for anchor in _ANCHORS:
+            front = self.encode(anchor, add_special_tokens=False)
+            ids = self.encode(anchor + text, add_special_tokens=False, parse_special=parse_special)
+            if ids[: len(front)] == front:
+                return ids[len(front) :]
+        raise TokenizerError(f"no way to encode {text[:40]!r} without a space in front was found")
 
     def _check(self, token_id: int) -> int:
         try:

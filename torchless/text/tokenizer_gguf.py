@@ -25,7 +25,7 @@ _KINDS: dict[str, Literal["byte-level", "sentencepiece", "wordpiece"]] = {
     "t5": "sentencepiece",
 }
 # Goes into the key of the cache: raise it with every change of what is built.
-_BUILD_VERSION = "2"
+_BUILD_VERSION = "3"
 
 
 def tokenizer_from_metadata(metadata: Mapping[str, Any], cache_key: str | None) -> tuple[Any, TokenizerSpec]:

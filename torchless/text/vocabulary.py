@@ -24,6 +24,9 @@ _ROLES = (
     "eom",
     "unknown",
     "padding",
+    "fim_pre",
+    "fim_suf",
+    "fim_mid",
     "fim_pad",
     "fim_rep",
     "fim_sep",
@@ -33,6 +36,7 @@ _ROLES = (
 )
 ROLE_KEYS = {"sep": "seperator"}
 """Roles that GGUF spells otherwise."""
+_OLD_KEYS = {"fim_pre": "prefix", "fim_suf": "suffix", "fim_mid": "middle"}
 
 
 class TokenType(IntEnum):
@@ -233,11 +237,14 @@ def _numbers(metadata: Mapping[str, Any], name: str, dtype: Any, count: int) -> 
 def _special_ids(metadata: Mapping[str, Any], count: int, defaults: Mapping[str, int]) -> dict[str, int]:
     ids = {role: number for role, number in defaults.items() if number < count}
     for role in _ROLES:
-        value = metadata.get(f"{_PREFIX}{ROLE_KEYS.get(role, role)}_token_id")
+        key = f"{_PREFIX}{ROLE_KEYS.get(role, role)}_token_id"
+        if key not in metadata and role in _OLD_KEYS:
+            key = f"{_PREFIX}{_OLD_KEYS[role]}_token_id"
+        value = metadata.get(key)
         if value is None:
             continue
         if not isinstance(value, int | np.integer) or isinstance(value, bool):
-            raise FormatError(f"{_PREFIX}{role}_token_id is {value!r}, expected a token id")
+            raise FormatError(f"{key} is {value!r}, expected a token id")
         if 0 <= value < count:
             ids[role] = int(value)
         elif role in ("bos", "eos"):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from torchless.cli.infill import INFILL_OPTIONS, Gap, gap_of
 from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
 from torchless.cli.model_options import LOAD_OPTIONS, SAMPLING_OPTIONS, load_keywords, sampling_keywords
@@ -33,6 +34,8 @@ line.
 A model that has a chat template gets the prompt as a question, rendered by that template; a model that has
 none, and the built-in one, continue the text. --chat and --raw choose. Without a prompt, a model with a
 template chats on a terminal (as 'torchless chat' does), and others write from their begin token.
+
+With --fim or --fim-file the model writes what stands between two texts; --echo prints all three.
 """
 
 _PROMPT = "Prompt and output"
@@ -83,6 +86,7 @@ class Request:
         prompt: None where the user gave none.
         as_chat: use the chat template; None decides by the model.
         echo: print the prompt first, where it is continued; None decides by the terminal and the prompt.
+        gap: the texts around a gap that is to be filled instead.
     """
 
     prompt: str | None
@@ -91,20 +95,30 @@ class Request:
     echo: bool | None
     stats: bool
     sampling: dict[str, Any]
+    gap: Gap | None = None
 
 
 @click.command("run", cls=Verb, help=_HELP, short_help="Continue a text or answer a question.")
-@with_options([words_argument("[MODEL] [PROMPT]")], PROMPT_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS)
+@with_options(
+    [words_argument("[MODEL] [PROMPT]")], PROMPT_OPTIONS, INFILL_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS
+)
 def command(
     words: tuple[str, ...], model: str | None, prompt: str | None, file: str | None, wrap: bool, **values: Any
 ) -> None:
     sampling = sampling_keywords(values)
     load = load_keywords(values)
-    named, text = split_words(words, model, text_given=prompt is not None or file is not None)
-    typed = prompt if text is None else text
-    request = Request(prompt=gather_text(text, prompt, file), sampling=sampling, **values)
+    gap = gap_of(values)
+    given = prompt is not None or file is not None or gap is not None
+    named, text = split_words(words, model, text_given=given)
+    if gap is not None:
+        _refuse_beside_a_gap(prompt, file, values)
+        request = Request(prompt="", sampling=sampling, gap=gap, **{**values, "as_chat": False})
+        was_typed = gap.was_typed
+    else:
+        request = Request(prompt=gather_text(text, prompt, file), sampling=sampling, **values)
+        was_typed = request.prompt == (prompt if text is None else text)
     if request.echo is None:  # what was typed, not what a file or a pipe brought
-        request = replace(request, echo=is_terminal(sys.stdout) and request.prompt == typed)
+        request = replace(request, echo=is_terminal(sys.stdout) and was_typed)
     is_interactive = request.prompt is None and is_terminal(sys.stdin) and is_terminal(sys.stdout)
     output, progress = TextOutput(wrap=wrap), LoadProgress(named)
 
@@ -130,14 +144,14 @@ def command(
 def generate(llm: LLM, request: Request, output: TextOutput) -> None:
     """Streams one answer, and prints what was asked for about it."""
     sampling = {**request.sampling, "logits_hash": request.stats}
-    chunks = (
-        _answer(llm, request, sampling) if request.as_chat else _continuation(llm, request, sampling, output)
-    )
+    chunks = _chunks(llm, request, sampling, output)
     completion: Completion | None = None
     try:
         for chunk in chunks:
             output.write(chunk.text)
             completion = chunk.completion
+        if request.gap is not None and request.echo:
+            output.write(request.gap.suffix, dim=True)
     except KeyboardInterrupt:
         output.interrupted()
         raise
@@ -154,6 +168,34 @@ def generate(llm: LLM, request: Request, output: TextOutput) -> None:
 
         lines = statistics_block(llm, completion)
         click.echo("\n".join(["", *lines] if is_terminal(sys.stderr) else lines), err=True)
+
+
+def _chunks(llm: LLM, request: Request, sampling: dict[str, Any], output: TextOutput) -> Iterator[Chunk]:
+    if request.gap is not None:
+        return _filling(llm, request.gap, sampling, output if request.echo else None)
+    return (
+        _answer(llm, request, sampling) if request.as_chat else _continuation(llm, request, sampling, output)
+    )
+
+
+def _filling(llm: LLM, gap: Gap, sampling: dict[str, Any], echo: TextOutput | None) -> Iterator[Chunk]:
+    chunks = llm.stream_infill(gap.prefix, gap.suffix, order=gap.order, **sampling)
+    if echo is not None:
+        echo.write(gap.prefix, dim=True)
+    return chunks
+
+
+def _refuse_beside_a_gap(prompt: str | None, file: str | None, values: dict[str, Any]) -> None:
+    """Nothing else is continued or asked where a gap is filled."""
+    given = {
+        "--prompt": prompt,
+        "--file": file,
+        "--system": values["system"],
+        "--chat": values["as_chat"] or None,
+    }
+    for flag, value in given.items():
+        if value is not None:
+            raise click.UsageError(f"{flag} has no meaning beside --fim, which fills a gap between two texts")
 
 
 def _answer(llm: LLM, request: Request, sampling: dict[str, Any]) -> Iterator[Chunk]:

@@ -1,0 +1,43 @@
+"""llama.cpp's reading of a vocabulary that is given as GGUF metadata."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from torchless.weights.gguf_writer import write_gguf
+
+
+class LlamaCppVocabulary:
+    """Loads `metadata` (``tokenizer.*`` keys) into llama.cpp, by way of a file in `folder` without any tensor."""
+
+    def __init__(self, metadata: Mapping[str, Any], folder: Path) -> None:
+        self.library = pytest.importorskip("llama_cpp")
+        path = folder / "vocabulary.gguf"
+        write_gguf(path, {"general.architecture": "llama", **metadata}, [])
+        self._quiet = self.library.llama_log_callback(lambda level, text, data: None)
+        self.library.llama_log_set(self._quiet, None)
+        parameters = self.library.llama_model_default_params()
+        parameters.vocab_only = True
+        self._model = self.library.llama_model_load_from_file(str(path).encode(), parameters)
+        assert self._model, "llama.cpp does not load the vocabulary"
+        self.vocabulary = self.library.llama_model_get_vocab(self._model)
+
+    def __enter__(self) -> LlamaCppVocabulary:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        self.library.llama_model_free(self._model)
+
+    def encode(self, text: str, *, parse_special: bool = False) -> list[int]:
+        """Token ids without those that a prompt gets around it."""
+        data = text.encode()
+        room = len(data) + 16
+        ids = (ctypes.c_int32 * room)()
+        count = self.library.llama_tokenize(self.vocabulary, data, len(data), ids, room, False, parse_special)
+        assert count >= 0
+        return list(ids[:count])
