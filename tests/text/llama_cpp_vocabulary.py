@@ -1,4 +1,4 @@
-"""llama.cpp's reading of a vocabulary that is given as GGUF metadata."""
+"""llama.cpp's reading of a vocabulary."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torchless.weights.gguf_writer import write_gguf
 
 
 class LlamaCppVocabulary:
-    """Loads `metadata` (``tokenizer.*`` keys) into llama.cpp, by way of a file in `folder` without any tensor."""
+    """The vocabulary of the file `path`, which is made of `metadata` (``tokenizer.*`` keys) first where that is given."""
 
-    def __init__(self, metadata: Mapping[str, Any], folder: Path) -> None:
+    def __init__(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
         self.library = pytest.importorskip("llama_cpp")
-        path = folder / "vocabulary.gguf"
-        write_gguf(path, {"general.architecture": "llama", **metadata}, [])
+        if metadata is not None:
+            write_gguf(path, {"general.architecture": "llama", **metadata}, [])
         self._quiet = self.library.llama_log_callback(lambda level, text, data: None)
         self.library.llama_log_set(self._quiet, None)
         parameters = self.library.llama_model_default_params()

@@ -237,7 +237,7 @@ def test_llama_cpp_finds_the_marks_that_the_converter_names(
 ) -> None:
     processor, folder = code_llama
     metadata = tokenizer_metadata(folder, processor.vocab_size())
-    with LlamaCppVocabulary(metadata, tmp_path) as theirs:
+    with LlamaCppVocabulary(tmp_path / "vocabulary.gguf", metadata) as theirs:
         found = [
             getattr(theirs.library, f"llama_vocab_fim_{role}")(theirs.vocabulary)
             for role in ("pre", "suf", "mid")

@@ -5,9 +5,19 @@ from __future__ import annotations
 import random
 
 import pytest
-from tokenizer_families import FAMILIES, first_difference, make_library_tokenizer, random_text, write_folder
+from tokenizer_families import (
+    FAMILIES,
+    SPECIAL,
+    first_difference,
+    make_library_tokenizer,
+    random_text,
+    write_folder,
+)
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer as LibraryTokenizer
 
 from torchless.conversion.tokenizer_metadata import tokenizer_metadata
+from torchless.errors import UnsupportedError
 from torchless.text.pretokenizers import find_pre_tokenizer
 from torchless.text.tokenizer import Tokenizer
 
@@ -36,3 +46,23 @@ def test_random_texts_get_the_ids_of_the_library(name, tmp_path):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_hundred_thousand_random_texts_get_the_ids_of_the_library(name, tmp_path):
     check(name, tmp_path, 100_000, seed=2)
+
+
+@pytest.mark.parametrize("is_reachable", [True, False])
+def test_words_taken_whole_must_be_what_merges_make(is_reachable, tmp_path):
+    """Llama 4's file takes words whole, its name in GGUF files says that merges do it: the same for its tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("a", "b"), ("ab", "c")] if is_reachable else [("b", "c"), ("a", "b"), ("ab", "c")]
+    tokens = [*alphabet, *(left + right for left, right in merges)]
+    library = LibraryTokenizer(
+        models.BPE(vocab={text: i for i, text in enumerate(tokens)}, merges=merges, ignore_merges=True)
+    )
+    library.pre_tokenizer = pre_tokenizers.Sequence(list(FAMILIES["gpt-4o"].steps))
+    library.decoder = decoders.ByteLevel()
+    library.add_special_tokens([AddedToken(SPECIAL[0], special=True, normalized=False)])
+    write_folder(tmp_path, library)
+    if is_reachable:
+        assert tokenizer_metadata(tmp_path, 300)["tokenizer.ggml.pre"] == "gpt-4o"
+    else:
+        with pytest.raises(UnsupportedError, match="cannot say: 'abc' is"):
+            tokenizer_metadata(tmp_path, 300)

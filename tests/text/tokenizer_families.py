@@ -37,6 +37,11 @@ DEEPSEEK_V3 = (
     r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"""
     r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+SEED_CODER = (
+    rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1}}"
+    r"| ?[^\s\p{L}\p{N}\r\n]+|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+BLOOM = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
 IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
 
 
@@ -72,11 +77,18 @@ FAMILIES = {
     "starcoder": Family((_digits(), _bytes(use_regex=True))),
     "command-r": Family((_digits(), _bytes(use_regex=True)), nfc=True),
     "falcon": Family(
-        (pre_tokenizers.Punctuation("contiguous"), _bytes(use_regex=True), _split("[0-9][0-9][0-9]"))
+        (
+            pre_tokenizers.Punctuation("contiguous"),
+            _bytes(use_regex=True),
+            pre_tokenizers.Digits(individual_digits=False),
+            _split("[0-9][0-9][0-9]"),
+        )
     ),
+    "seed-coder": Family((_split(SEED_CODER), _bytes())),
     "tekken": Family((_split(TEKKEN), _bytes()), ignore_merges=True),
     "gpt-4o": Family((_split(O200K), _bytes())),
-    "bloom": Family((_split(" ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"), _bytes())),
+    "bloom": Family((_split(BLOOM), _bytes())),
+    "viking": Family((_split(BLOOM), _digits(), _bytes())),
     "deepseek-v3": Family(
         (
             _split(r"\p{N}{1,3}"),

@@ -8,7 +8,8 @@ hard to cut; a tokenizer that GGUF cannot say is refused rather than written wro
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 
 from torchless.conversion.tokenizer_encoders import unigram, word_pieces
 from torchless.errors import FormatError, TorchlessError, UnsupportedError
-from torchless.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from torchless.text.pieces import byte_level_bytes
+from torchless.text.pretokenizers import PRE_TOKENIZERS, PreTokenizer, find_pre_tokenizer
 from torchless.text.tokenizer import Tokenizer, TokenizerSpec
 from torchless.text.tokenizer_folder import metadata_from_sentencepiece, tokenizer_from_folder
 from torchless.text.vocabulary import ROLE_KEYS, TokenType
@@ -59,7 +61,9 @@ def tokenizer_metadata(folder: Path, num_rows: int) -> dict[str, Any]:
         complete = {**found, **_settings(spec, folder), **_infill(wanted)}
         _fill(complete, num_rows, folder)
         try:
-            check_same_tokens(wanted, Tokenizer.from_metadata(complete), folder)
+            check_same_tokens(
+                wanted, Tokenizer.from_metadata(complete), folder, _whole_tokens(library, complete)
+            )
         except TorchlessError as error:
             problem = error
             continue
@@ -68,9 +72,9 @@ def tokenizer_metadata(folder: Path, num_rows: int) -> dict[str, Any]:
     raise problem
 
 
-def check_same_tokens(wanted: Tokenizer, made: Tokenizer, what: Path) -> None:
+def check_same_tokens(wanted: Tokenizer, made: Tokenizer, what: Path, more_texts: Sequence[str] = ()) -> None:
     """Raises UnsupportedError naming a text that the two tokenizers cut differently."""
-    texts = (*PROBES, *wanted.chat_templates.values())
+    texts = (*PROBES, *wanted.chat_templates.values(), *more_texts)
     for text in texts:
         for parse_special in (False, True):
             expected, found = (item.encode(text, parse_special=parse_special) for item in (wanted, made))
@@ -79,6 +83,23 @@ def check_same_tokens(wanted: Tokenizer, made: Tokenizer, what: Path) -> None:
                     f"{what}: the tokenizer does something that the other format cannot say: {text[:40]!r} is "
                     f"{_shown(expected, found)} in the original and {_shown(found, expected)} after conversion"
                 )
+
+
+def _whole_tokens(library: Any, metadata: Mapping[str, Any]) -> list[str]:
+    """The texts of all tokens, where one side takes a word that is a token as a whole and the other merges it.
+
+    GGUF files cannot say which, but by the name of the pre-tokenizer. The ids differ where merges do not lead there.
+    """
+    if metadata[_GGML + "model"] != "gpt2":
+        return []
+    ignores = bool(json.loads(library.to_str())["model"].get("ignore_merges", False))
+    if find_pre_tokenizer(metadata[_GGML + "pre"]).ignore_merges == ignores:
+        return []
+    texts = []
+    for text in library.get_vocab(with_added_tokens=False):
+        with suppress(UnicodeDecodeError):  # A part of a character is no word.
+            texts.append(byte_level_bytes(text).decode())
+    return texts
 
 
 def _shown(ids: list[int], others: list[int]) -> str:

@@ -1,7 +1,8 @@
 """The pre-tokenizers of byte-level BPE vocabularies: how text is cut into words before merging, as data.
 
-Each entry holds what the model's own ``tokenizer.json`` says. A name that is not in the table is refused:
-a wrong pre-tokenizer gives plausible but wrong ids, which nobody notices until the answers are bad.
+Each entry holds what the model's own ``tokenizer.json`` says, or for a few what llama.cpp does (seed-coder, mellum,
+viking); docs/tokenizers.md tells how each was checked. A name that is not in the table is refused: a wrong
+pre-tokenizer gives plausible but wrong ids, which nobody notices until the answers are bad.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class PreTokenizer:
         names: values of ``tokenizer.ggml.pre`` that mean this entry; the first is its proper name.
         splits: regular expressions (Oniguruma). Each cuts every piece that the ones before it left; matches
             and what lies between them become pieces of their own.
+        letter_splits: further ones, for the letters that stand for a piece's bytes (`pieces.BYTE_LETTERS`).
         normalizer: Unicode normal form that is applied first, or None.
         ignore_merges: a word that is a token as a whole is taken at once, without merging.
         add_bos: whether a prompt starts with the BOS token when the file does not say.
@@ -28,6 +30,7 @@ class PreTokenizer:
 
     names: tuple[str, ...]
     splits: tuple[str, ...]
+    letter_splits: tuple[str, ...] = ()
     normalizer: str | None = None
     ignore_merges: bool = False
     add_bos: bool = False
@@ -40,6 +43,8 @@ _LLAMA3 = (
 )
 # As Llama 3's, but every digit stands alone.
 _QWEN2 = _LLAMA3.replace(r"\p{N}{1,3}", r"\p{N}")
+# As Qwen 2's, but a line end never goes with what stands before it.
+_SEED_CODER = _QWEN2.replace(r"[^\s\p{L}\p{N}]+[\r\n]*", r"[^\s\p{L}\p{N}\r\n]+")
 # As Qwen 2's, with combining marks among the letters.
 _QWEN35 = _QWEN2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}", r"[^\s\p{L}\p{M}")
 # Letters of the bicameral scripts (Latin, Greek, Cyrillic, Armenian, Georgian, Cherokee, Coptic, ...).
@@ -83,15 +88,18 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     # The distilled models took Qwen's vocabulary and words, but not its normaliser.
     PreTokenizer(("deepseek-r1-qwen",), (_QWEN2,)),
     PreTokenizer(("qwen35",), (_QWEN35,), normalizer="NFC"),
-    PreTokenizer(("gpt-2", "phi-2", "jais", "roberta-bpe"), (_GPT2,)),
+    PreTokenizer(("seed-coder",), (_SEED_CODER,)),
+    PreTokenizer(("gpt-2", "phi-2", "jais", "roberta-bpe", "mellum"), (_GPT2,)),
     PreTokenizer(("olmo", "mpt"), (_GPT2,), normalizer="NFC"),
     # Each digit stands alone.
     PreTokenizer(("starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)),
     PreTokenizer(("command-r",), (r"\p{N}", _GPT2), normalizer="NFC"),
-    PreTokenizer(("falcon",), (r"[\p{P}$+<=>^~|`]+", _GPT2, "[0-9][0-9][0-9]")),
+    # Its digits are cut among the letters of bytes, some of which are numbers, too: in "\u043c" (D0 BC) BC is "\u00bc".
+    PreTokenizer(("falcon",), (r"[\p{P}$+<=>^~|`]+", _GPT2), (r"\p{N}+", "[0-9][0-9][0-9]")),
     PreTokenizer(("tekken",), (_TEKKEN,), ignore_merges=True, add_bos=True),
     PreTokenizer(("gpt-4o", "llama4", "kanana2"), (_O200K,)),
     PreTokenizer(("bloom", "poro-chat", "gpt3-finnish"), (_BLOOM,)),
+    PreTokenizer(("viking",), (_BLOOM, r"\p{N}")),
     PreTokenizer(
         ("deepseek-v3",), (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK_V3)
     ),

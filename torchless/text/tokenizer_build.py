@@ -178,12 +178,15 @@ def _spm_text_rules(vocabulary: Vocabulary) -> dict[str, Any]:
 def byte_level_text_rules(pre: PreTokenizer) -> dict[str, Any]:
     """Byte-level BPE: text is cut into words, their bytes are written as printable letters."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    splits = [
-        {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-        for regex in pre.splits
-    ]
+    before, behind = (
+        [
+            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
+            for regex in regexes
+        ]
+        for regexes in (pre.splits, pre.letter_splits)
+    )
     return {
         "normalizer": {"type": pre.normalizer} if pre.normalizer else None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*splits, byte_level]},
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*before, byte_level, *behind]},
         "decoder": byte_level,
     }
