@@ -13,7 +13,7 @@ from torchless.weights.gguf_writer import write_gguf
 
 
 class LlamaCppVocabulary:
-    """The vocabulary of the file `path`, which is made of `metadata` (``tokenizer.*`` keys) first where that is given."""
+    """The vocabulary of a file; with `metadata` (``tokenizer.*`` keys) the file is made of it first."""
 
     def __init__(self, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
         self.library = pytest.importorskip("llama_cpp")
