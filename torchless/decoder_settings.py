@@ -30,11 +30,13 @@ def read_settings(
     layout: Literal["interleaved", "half"] | None,
     yarn_truncates: bool = True,
     activations: tuple[str, ...] = ("silu",),
+    norm: Literal["layer_norm", "layer_norm_rms"] = "layer_norm_rms",
 ) -> ModelConfig:
     """The settings of a pre-norm transformer with gated MLPs.
 
     Args:
         activations: names of the MLP's activation that are allowed.
+        norm: the setting of epsilon.
         layout: of rotary pairs, where both file formats have the same; None: as the file format has it.
     """
     reader.expect("hidden_act", *activations)
@@ -70,7 +72,7 @@ def read_settings(
         num_heads=num_heads,
         num_kv_heads=reader.integer("attention.head_count_kv", num_heads),
         head_dim=head_dim,
-        norm_eps=reader.number("attention.layer_norm_rms_epsilon", 1e-5),
+        norm_eps=reader.number(f"attention.{norm}_epsilon", 1e-5),
         rope=replace(rope, layout=found_layout),
         window=reader.integer("attention.sliding_window") if reader.has("attention.sliding_window") else None,
         tied=tied,

@@ -35,6 +35,7 @@ YARN = {
     "beta_fast": 32.0,
     "beta_slow": 1.0,
 }
+PARTIAL = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}
 KINDS = ["sliding_attention", "full_attention", "sliding_attention"]
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mistral": ("MistralConfig", {"head_dim": 24, "sliding_window": None}),
@@ -61,6 +62,9 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "qwen2": ("Qwen2Config", {}),
     "qwen2, tied": ("Qwen2Config", {"tie_word_embeddings": True, "rope_theta": 1e6}),
+    "phi2": ("PhiConfig", {"num_key_value_heads": 4, "rope_parameters": PARTIAL}),
+    "phi2, few key heads": ("PhiConfig", {"partial_rotary_factor": 0.25, "intermediate_size": 256}),
+    "phi3, partial": ("Phi3Config", {"pad_token_id": 0, "rope_parameters": {**PARTIAL, "rope_theta": 5e5}}),
     "phi3": ("Phi3Config", {"pad_token_id": 0, "sliding_window": 20}),
     "phi3, LongRoPE": ("Phi3Config", {"pad_token_id": 0, "rope_parameters": LONG_ROPE}),
     "granite": (
@@ -132,6 +136,7 @@ def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
         ),
         ("ministral3", {"rope_parameters": {**YARN, "rope_type": "dynamic"}}, "'dynamic'"),
         ("ministral3", {"partial_rotary_factor": 0.5}, "of 24 elements of a head turn"),
+        ("phi2", {"qk_layernorm": True}, "qk_layernorm"),
         ("mistral", {"layer_types": ["sliding_attention", "full_attention"]}, "layer_types"),
     ],
 )

@@ -131,13 +131,16 @@ def _new_settings(
     result = {
         "architectures": [family.window_class if has_window else family.hf_class],
         "model_type": family.window_type if has_window else family.model_type,
-        "hidden_act": "silu",
+        "hidden_act": family.activation,
         "attention_bias": "blk.0.attn_q.bias" in source.tensors,
         "mlp_bias": "blk.0.ffn_up.bias" in source.tensors,
         "head_dim": config.head_dim,
         "num_key_value_heads": config.num_kv_heads,
         **found,
     }
+    rotated = 2 * len(config.rope.inv_freq)
+    if rotated != config.head_dim:
+        result["partial_rotary_factor"] = rotated / config.head_dim
     if config.windowed is not None:
         result |= window_settings(config.windowed)
     if family.centred_norms:  # Gemma

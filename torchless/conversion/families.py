@@ -26,6 +26,7 @@ class Family:
         rotary_rows: parts whose rows GGUF stores with the two halves of every rotary pair side by side
             ("interleaved") while safetensors files keep all first halves before all second ones, and the setting
             that says how many heads they have.
+        activation: of its MLP.
         names: Hugging Face names of a layer's parts where several families name the same part differently; ``{}`` is
             the number of an expert.
         gguf_names: parts that GGUF files call otherwise than torchless calls them in folders.
@@ -42,6 +43,7 @@ class Family:
     window_class: str | None = None
     window_type: str | None = None
     rotary_rows: tuple[tuple[str, str], ...] = ()
+    activation: str = "silu"
     names: Mapping[str, str] = field(default_factory=dict)
     gguf_names: Mapping[str, str] = field(default_factory=dict)
     gguf_settings: Mapping[str, str] = field(default_factory=dict)
@@ -101,6 +103,17 @@ _FAMILIES = {
     "qwen3next": Family("Qwen3NextForCausalLM", "qwen3_next", gguf_names=_POST_NORM, is_one_way=True),
     "qwen35": Family("Qwen3_5ForCausalLM", "qwen3_5_text", gguf_names=_POST_NORM, is_one_way=True),
     "qwen35moe": Family("Qwen3_5MoeForCausalLM", "qwen3_5_moe_text", gguf_names=_POST_NORM, is_one_way=True),
+    "phi2": Family(
+        "PhiForCausalLM",
+        "phi",
+        names={
+            "attn_output": "self_attn.dense",
+            "ffn_up": "mlp.fc1",
+            "ffn_down": "mlp.fc2",
+            "output_norm": "model.final_layernorm",
+        },
+        activation="gelu_new",
+    ),
     "phi3": Family(
         "Phi3ForCausalLM",
         "phi3",

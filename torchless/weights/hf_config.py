@@ -25,6 +25,7 @@ from torchless.weights.hf_keys import (
     TOKENS,
 )
 from torchless.weights.mistral_parts import mistral_settings, restore_mistral
+from torchless.weights.phi_parts import phi_settings
 from torchless.weights.pooling_parts import pooling_settings
 from torchless.weights.text_parts import text_settings
 
@@ -56,7 +57,9 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
     config = text_settings(read_json(config_path, "configuration"))
-    settings = _Settings(config_path, encoder_settings(mistral_settings(gemma_settings(config))))
+    for in_flat_words in (gemma_settings, mistral_settings, phi_settings, encoder_settings):
+        config = in_flat_words(config)
+    settings = _Settings(config_path, config)
     settings.quantisation()
     architecture = settings.architecture()
     settings.out["general.architecture"] = architecture

@@ -40,6 +40,7 @@ MODEL_TYPES = {
     "qwen3_5_moe_text": "qwen35moe",
     "gemma3_text": "gemma3",
     "gpt_oss": "gpt-oss",
+    "phi": "phi2",
     "granitemoeshared": "granitemoe",
     "ministral": "llama",
     "ministral3": "mistral3",

@@ -14,6 +14,7 @@ __all__ = ["canonical_name", "hugging_face_name"]
 
 _TOP = {
     "model.embed_tokens": "token_embd",
+    "model.final_layernorm": "output_norm",
     "model.norm": "output_norm",
     "lm_head": "output",
 }
@@ -24,6 +25,7 @@ _LAYER = {
     "self_attn.q_proj": "attn_q",
     "self_attn.k_proj": "attn_k",
     "self_attn.v_proj": "attn_v",
+    "self_attn.dense": "attn_output",
     "self_attn.o_proj": "attn_output",
     "self_attn.q_a_proj": "attn_q_a",
     "self_attn.q_a_layernorm": "attn_q_a_norm",
@@ -36,6 +38,8 @@ _LAYER = {
     "post_attention_layernorm": "ffn_norm",
     "pre_feedforward_layernorm": "pre_ffw_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
     "mlp.gate_up_proj": "ffn_up",  # gate's rows, then up's, as GGUF's ffn_up of these families
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
@@ -198,5 +202,5 @@ def hugging_face_name(name: str, names: Mapping[str, str] = MappingProxyType({})
             return prefix + whole
     top = _TOP_NAME.fullmatch(name)
     if top is not None and top[1] in _HUGGING_FACE_TOP:
-        return f"{_HUGGING_FACE_TOP[top[1]]}.{top[2]}"
+        return f"{names.get(top[1]) or _HUGGING_FACE_TOP[top[1]]}.{top[2]}"
     return name[3:] if name.startswith("hf.") else None
