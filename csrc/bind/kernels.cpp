@@ -19,6 +19,7 @@
 #include "core/weights.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
+#include "quants/grids.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -346,6 +347,17 @@ const FormatKernels& format_of(const Kernels& kernels, int gguf_type, const std:
     throw nb::value_error(("no kernels for GGUF tensor type " + std::to_string(gguf_type)).c_str());
 }
 
+// A codebook of quants/grids.h.
+std::vector<uint16_t> grid(const std::string& name) {
+    if (name == "IQ1") return {std::begin(kGridIq1), std::end(kGridIq1)};
+    if (name == "IQ2_XXS") return {std::begin(kGridIq2Xxs), std::end(kGridIq2Xxs)};
+    if (name == "IQ2_XS") return {std::begin(kGridIq2Xs), std::end(kGridIq2Xs)};
+    if (name == "IQ2_S") return {std::begin(kGridIq2S), std::end(kGridIq2S)};
+    if (name == "IQ3_XXS") return {std::begin(kGridIq3Xxs), std::end(kGridIq3Xxs)};
+    if (name == "IQ3_S") return {std::begin(kGridIq3S), std::end(kGridIq3S)};
+    throw nb::value_error(("no codebook is called " + name).c_str());
+}
+
 // Elements of a row of that many bytes in the file.
 int row_elements(const FormatKernels& format, size_t row_bytes) {
     require(row_bytes > 0 && row_bytes % format.block_bytes == 0, "a row of " + std::to_string(row_bytes) +
@@ -448,6 +460,7 @@ Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tile
 void bind_kernels(nb::module_& core) {
     nb::module_ m = core.def_submodule("kernels", "Single kernels of a chosen level, for tests and benchmarks.");
     m.def("levels", &available_levels);
+    m.def("grid", &grid, "name"_a);
     m.def("row_layout", &row_layout, "format"_a, "width"_a);
     m.def("convert_rows", &convert_rows, "level"_a, "x"_a, "format"_a);
     m.def("rms_norm_rows", &rms_norm_rows, "level"_a, "x"_a, "weight"_a, "eps"_a, "format"_a);

@@ -11,9 +11,20 @@
 #include "cpu/widened.h"
 #include "cpu/write_tile.h"
 #include "quants/floats.h"
+#include "quants/iq1_m.h"
+#include "quants/iq1_s.h"
+#include "quants/iq2_s.h"
+#include "quants/iq2_xs.h"
+#include "quants/iq2_xxs.h"
+#include "quants/iq3_s.h"
+#include "quants/iq3_xxs.h"
 #include "quants/iq4_nl.h"
 #include "quants/iq4_xs.h"
 #include "quants/mxfp4.h"
+#include "quants/numbers.h"
+#include "quants/nvfp4.h"
+#include "quants/q1_0.h"
+#include "quants/q2_0.h"
 #include "quants/q2_k.h"
 #include "quants/q3_k.h"
 #include "quants/q4_0.h"
@@ -24,6 +35,8 @@
 #include "quants/q5_k.h"
 #include "quants/q6_k.h"
 #include "quants/q8_0.h"
+#include "quants/tq1_0.h"
+#include "quants/tq2_0.h"
 
 namespace tl::TL_LEVEL {
 namespace {
@@ -212,6 +225,15 @@ template <class N> constexpr FormatKernels plain() {
             float_matmul<N>, no_scratch, N::decode_row};
 }
 
+template <class N> constexpr FormatKernels converted() {
+    FormatKernels kernels = plain<Float32>();
+    kernels.gguf_type = N::kType;
+    kernels.block_bytes = N::kBytes;
+    kernels.pack = N::pack;
+    kernels.decode_row = N::decode_row;
+    return kernels;
+}
+
 template <Precision P> constexpr FormatKernels bf16() {
     FormatKernels kernels = plain<BFloat16>();
     if constexpr (P == Precision::kF32) {
@@ -226,12 +248,17 @@ template <Precision P> constexpr FormatKernels bf16() {
 }
 
 template <Precision P>
-constexpr FormatKernels kFormats[] = {plain<Float32>(),     plain<Float16>(),      bf16<P>(),
-                                      quantized<P, Q8_0>(), quantized<P, Q4_0>(),  quantized<P, Q4_1>(),
-                                      quantized<P, Q5_0>(), quantized<P, Q5_1>(),  quantized<P, Q5K>(),
-                                      quantized<P, Q4K>(),  quantized<P, Q6K>(),   quantized<P, Q2K>(),
-                                      quantized<P, Q3K>(),  quantized<P, IQ4NL>(), quantized<P, IQ4XS>(),
-                                      quantized<P, MXFP4>()};
+constexpr FormatKernels kFormats[] = {plain<Float32>(),       plain<Float16>(),      bf16<P>(),
+                                      quantized<P, Q8_0>(),   quantized<P, Q4_0>(),  quantized<P, Q4_1>(),
+                                      quantized<P, Q5_0>(),   quantized<P, Q5_1>(),  quantized<P, Q5K>(),
+                                      quantized<P, Q4K>(),    quantized<P, Q6K>(),   quantized<P, Q2K>(),
+                                      quantized<P, Q3K>(),    quantized<P, IQ4NL>(), quantized<P, IQ4XS>(),
+                                      quantized<P, MXFP4>(),  quantized<P, NVFP4>(), quantized<P, IQ3S>(),
+                                      quantized<P, IQ3XXS>(), quantized<P, IQ2S>(),  quantized<P, IQ2XS>(),
+                                      quantized<P, IQ2XXS>(), quantized<P, IQ1M>(),  quantized<P, IQ1S>(),
+                                      quantized<P, TQ1_0>(),  quantized<P, TQ2_0>(), quantized<P, Q1_0>(),
+                                      quantized<P, Q2_0>(),   converted<Float64>(),  converted<Int8>(),
+                                      converted<Int16>(),     converted<Int32>(),    converted<Int64>()};
 
 template <Precision P> const FormatKernels* table(int& count) {
     count = int(sizeof kFormats<P> / sizeof kFormats<P>[0]);

@@ -12,6 +12,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+from other_decoders import decoded_by_another
 
 import torchless
 from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
@@ -22,7 +23,10 @@ from torchless.errors import InvalidRequestError
 
 HALF_OFFSETS = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0]}
 HALF_OFFSETS |= {"IQ4_NL": [0], "IQ4_XS": [0], "Q2_K": [80, 82], "Q3_K": [108]}
-HALF_OFFSETS |= {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208]}
+HALF_OFFSETS |= {"Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208], "TQ1_0": [52], "TQ2_0": [64]}
+HALF_OFFSETS |= {
+    name: [0] for name in ("IQ1_S", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S", "Q1_0", "Q2_0")
+}
 
 
 def _blocks(name: str, num_weights: int, std: float, seed: int = 0) -> np.ndarray:
@@ -33,6 +37,8 @@ def _blocks(name: str, num_weights: int, std: float, seed: int = 0) -> np.ndarra
 
 @pytest.mark.parametrize("name", BLOCK_TYPES)
 def test_block_sizes_are_those_of_the_format(name: str) -> None:
+    if name not in gguf.GGMLQuantizationType.__members__:
+        pytest.skip("newer than the gguf package")
     expected = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
     assert (BLOCK_TYPES[name].num_weights, BLOCK_TYPES[name].num_bytes) == expected
 
@@ -42,7 +48,7 @@ def test_block_sizes_are_those_of_the_format(name: str) -> None:
 def test_decoded_weights_have_mean_zero_and_the_wanted_spread(name: str, row_length: int) -> None:
     std = 1 / math.sqrt(row_length)
     raw = _blocks(name, 1 << 18, std)
-    weights = gguf.dequantize(raw, gguf.GGMLQuantizationType[name]).astype(np.float64)
+    weights = decoded_by_another(name, raw).astype(np.float64)
     assert np.isfinite(weights).all()
     # Floats have a power of two as their scale, so their spread is right to a factor of sqrt(2) only.
     low, high = (0.7, 1.42) if name in ("F32", "F16", "BF16") else (0.97, 1.03)
@@ -125,7 +131,9 @@ def test_shapes_have_the_published_number_of_parameters(shape: str, parameters: 
     assert sum(counts.values()) == parameters
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize(
+    "recipe", [n for n in RECIPES if RECIPES[n].base in gguf.GGMLQuantizationType.__members__]
+)
 def test_file_opens_in_the_gguf_package_as_described(recipe: str, tmp_path: Path) -> None:
     write_synthetic(tmp_path / "model.gguf", "test", recipe)
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
@@ -165,7 +173,20 @@ def test_memory_stays_small_while_a_large_file_is_written(tmp_path: Path) -> Non
 
 
 RUN = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q5_1", "Q6_K", "Q4_K_M", "Q5_K_M", "IQ4_NL", "IQ4_XS", "MXFP4"]
-RUN += ["Q2_K", "Q3_K_M"]
+RUN += [
+    "Q2_K",
+    "Q3_K_M",
+    "IQ3_S",
+    "IQ3_XXS",
+    "IQ2_S",
+    "IQ2_XS",
+    "IQ2_XXS",
+    "IQ1_M",
+    "IQ1_S",
+    "TQ1_0",
+    "TQ2_0",
+]
+RUN += ["NVFP4", "Q1_0", "Q2_0"]
 
 
 @pytest.mark.parametrize("recipe", RUN)

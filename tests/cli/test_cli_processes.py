@@ -140,15 +140,15 @@ def test_unsupported_architecture_and_type(tmp_path):
 
     path = write_model(tmp_path / "strange.gguf", architecture="strange-net")
     assert_error(torchless("run", path, "x"), "'strange-net' is not supported")
-    path = tmp_path / "nvidia.gguf"
+    path = tmp_path / "intermediate.gguf"
     write_synthetic(path, "test", "Q4_K_S")
-    name = b"blk.0.ffn_up.weight"
+    name = b"output_norm.weight"  # the last one: no tensor lies behind it
     raw = bytearray(path.read_bytes())
-    type_at = raw.index(name) + len(name) + 4 + 2 * 8  # number of dimensions, two lengths
-    assert raw[type_at : type_at + 4] == bytes([12, 0, 0, 0])  # Q4_K
-    raw[type_at] = 40  # NVFP4, of as many bytes
+    type_at = raw.index(name) + len(name) + 4 + 8  # number of dimensions, length
+    assert raw[type_at : type_at + 4] == bytes(4)  # F32
+    raw[type_at] = 15  # Q8_K, of fewer bytes
     path.write_bytes(raw)
-    assert_error(torchless("run", path, "x"), "NVFP4")
+    assert_error(torchless("run", path, "x"), "Q8_K")
 
 
 def test_prompt_longer_than_the_context(plain_model):

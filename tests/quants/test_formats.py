@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from other_decoders import decoded_by_another
 
 from torchless.errors import UnsupportedError
 from torchless.quants import Bytes, Format, all_formats, by_id, by_name, stored_type
@@ -21,10 +22,8 @@ def name_of(form: Format) -> str:
     return form.name
 
 
-def assert_decodes_like_gguf(form: Format, raw: Bytes) -> None:
-    gguf = pytest.importorskip("gguf")
-    with np.errstate(all="ignore"):
-        expected = gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[form.name])
+def assert_decodes_like_another(form: Format, raw: Bytes) -> None:
+    expected = decoded_by_another(form.name, raw)
     found = form.decode(raw)
     assert found.dtype == np.float32 and found.shape == expected.shape
     not_a_number = np.isnan(expected)
@@ -37,7 +36,7 @@ def assert_decodes_like_gguf(form: Format, raw: Bytes) -> None:
 @pytest.mark.parametrize("form", FORMATS, ids=name_of)
 def test_random_blocks_decode_to_the_bit(form: Format) -> None:
     raw = np.random.default_rng(form.id).integers(0, 256, (100_000, form.block_bytes), dtype=np.uint8)
-    assert_decodes_like_gguf(form, raw)
+    assert_decodes_like_another(form, raw)
 
 
 @pytest.mark.parametrize("bits", [0x0000, 0x8000, 0x0001, 0x83FF, 0x7BFF, 0xFBFF, 0x3C00, 0x7C00, 0xFE00])
@@ -47,7 +46,7 @@ def test_extreme_scales_decode_to_the_bit(form: Format, bits: int) -> None:
     raw = np.random.default_rng(bits).integers(0, 256, (512, form.block_bytes), dtype=np.uint8)
     for offset, size in form.wide_fields:
         raw[:, offset + size - 2 : offset + size] = np.frombuffer(np.uint16(bits).tobytes(), np.uint8)
-    assert_decodes_like_gguf(form, raw)
+    assert_decodes_like_another(form, raw)
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=name_of)
@@ -66,6 +65,8 @@ def test_decoding_keeps_rows_and_refuses_partial_blocks(form: Format) -> None:
 @pytest.mark.parametrize("form", FORMATS, ids=name_of)
 def test_sizes_are_those_of_gguf(form: Format) -> None:
     gguf = pytest.importorskip("gguf")
+    if form.name not in gguf.GGMLQuantizationType.__members__:
+        pytest.skip("newer than the package")
     kind = gguf.GGMLQuantizationType[form.name]
     assert form.id == kind and gguf.GGML_QUANT_SIZES[kind] == (form.block_elements, form.block_bytes)
     assert by_id(form.id) is form and by_name(form.name) is form
@@ -82,7 +83,7 @@ def test_types_that_are_not_run_are_known_by_name_and_size() -> None:
 
 
 def test_unsupported_types_are_named() -> None:
-    for key, name in ((16, "IQ2_XXS"), (40, "NVFP4"), (9999, "9999")):
+    for key, name in ((15, "Q8_K"), (9, "Q8_1"), (9999, "9999")):
         with pytest.raises(UnsupportedError, match=name):
             by_id(key)
     with pytest.raises(UnsupportedError, match=r"'q4_k'.*Q4_K"):
@@ -127,7 +128,7 @@ def test_encoding_is_near_and_repeatable(form: Format) -> None:
     bits = 8 * form.block_bytes / form.block_elements
     limits = {32.0: 0.0, 16.0: 2.0**-8, 8.5: 0.02, 6.5625: 0.05, 6.0: 0.1, 5.5: 0.12, 5.0: 0.2, 4.5: 0.2}
     limits |= {4.25: 0.25, 3.4375: 0.3, 2.625: 0.5}
-    limit = limits[bits]
+    limit = 0.4 if form.name == "IQ3_S" else limits[bits]  # IQ3_S has no zero: zeros beside a peak cost most.
     error = np.linalg.norm(form.decode(raw).astype(np.float64) - x, axis=1)
     size = np.linalg.norm(x.astype(np.float64), axis=1)
     assert (error <= limit * size).all()

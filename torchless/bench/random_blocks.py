@@ -173,6 +173,45 @@ def _mxfp4(blocks: Bytes, std: float) -> None:
     blocks[:, 0] = 128 + low + (blocks[:, 0] < round(256 * share))
 
 
+def _nvfp4(blocks: Bytes, std: float) -> None:
+    # As MXFP4, with two neighbours among the E4M3 numbers; they become multiples of 2^-9 below 2^-6.
+    codes = np.arange(0x7F)
+    exponents, mantissas = codes >> 3, codes & 7
+    scales = np.where(exponents > 0, np.ldexp(8.0 + mantissas, exponents - 10), np.ldexp(1.0 * mantissas, -9))
+    wanted = 2 * std / 5.85
+    low = int(np.searchsorted(scales, wanted, "right")) - 1
+    share = (wanted**2 - scales[low] ** 2) / (scales[low + 1] ** 2 - scales[low] ** 2)
+    blocks[:, :4] = low + (blocks[:, :4] < round(256 * share))
+
+
+def _half_at(offset: int, rms: float) -> SetScales:
+    """For formats whose only wide scale is the half at `offset`; `rms` is that of the weights with d = 1."""
+
+    def set_scales(blocks: Bytes, std: float) -> None:
+        _set_half(blocks, offset, std / rms, signed=True)
+
+    return set_scales
+
+
+def _iq3_s(blocks: Bytes, std: float) -> None:
+    blocks[:, 106:] &= 0x77  # Scales of 0..7: with 0..15 those of long rows would be denormal.
+    _set_half(blocks, 0, std / 70.5, signed=True)
+
+
+def _iq3_xxs(blocks: Bytes, std: float) -> None:
+    blocks[:, 69::4] &= 0x7F  # As IQ3_S; the scale is the top of each of eight 32-bit numbers at 66.
+    _set_half(blocks, 0, std / 71.4, signed=True)
+
+
+def _iq1_m(blocks: Bytes, std: float) -> None:
+    # d is spread over the top nibbles of four 16-bit numbers at 48.
+    bits = int(np.float16(std / 7.205).view(np.uint16))
+    for i in range(4):
+        high = blocks[:, 49 + 2 * i]
+        high &= 0x0F
+        high |= (bits >> (4 * i) & 15) << 4
+
+
 BLOCK_TYPES: dict[str, BlockType] = {
     "F32": BlockType(1, 4, _floats("<u4", 0x807FFFFF, 23, 127)),
     "F16": BlockType(1, 2, _floats("<u2", 0x83FF, 10, 15)),
@@ -190,5 +229,17 @@ BLOCK_TYPES: dict[str, BlockType] = {
     "IQ4_NL": BlockType(32, 18, _iq4_nl),
     "IQ4_XS": BlockType(256, 136, _iq4_xs),
     "MXFP4": BlockType(32, 17, _mxfp4),
+    "NVFP4": BlockType(64, 36, _nvfp4),
+    "IQ1_S": BlockType(256, 50, _half_at(0, 7.27)),
+    "IQ1_M": BlockType(256, 56, _iq1_m),
+    "IQ2_XXS": BlockType(256, 66, _half_at(0, 53.8)),
+    "IQ2_XS": BlockType(256, 74, _half_at(0, 56.2)),
+    "IQ2_S": BlockType(256, 82, _half_at(0, 57.0)),
+    "IQ3_XXS": BlockType(256, 98, _iq3_xxs),
+    "IQ3_S": BlockType(256, 110, _iq3_s),
+    "TQ1_0": BlockType(256, 54, _half_at(52, 0.82)),
+    "TQ2_0": BlockType(256, 66, _half_at(64, 1.225)),
+    "Q1_0": BlockType(128, 18, _half_at(0, 1.008)),
+    "Q2_0": BlockType(64, 18, _half_at(0, 1.225)),
 }
 """By GGUF name. The layouts are those of the format's own description."""

@@ -108,9 +108,23 @@ RECIPES: dict[str, Recipe] = {
     "Q5_K_M": Recipe(17, "Q5_K", "Q6_K", _M),
     "IQ4_NL": Recipe(25, "IQ4_NL", "Q6_K", _IQ4),
     "IQ4_XS": Recipe(30, "IQ4_XS", "Q6_K", _IQ4),
+    "IQ3_S": Recipe(
+        26, "IQ3_S", "Q6_K", {"attn_v": lambda place: "Q4_K" if place.queries_per_kv >= 4 else None}
+    ),
     "MXFP4": Recipe(38, "MXFP4", "Q8_0"),
+    "IQ3_XXS": Recipe(23, "IQ3_XXS", "Q5_K"),
+    "IQ2_S": Recipe(28, "IQ2_S", "Q5_K"),
+    "IQ2_XS": Recipe(20, "IQ2_XS", "Q5_K"),
+    "IQ2_XXS": Recipe(19, "IQ2_XXS", "Q5_K"),
+    "IQ1_M": Recipe(31, "IQ1_M", "Q5_K"),
+    "IQ1_S": Recipe(24, "IQ1_S", "Q5_K"),
+    "TQ2_0": Recipe(37, "TQ2_0", "Q6_K"),
+    "TQ1_0": Recipe(36, "TQ1_0", "Q6_K"),
+    "NVFP4": Recipe(39, "NVFP4", "Q8_0"),
+    "Q2_0": Recipe(41, "Q2_0", "Q6_K"),
+    "Q1_0": Recipe(40, "Q1_0", "Q6_K"),
 }
-"""By name. ``MXFP4`` stores every matrix so; llama.cpp's file of that type does it to experts only."""
+"""By name. From ``MXFP4`` on, every matrix but the head is of one type, to measure it; llama.cpp mixes types."""
 
 
 def find_recipe(name: str) -> Recipe:

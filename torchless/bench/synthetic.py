@@ -169,7 +169,7 @@ def _fitting_type(block_type: str, row_length: int) -> str:
     """`block_type`, or another that divides a row."""
     if row_length % BLOCK_TYPES[block_type].num_weights == 0:
         return block_type
-    return _SMALLER_BLOCKS[block_type]
+    return _SMALLER_BLOCKS.get(block_type, "IQ4_NL")
 
 
 def _with_layers(shape: ModelShape, layers: int | None) -> ModelShape:

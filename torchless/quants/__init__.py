@@ -135,7 +135,8 @@ def all_formats() -> Mapping[str, Format]:
     """All formats of this folder by name, ordered by type number."""
     found = []
     for module in pkgutil.iter_modules(__path__):
-        found.append(importlib.import_module(f"{__name__}.{module.name}").FORMAT)
+        if not module.name.startswith("_"):
+            found.append(importlib.import_module(f"{__name__}.{module.name}").FORMAT)
     return MappingProxyType({item.name: item for item in sorted(found, key=lambda item: item.id)})
 
 
@@ -179,22 +180,5 @@ def _by_chunks(
 _OTHER_TYPES = (
     StoredType("Q8_1", 9, 32, 36),
     StoredType("Q8_K", 15, 256, 292),
-    StoredType("IQ2_XXS", 16, 256, 66),
-    StoredType("IQ2_XS", 17, 256, 74),
-    StoredType("IQ3_XXS", 18, 256, 98),
-    StoredType("IQ1_S", 19, 256, 50),
-    StoredType("IQ3_S", 21, 256, 110),
-    StoredType("IQ2_S", 22, 256, 82),
-    StoredType("I8", 24, 1, 1),
-    StoredType("I16", 25, 1, 2),
-    StoredType("I32", 26, 1, 4),
-    StoredType("I64", 27, 1, 8),
-    StoredType("F64", 28, 1, 8),
-    StoredType("IQ1_M", 29, 256, 56),
-    StoredType("TQ1_0", 34, 256, 54),
-    StoredType("TQ2_0", 35, 256, 66),
-    StoredType("NVFP4", 40, 64, 36),
-    StoredType("Q1_0", 41, 128, 18),
-    StoredType("Q2_0", 42, 64, 18),
 )
-"""GGUF's types that have no file here. Numbers that are not listed were never given out or were withdrawn."""
+"""GGUF's types that have no file here: ggml's own intermediate results. Numbers not listed were never given out."""
