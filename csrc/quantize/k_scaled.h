@@ -53,7 +53,7 @@ TL_INLINE void quantise_scaled(const QuantiserInput& in, size_t begin, int count
     gather_weighted<Size, kWidth>(in, begin, count, search.sigma_factor, values, weights);
     const ScaledFit<Size, Levels> fit(values, weights);
     const F32 step = fit.fit(search.spread, search.num_trials, search.both);
-    const ScaledGrid grid = fit_scaled<Size, kWidth>(fit, step, search.low_scale, search.high_scale, q);
+    const ScaledGrid grid = fit_scaled<kWidth>(fit, step, EveryMultiple{search.low_scale, search.high_scale}, q);
     store(out.d, grid.d);
     int32_t scales[kLanes];
     istore(scales, to_int(grid.scale));

@@ -1,4 +1,5 @@
 // The quantisers of one level by GGUF type number.
+#include "quantize/iq3_s.h"
 #include "quantize/k_affine.h"
 #include "quantize/k_scaled.h"
 #include "quantize/simple.h"
@@ -19,6 +20,7 @@ constexpr Quantiser kQuantisers[] = {
     {13, 256, 176, quantise_affine32<31>},
     {14, 256, 210, quantise_q6_k},
     {20, 32, 18, quantise_iq4_nl},
+    {21, 256, 110, quantise_iq3_s},
     {23, 256, 136, quantise_iq4_xs},
     {30, 1, 2, quantise_bf16},
     {39, 32, 17, quantise_mxfp4},

@@ -30,6 +30,8 @@ struct Iq4Levels {
 };
 
 template <int Size, class Levels> struct ScaledFit {
+    using Result = Columns<Size>;  // levels
+
     const Columns<Size>& x;
     const Columns<Size>& w;
     Columns<Size> wx;
@@ -78,41 +80,55 @@ template <int Size, class Levels> struct ScaledFit {
         }
         return sum;
     }
+
+    TL_INLINE void quantise(F32 inverse, Columns<Size>& q) const {
+        for (int i = 0; i < Size; i++) q.put(i, Levels::nearest(x.at(i) * inverse));
+    }
+};
+
+// Steps d * low, d * (low + 1), .., d * high; low is the one that is furthest from zero.
+struct EveryMultiple {
+    int low, high;
+
+    TL_INLINE F32 nearest(F32 multiple) const { return round(multiple); }
+    TL_INLINE F32 limit(F32 multiple) const { return clamp(multiple, set1(float(low)), set1(float(high))); }
+    TL_INLINE float peak() const { return float(low); }
+    TL_INLINE float stride() const { return 1.0f; }
 };
 
 struct ScaledGrid { F32 d, scale, error; };
 
-template <int Size, class Levels>
-TL_INLINE void search_multiples(const ScaledFit<Size, Levels>& fit, F32 step, int low, int high, ScaledGrid& grid) {
-    const F32 scale = round(ratio(step, grid.d));
+template <class Fit, class Multiples>
+TL_INLINE void search_multiples(const Fit& fit, F32 step, Multiples multiples, ScaledGrid& grid) {
+    const F32 scale = multiples.nearest(ratio(step, grid.d));
     grid.error = set1(INFINITY);
     grid.scale = zero();
     for (int i = -1; i <= 1; i++) {
-        const F32 s = clamp(scale + set1(float(i)), set1(float(low)), set1(float(high)));
+        const F32 s = multiples.limit(scale + set1(float(i) * multiples.stride()));
         const F32 error = fit.error(grid.d * s);
         grid.scale = select_above(grid.error, error, s, grid.scale);
         grid.error = min(grid.error, error);
     }
 }
 
-// The whole fit of 16 / Width super-blocks whose scales are integers low .. high; q is written in units of levels.
-template <int Size, int Width, class Levels>
-TL_INLINE ScaledGrid fit_scaled(const ScaledFit<Size, Levels>& fit, F32 step, int low, int high, Columns<Size>& q) {
-    ScaledGrid best{through_f16(peak_lanes<Width>(step) * set1(1.0f / float(low))), zero(), zero()};
-    search_multiples(fit, step, low, high, best);
+// The whole fit of 16 / Width super-blocks, from the best free step of each sub-block: a multiple of d for each, and `q`,
+// the codes that the fit chooses at these steps.
+template <int Width, class Fit, class Multiples>
+TL_INLINE ScaledGrid fit_scaled(const Fit& fit, F32 step, Multiples multiples, typename Fit::Result& q) {
+    ScaledGrid best{through_f16(peak_lanes<Width>(step) * set1(1.0f / multiples.peak())), zero(), zero()};
+    search_multiples(fit, step, multiples, best);
     for (int pass = 0; pass < 2; pass++) {
         F32 xq, qq;
         fit.sums(ratio(set1(1.0f), best.d * best.scale), xq, qq);
         const F32 sx = sum_lanes<Width>(best.scale * xq), ss = sum_lanes<Width>(best.scale * best.scale * qq);
         ScaledGrid next{through_f16(ratio(sx, ss)), zero(), zero()};
-        search_multiples(fit, step, low, high, next);
+        search_multiples(fit, step, multiples, next);
         const F32 before = sum_lanes<Width>(best.error), after = sum_lanes<Width>(next.error);
         best.d = select_above(before, after, next.d, best.d);
         best.scale = select_above(before, after, next.scale, best.scale);
         best.error = select_above(before, after, next.error, best.error);
     }
-    const F32 inverse = ratio(set1(1.0f), best.d * best.scale);
-    for (int i = 0; i < Size; i++) q.put(i, Levels::nearest(fit.x.at(i) * inverse));
+    fit.quantise(ratio(set1(1.0f), best.d * best.scale), q);
     return best;
 }
 

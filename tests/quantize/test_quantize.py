@@ -77,6 +77,9 @@ def test_rules_are_those_of_llama_cpp() -> None:
     assert types("Q4_K_S", "ffn_down", (3, 4)) == ["Q5_K", "Q4_K"]
     assert types("Q3_K_M", "ffn_down", (1, 2)) == ["Q5_K", "Q4_K"]
     assert types("Q2_K", "attn_v", (9,)) == ["Q4_K"]
+    assert types("IQ3_S", "attn_v", (9,)) == ["Q4_K"] and types("IQ3_S", "ffn_down", (0,)) == ["IQ3_S"]
+    assert types("IQ3_M", "ffn_down", (3, 4)) == ["Q4_K", "IQ3_S"]
+    assert types("IQ3_M", "attn_output", (9,)) == ["Q4_K"]
     assert types("IQ4_XS", "ffn_down", (3, 4)) == ["Q5_K", "IQ4_XS"]
     assert tensor_type(find_recipe("Q4_K_M"), "blk.0.attn_q.weight", (64, 96), facts) == "Q5_0"
     assert tensor_type(find_recipe("Q6_K"), "blk.0.attn_q.weight", (64, 33), facts) == "F16"

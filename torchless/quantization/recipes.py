@@ -99,6 +99,11 @@ _Q3_K_M: dict[str, Rule] = {
     "attn_output": _always("Q4_K"),
 }
 _Q3_K_L = dict.fromkeys(("attn_v", "ffn_down", "attn_output"), _always("Q5_K"))
+_IQ3_M: dict[str, Rule] = {
+    "attn_v": _always("Q4_K"),
+    "ffn_down": _first_eighth("Q4_K"),
+    "attn_output": _always("Q4_K"),
+}
 _IQ4 = {
     "attn_v": _grouped("Q5_K", None),
     "ffn_down": _first_eighth_by_importance("Q5_K", has_importance=False),
@@ -129,6 +134,8 @@ RECIPES: dict[str, Recipe] = {
         Recipe("Q5_K_S", 16, "Q5_K"),
         Recipe("Q5_K_M", 17, "Q5_K", rules=_M),
         Recipe("Q6_K", 18, "Q6_K"),
+        Recipe("IQ3_S", 26, "IQ3_S", rules={"attn_v": _grouped("Q4_K", None)}),
+        Recipe("IQ3_M", 27, "IQ3_S", rules=_IQ3_M),
         Recipe("IQ4_NL", 25, "IQ4_NL", rules=_IQ4),
         Recipe("IQ4_XS", 30, "IQ4_XS", rules=_IQ4),
         Recipe("MXFP4", 38, "MXFP4", "Q8_0"),
@@ -153,7 +160,7 @@ _KEPT = re.compile(
 )
 _PLACE = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)\.weight")
 _LIKE_VALUES = ("attn_v", "attn_qkv", "attn_kv_b")
-_EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ4_NL", "IQ4_XS")
+_EIGHT_EXPERTS = ("Q2_K", "Q3_K_S", "Q3_K_M", "Q4_K_S", "Q4_K_M", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS")
 
 
 def find_recipe(name: str) -> Recipe:

@@ -21,9 +21,9 @@ __all__ = ["command"]
 _HELP = """Write a model with smaller weights: SRC to DST by RECIPE.
 
 SRC is a GGUF file or a Hugging Face folder with F32, F16 or BF16 weights, DST the GGUF file to write.
-Recipes: Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ4_NL,
-IQ4_XS, MXFP4, MXFP4_MOE, F16, BF16, F32. Instead of a recipe, --target-size or --target-bpw choose the type of each
-tensor by measured error.
+Recipes: Q2_K, Q3_K_S, Q3_K_M, Q3_K_L, Q4_K_S, Q4_K_M, Q5_K_S, Q5_K_M, Q6_K, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, IQ3_S,
+IQ3_M, IQ4_NL, IQ4_XS, MXFP4, MXFP4_MOE, F16, BF16, F32. Instead of a recipe, --target-size or --target-bpw choose the
+type of each tensor by measured error.
 """
 
 _TYPES, _RUN = "Types", "Running"
