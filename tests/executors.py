@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from torchless.adapters.applied import AdaptedSource, adapted_plan
+from torchless.adapters.binding import bind_adapters
+from torchless.adapters.open import scaled_paths
 from torchless.backends.base import PAGE_TOKENS, Batch, Executor, ExecutorOptions, KvType
 from torchless.models import record_plan
 from torchless.weights.open import open_source
@@ -25,10 +29,14 @@ def open_executor(
     activations: str = "int8",
     max_tokens: int = 512,
     pages: int = 256,
+    lora: Any = None,
 ) -> Executor:
     """An executor of the model at `path` that returns up to `max_tokens` rows of logits."""
     source = open_source(path)
     plan, _ = record_plan(source)
+    if lora is not None:
+        bound = bind_adapters(plan, source, scaled_paths(lora))
+        plan, source = adapted_plan(plan, bound), AdaptedSource(source, bound)
     options = ExecutorOptions(pages, max_tokens, max_tokens, threads, kv, activations=activations)
     executor: Executor = import_module(f"torchless.backends.{backend}").compile(plan, source, options)
     return executor

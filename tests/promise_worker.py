@@ -1,7 +1,7 @@
 """Checks the promise for one model on one instruction-set level (TORCHLESS_ISA), in a process of its own.
 
-Usage: promise_worker.py MODEL KV_TYPE LENGTH [ACTIVATIONS]. Prints one hash of all logits, or fails saying what
-differed.
+Usage: promise_worker.py MODEL KV_TYPE LENGTH [ACTIVATIONS [ADAPTER]]. Prints one hash of all logits, or fails saying
+what differed.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ def require_equal(found: Logits, expected: Logits, what: str) -> None:
         sys.exit(f"{what}: logits differ in {len(rows)} rows, first in row {rows[0]}")
 
 
-def main(path: Path, kv: str, length: int, activations: str = "int8") -> None:
+def main(path: Path, kv: str, length: int, activations: str = "int8", lora: str | None = None) -> None:
     random = np.random.default_rng(7)
-    first = open_executor(path, threads=1, kv=kv, activations=activations)
+    first = open_executor(path, threads=1, kv=kv, activations=activations, lora=lora)
     ids = random.integers(0, first.vocab_size, length).tolist()
     expected = logits_of(first, ids, 1)
     if not np.isfinite(expected).all():
         sys.exit("logits are not finite")
     for chunk in (7, 64, min(length, 512)):
         require_equal(logits_of(first, ids, chunk, first_page=3), expected, f"chunks of {chunk}")
-    second = open_executor(path, threads=2, kv=kv, activations=activations)
+    second = open_executor(path, threads=2, kv=kv, activations=activations, lora=lora)
     for chunk in (1, 7, 64, min(length, 512)):
         require_equal(logits_of(second, ids, chunk), expected, f"2 threads, chunks of {chunk}")
     # Eight ragged sequences with eight chunk sizes; each must equal its own run alone.

@@ -52,6 +52,7 @@ def load(
     batch_tokens: int = 512,
     quant: str | None = None,
     task: Task = "auto",
+    lora: Any = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
     **aliases: Any,
@@ -77,6 +78,8 @@ def load(
             `torchless.quantize` would write.
         task: "generate", "embed" or "rerank": what the model is loaded for; "auto" is what it was made for. A model
             that writes text makes embeddings when it is loaded for "embed", and then writes no text.
+        lora: LoRA adapters to apply beside the weights: a path (a GGUF adapter or a folder of the peft library), a pair
+            (path, scale), or a list of either. See docs/lora.md.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
@@ -102,6 +105,7 @@ def load(
         "batch_tokens": batch_tokens,
         "quant": quant,
         "task": task,
+        "lora": lora,
     }
     settings = load_settings(model, named, aliases, chat_template)
     return LLM(load_model(settings, progress))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import operator
 import os
 import pkgutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,6 +16,9 @@ from typing import Any, cast
 
 from torchless import backends
 from torchless.activation_types import ActivationType, activation_type
+from torchless.adapters.applied import AdaptedSource, adapted_plan
+from torchless.adapters.binding import bind_adapters
+from torchless.adapters.open import ScaledPath, scaled_paths
 from torchless.backends.base import Backend, Executor, KvType, Progress
 from torchless.errors import InvalidRequestError, ModelNotFoundError
 from torchless.fitting import fit
@@ -59,6 +64,8 @@ _ALIASES = {
     "batch_size": "batch_tokens",
     "prefill_step_size": "batch_tokens",
     "max_num_batched_tokens": "batch_tokens",
+    "lora_path": "lora",
+    "adapter_path": "lora",
 }
 
 
@@ -78,6 +85,7 @@ class LoadSettings:
     quant: str | None = None
     activations: ActivationType = "int8"
     task: Task = "auto"
+    lora: tuple[ScaledPath, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,19 +101,19 @@ class LoadedModel:
     context_length: int
     chat_template: str | None
     defaults: SamplingParams
+    adapters: tuple[dict[str, Any], ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
-        options = self.executor.options
-        tensors = self.source.tensors.values()
+        options, tensors = self.executor.options, self.source.tensors.values()
         return {
             "path": str(self.source.path),
             "format": self.source.format,
             "architecture": str(self.source.metadata.get("general.architecture", "")),
             "name": str(self.source.metadata.get("general.name", "")),
-            "num_parameters": sum(_product(tensor.shape) for tensor in tensors),
+            "num_parameters": sum(math.prod(tensor.shape) for tensor in tensors),
             "file_bytes": sum(tensor.num_bytes for tensor in tensors),
-            "tensor_types": _counted(tensor.type for tensor in tensors),
+            "tensor_types": dict(Counter(tensor.type for tensor in tensors)),
             "vocab_size": self.executor.vocab_size,
             "context_length": self.context_length,
             "makes": {"logits": "text", "states": "embeddings", "scores": "scores"}[self.plan.output_kind],
@@ -118,6 +126,7 @@ class LoadedModel:
             "num_pages": options.num_pages,
             "num_state_slots": self.executor.num_state_slots,
             "batch_tokens": options.max_batch_tokens,
+            "adapters": list(self.adapters),
         }
 
     def close(self) -> None:
@@ -170,6 +179,7 @@ def load_settings(
         quant=_recipe_name(values.get("quant")),
         activations=activation_type(values.get("activations", "int8")),
         task=_task(values.get("task", "auto")),
+        lora=scaled_paths(values.get("lora")),
     )
 
 
@@ -186,13 +196,15 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             raise InvalidRequestError(
                 f"ctx is {settings.ctx}, but {source.path} has embeddings of {plan.num_positions} positions"
             )
+        adapters = bind_adapters(plan, source, settings.lora)
+        weights: WeightSource = AdaptedSource(source, adapters) if settings.lora else source
         defaults = SamplingParams.from_metadata(source.metadata)
         backend = cast(Backend, import_module(f"{backends.__name__}.{settings.backend}"))
         num_threads = settings.threads or _useful_threads(source)
         fitted = fit(
             backend,
-            plan,
-            source,
+            adapted_plan(plan, adapters),
+            weights,
             ctx=settings.ctx,
             trained_context_length=config.context_length,
             batch_tokens=settings.batch_tokens,
@@ -210,7 +222,8 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
                 config.context_length,
                 source.path,
             )
-        executor = backend.compile(plan, source, fitted.options, progress)
+        plan = adapted_plan(plan, adapters)
+        executor = backend.compile(plan, weights, fitted.options, progress)
     except BaseException:
         source.close()
         raise
@@ -224,6 +237,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
         context_length=fitted.context_length,
         chat_template=settings.chat_template,
         defaults=defaults,
+        adapters=adapters.descriptions,
     )
 
 
@@ -314,17 +328,3 @@ def _flag(name: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise InvalidRequestError(f"{name} must be True or False, got {value!r}")
     return value
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    product = 1
-    for size in shape:
-        product *= size
-    return product
-
-
-def _counted(names: Any) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[name] = counts.get(name, 0) + 1
-    return counts

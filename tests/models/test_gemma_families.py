@@ -15,6 +15,8 @@ from transformers_models import (
     tiny_model,
 )
 
+from torchless.conversion.convert import convert
+
 HEADS = {"head_dim": 24, "pad_token_id": 0}
 LINEAR = {
     "full_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e6},
@@ -62,6 +64,12 @@ def test_a_round_trip_gives_every_tensor_and_setting_back(model: Any, tmp_path: 
 def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any, tmp_path: Path) -> None:
     _, folder, ids, expected = model
     check_foreign_file(folder, ids, expected, tmp_path)
+
+
+def test_a_folder_made_anew_is_the_same_model(model: Any, tmp_path: Path) -> None:
+    _, folder, ids, expected = model
+    convert(folder, tmp_path / "again")
+    check_logits(tmp_path / "again", ids, expected, "folder", "cpu", tmp_path)
 
 
 def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_scales_of_another_kind_are_refused(tmp_path: Path) -> None:
     scale = {NAME + ".weight_scale": np.ones((4, 2), np.float32)}
     with pytest.raises(UnsupportedError, match="type U8 and scales beside it"):
         opened(tmp_path, {NAME + ".weight": np.ones((4, 32), np.uint8), **scale})
-    with pytest.raises(FormatError, match="expected scales in F32"):
+    with pytest.raises(FormatError, match="expected F32, F16 or BF16"):
         tensors = {NAME + ".weight": np.ones((4, 32), ml_dtypes.float8_e5m2)}
         opened(tmp_path, {**tensors, NAME + ".weight_scale": np.ones((), np.int32)})
     with pytest.raises(FormatError, match="weight_block_size: found"):

@@ -125,7 +125,7 @@ def test_any_size_of_groups(tmp_path: Path, group: int, kind: str) -> None:
         ("scales", None, "there is no scales"),
         ("qweight", np.zeros((32, OUTPUTS), np.int16), "expected a matrix of I32"),
         ("scales", np.zeros((4, 5), np.float16), r"expected \[groups, 72\]"),
-        ("scales", np.zeros((4, OUTPUTS), np.int32), "expected scales in F32"),
+        ("scales", np.zeros((4, OUTPUTS), np.int32), "expected F32, F16 or BF16"),
         ("qzeros", np.zeros((4, 2), np.int32), "expected I32 of 72 zeros"),
         ("g_idx", np.full(INPUTS, 4, np.int32), "outside 0 .. 3"),
         ("g_idx", np.full(INPUTS, -1, np.int32), "outside 0 .. 3"),

@@ -11,6 +11,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from torchless.activation_types import ACTIVATION_TYPES
+from torchless.cli.adapter_options import lora_keyword, lora_options
 from torchless.cli.discovery import backend_names
 from torchless.cli.options import Option
 from torchless.cli.prompt import read_text_file
@@ -181,6 +182,7 @@ LOAD_OPTIONS = (
         aliases=("--chat-template-file",),
         help="A file with a jinja chat template to use instead of the model's.",
     ),
+    *lora_options("Apply a LoRA adapter"),
 )
 
 SAMPLING_OPTIONS = (
@@ -275,6 +277,7 @@ def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     quant = values.pop("quant", None)  # not every verb quantises
     if quant is not None:
         keywords["quant"] = quant
+    keywords.update(lora_keyword(values))
     template_file = values.pop("chat_template")
     if template_file is not None:
         keywords["chat_template"] = read_text_file(template_file)

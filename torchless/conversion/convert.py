@@ -13,6 +13,11 @@ from typing import Any
 import numpy as np
 
 from torchless import quants
+from torchless.adapters.binding import bind_adapters
+from torchless.adapters.conversion import convert_adapter
+from torchless.adapters.files import is_adapter_path
+from torchless.adapters.merged import MergedSource
+from torchless.adapters.open import ScaledPath, scaled_paths
 from torchless.backends.base import Progress
 from torchless.config import ModelConfig
 from torchless.conversion.configuration import (
@@ -59,6 +64,8 @@ def convert(
     type: str = KEEP,  # noqa: A002  # the name of the flag
     config: str | Path | None = None,
     split_max_size: int | str | None = None,
+    lora: Any = None,
+    base: str | Path | None = None,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
@@ -72,6 +79,9 @@ def convert(
             safetensors, which have no such types.
         config: the configuration of a single safetensors file, if it is not the config.json beside it.
         split_max_size: the most bytes of tensors in one file (``"2G"``); None writes one file and merges parts.
+        lora: LoRA adapters to merge into the weights, as `torchless.load` takes them. Sums are made in float32 and
+            stored in the tensor's own type, or in `type`.
+        base: where `src` is an adapter itself, the model that it belongs to: see `adapters.conversion`.
         threads: threads of the quantisers; all cores if left out.
         progress: called with (source bytes done, of all).
 
@@ -94,6 +104,13 @@ def convert(
         ['stories.gguf']
     """
     dst = Path(dst)
+    if is_adapter_path(src):
+        _check_for_adapter(src, type=type, config=config, split_max_size=split_max_size, lora=lora)
+        return [convert_adapter(Path(src), dst, base)]
+    if base is not None:
+        raise InvalidRequestError(
+            f"base is the model of an adapter, but {src} is a model itself: leave it out"
+        )
     to_gguf = dst.suffix == ".gguf"
     if not to_gguf and dst.suffix in (".safetensors", ".bin"):
         raise InvalidRequestError(f"{dst}: the destination is a file name ending in .gguf, or a folder")
@@ -102,7 +119,8 @@ def convert(
     source = open_source(src) if config is None else SafetensorsSource(src, config)
     try:
         check_destination(source, dst, to_gguf=to_gguf)
-        job = _Job(source, usable_cores() if threads is None else threads, progress, max_bytes)
+        num_threads = usable_cores() if threads is None else threads
+        job = _Job(source, num_threads, progress, max_bytes, scaled_paths(lora))
         return job.to_gguf(dst, type.upper()) if to_gguf else job.to_folder(dst, type.upper())
     finally:
         source.close()
@@ -116,6 +134,7 @@ class _Job:
     threads: int
     progress: Progress | None
     max_bytes: int | None
+    lora: tuple[ScaledPath, ...] = ()
 
     def to_gguf(self, dst: Path, wanted: str) -> list[Path]:
         """Writes a GGUF file or its parts."""
@@ -124,12 +143,13 @@ class _Job:
             view = as_gguf(self.source)
         metadata = dict(typed_metadata(view))
         chosen = _kept_types(view)
+        is_gguf, view = isinstance(view, GgufSource), self._merged(view, chosen)
         if wanted != KEEP.upper():
             recipe = find_recipe(wanted)
             chosen = choose_types(view, recipe, model_facts(view), Exceptions())
             check_sources(view, chosen, requantize=wanted in PLAIN_TYPES)
             metadata["general.file_type"] = np.uint32(recipe.file_type)
-        elif not isinstance(view, GgufSource):
+        elif not is_gguf:
             metadata["general.file_type"] = np.uint32(RECIPES[_main_type(chosen, view)].file_type)
         metadata.setdefault("general.quantization_version", np.uint32(2))
         dst.parent.mkdir(parents=True, exist_ok=True)
@@ -146,12 +166,15 @@ class _Job:
                 f"tensors in another arrangement"
             )
         view, files = self._folder_view(wanted, family, config)
+        kept = _kept_types(view)
+        view = self._merged(view, kept)
         if config.routing is not None:
             view = ExpertsApart(view) if family.experts == "apart" else ExpertsJoined(view)
         names = {name: hugging_face_name(name, family.names) or name for name in view.tensors}
         chosen = {}
         for info in view.tensors.values():
-            chosen[info.name] = info.type if info.type in PLAIN_TYPES else "F32"
+            stored = kept.get(info.name, info.type)
+            chosen[info.name] = stored if stored in PLAIN_TYPES else "F32"
             if wanted != KEEP.upper():
                 chosen[info.name] = wanted
         tensors = list(self._tensors(view, chosen, names))
@@ -167,13 +190,23 @@ class _Job:
             paths = write_safetensors(folder, tensors, self.max_bytes)
         return [dst / path.name for path in paths]
 
+    def _merged(self, view: WeightSource, kept: Mapping[str, str]) -> WeightSource:
+        """The view with adapters merged in. Their tensors are F32 in it, whatever type they shall have in the end."""
+        if not self.lora:
+            return view
+        plan, _ = record_plan(self.source)
+        bound = bind_adapters(plan, view, self.lora)
+        for name in bound.parts:
+            check_writable(kept[name])
+        return MergedSource(view, bound)
+
     def _folder_view(
         self, wanted: str, family: Family, config: ModelConfig
     ) -> tuple[WeightSource, dict[str, dict[str, Any]]]:
         """The model as a folder holds it, and the configuration files."""
         main = _main_type({info.name: info.type for info in self.source.tensors.values()}, self.source)
         float_type = wanted if wanted in PLAIN_TYPES else main if main in PLAIN_TYPES else "F32"
-        if isinstance(self.source, SafetensorsSource):
+        if isinstance(self.source, SafetensorsSource) and not family.centred_norms:
             return self.source, _changed_files(self.source, float_type)
         vector_type = _vector_type(self.source, float_type, family)
         view = ConvertedView(
@@ -184,6 +217,8 @@ class _Job:
             vector_type=vector_type,
             dropped=(ROPE_FACTORS, *FACTOR_TENSORS.values()),
         )
+        if isinstance(self.source, SafetensorsSource):
+            return view, _changed_files(self.source, float_type)
         settings, generation = configuration_files(self.source, family, config, float_type)
         files = {"config.json": settings}
         if generation:
@@ -214,6 +249,13 @@ class _Job:
             if self.progress is not None:
                 self.progress(done + info.num_bytes * written // max(size, 1), total)
         view.drop_pages(info.name)
+
+
+def _check_for_adapter(src: str | Path, **others: Any) -> None:
+    """Raises InvalidRequestError for what makes no sense where an adapter is converted."""
+    for name, value in others.items():
+        if value not in (None, KEEP):
+            raise InvalidRequestError(f"{src} is an adapter, for which {name} means nothing: leave it out")
 
 
 def _check_type(name: str, *, to_gguf: bool) -> None:

@@ -20,7 +20,7 @@ from torchless.conversion.rotary_rows import row_order
 from torchless.quants import Bytes, Floats
 from torchless.weights.source import TensorInfo, WeightSource
 
-__all__ = ["ConvertedView", "is_norm"]
+__all__ = ["ConvertedView", "is_norm", "rotary_orders"]
 
 
 class ConvertedView:
@@ -32,7 +32,7 @@ class ConvertedView:
         source: the model as stored.
         family: its entry in the table of families.
         metadata: what the view shows as such.
-        layout: how rotary rows shall lie.
+        layout: how rotary rows shall lie: ``"half"`` for a folder, ``"interleaved"`` for a GGUF file.
         vector_type: type of the vectors (norms, biases).
         extra: further F32 tensors.
         dropped: names of tensors that the other format does not have.
@@ -59,11 +59,11 @@ class ConvertedView:
     ) -> None:
         self.source = source
         self.path, self.metadata = source.path, metadata
-        self.format = "gguf" if source.format == "safetensors" else "safetensors"
+        self.format = "gguf" if layout == "interleaved" else "safetensors"
         self.rope_layout = layout if family.rotary_rows else source.rope_layout
-        self._are_centred = family.centred_norms and source.format == "gguf"
+        self._are_centred = family.centred_norms and layout == "half"
         self._extra = dict(extra or {})
-        self._orders = _orders(source, family, layout)
+        self._orders = rotary_orders(source, family, layout) if source.rope_layout != layout else {}
         self._stored_names: dict[str, str] = {}
         tensors = {}
         for info in source.tensors.values():
@@ -100,7 +100,7 @@ class ConvertedView:
         return raw
 
     def _shifts(self, stored_name: str) -> bool:
-        """Whether a vector of a GGUF file is a norm that a folder holds less one."""
+        """Whether a vector is a norm that a folder holds less one."""
         return self._are_centred and is_norm(stored_name)
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
@@ -128,11 +128,12 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
     return ".".join(pieces)
 
 
-def _orders(
+def rotary_orders(
     source: WeightSource, family: Family, layout: Literal["interleaved", "half"]
 ) -> dict[str, npt.NDArray[np.intp]]:
-    """New order of rows by tensor, for those that have one."""
-    if not family.rotary_rows or source.rope_layout == layout:
+    """By tensor of the model, for each row of `layout` the row of the other layout that belongs there; only those whose
+    rows differ."""
+    if not family.rotary_rows:
         return {}
     architecture = source.metadata["general.architecture"]
     orders = {}

@@ -6,7 +6,8 @@ import difflib
 import stat
 from pathlib import Path
 
-from torchless.errors import FormatError, ModelNotFoundError, TorchlessError
+from torchless.adapters.files import CONFIG_NAME, is_adapter
+from torchless.errors import FormatError, ModelNotFoundError, TorchlessError, UnsupportedError
 from torchless.hub import local_path
 from torchless.weights.gguf import PART_NAME, GgufSource
 from torchless.weights.safetensors import SafetensorsSource
@@ -56,7 +57,11 @@ def _open_file(path: Path) -> WeightSource:
     if not head:
         raise FormatError(f"{path}: the file is empty; get it again")
     if head[:4] == b"GGUF":
-        return GgufSource(path)
+        source = GgufSource(path)
+        if is_adapter(source.metadata):
+            source.close()
+            raise _not_a_model(path)
+        return source
     if head[8:9] == b"{" or path.name.endswith((".safetensors", ".safetensors.index.json")):
         return SafetensorsSource(path)
     if b"data.pkl" in head or head[:2] == b"\x80\x02" or path.suffix in _PICKLE_SUFFIXES:
@@ -75,6 +80,8 @@ def _open_file(path: Path) -> WeightSource:
 
 def _open_folder(path: Path) -> WeightSource:
     names = sorted(item.name for item in path.iterdir())
+    if CONFIG_NAME in names and "config.json" not in names:
+        raise _not_a_model(path)
     if any(name.endswith((".safetensors", ".safetensors.index.json")) for name in names):
         return SafetensorsSource(path)
     files = [name for name in names if name.endswith(".gguf")]
@@ -88,6 +95,12 @@ def _open_folder(path: Path) -> WeightSource:
         raise FormatError(f"{path}: the folder holds a PyTorch checkpoint ({pickles[0]}): {_TO_SAFETENSORS}")
     found = ", ".join(names[:5]) or "nothing"
     raise FormatError(f"{path}: the folder holds no .safetensors or .gguf file; found {found}")
+
+
+def _not_a_model(path: Path) -> UnsupportedError:
+    return UnsupportedError(
+        f"{path}: a LoRA adapter, not a model: give the model, and this as --lora (lora=)"
+    )
 
 
 def _part_number(name: str) -> int:

@@ -26,7 +26,7 @@ from torchless.quants import Bytes, Floats
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import DecodedWeight, StoredWeight
 
-__all__ = ["convert_recurrent", "mapped_vector"]
+__all__ = ["column_order", "convert_recurrent", "mapped_vector", "rows_of_parts"]
 
 _GROUPED = ("qwen3next",)
 _IN_TURNS = ("qwen35", "qwen35moe")
@@ -46,13 +46,49 @@ class _Heads(NamedTuple):
         turns: npt.NDArray[np.intp] = np.arange(self.values).reshape(self.keys, -1).T.reshape(-1)
         return turns
 
+    @property
+    def elements(self) -> npt.NDArray[np.intp]:
+        """The elements of the value heads, key heads taking turns."""
+        return (self.turns[:, None] * self.value_dim + np.arange(self.value_dim)).reshape(-1)
+
     def rows(self, name: str) -> npt.NDArray[np.intp] | None:
         """New order of the rows of a tensor, by what it is in its layer."""
-        of_heads = (self.turns[:, None] * self.value_dim + np.arange(self.value_dim)).reshape(-1)
+        of_heads = self.elements
         if name in ("attn_qkv", "ssm_conv1d"):
             queries_and_keys = 2 * self.keys * self.key_dim
             return np.concatenate([np.arange(queries_and_keys), queries_and_keys + of_heads])
         return {"attn_gate": of_heads, "ssm_alpha": self.turns, "ssm_beta": self.turns}.get(name)
+
+    def rows_apart(self) -> dict[str, npt.NDArray[np.intp]]:
+        """Rows of ``attn_qkv`` and ``attn_gate`` in all that a layer projects its input to."""
+        per_key = self.values // self.keys * self.value_dim
+        first = np.arange(self.keys)[:, None] * (2 * self.key_dim + 2 * per_key)
+
+        def part(start: int, count: int) -> npt.NDArray[np.intp]:
+            return (first + np.arange(start, start + count)).reshape(-1)
+
+        queries, keys = part(0, self.key_dim), part(self.key_dim, self.key_dim)
+        values, gates = part(2 * self.key_dim, per_key), part(2 * self.key_dim + per_key, per_key)
+        return {"attn_qkv": np.concatenate([queries, keys, values]), "attn_gate": gates}
+
+
+def rows_of_parts(part: str, metadata: Mapping[str, Any]) -> dict[str, npt.NDArray[np.intp]]:
+    """What a matrix of a folder becomes, by names within a layer, each with its rows of that matrix; {} where it stays.
+
+    Raises:
+        FormatError: the settings name impossible sizes.
+    """
+    architecture = metadata["general.architecture"]
+    if architecture in _GROUPED and part == "ssm_in":
+        return _heads(metadata).rows_apart()
+    order = _heads(metadata).rows(part) if architecture in _IN_TURNS else None
+    return {} if order is None else {part: order}
+
+
+def column_order(part: str, metadata: Mapping[str, Any]) -> npt.NDArray[np.intp] | None:
+    """The columns of a folder's matrix in their new order; None where they stay. Raises FormatError as above."""
+    is_moved = metadata["general.architecture"] in _IN_TURNS and part == "ssm_out"
+    return _heads(metadata).elements if is_moved else None
 
 
 def convert_recurrent(weights: Iterable[StoredWeight], metadata: Mapping[str, Any]) -> Iterator[StoredWeight]:
@@ -65,17 +101,7 @@ def convert_recurrent(weights: Iterable[StoredWeight], metadata: Mapping[str, An
     if architecture not in (*_GROUPED, *_IN_TURNS):
         yield from weights
         return
-
-    def size(key: str) -> int:
-        return int(metadata.get(f"{architecture}.ssm.{key}", 0))
-
-    keys, values, inner = size("group_count"), size("time_step_rank"), size("inner_size")
-    if not keys or not values or values % keys or inner % values or not size("state_size"):
-        raise FormatError(
-            f"the settings name {keys} key heads of {size('state_size')} and {values} value heads of together {inner} "
-            f"elements; value heads must be a multiple of key heads"
-        )
-    heads = _Heads(keys, values, size("state_size"), inner // values)
+    heads = _heads(metadata)
     for weight in weights:
         name = weight.info.name.split(".")[2] if weight.info.name.startswith("blk.") else ""
         if name == "ssm_in":
@@ -96,6 +122,21 @@ def convert_recurrent(weights: Iterable[StoredWeight], metadata: Mapping[str, An
             elif name == "ssm_out" and architecture in _IN_TURNS:
                 weight = _columns_reordered(weight, heads)
             yield weight
+
+
+def _heads(metadata: Mapping[str, Any]) -> _Heads:
+    architecture = metadata["general.architecture"]
+
+    def size(key: str) -> int:
+        return int(metadata.get(f"{architecture}.ssm.{key}", 0))
+
+    keys, values, inner = size("group_count"), size("time_step_rank"), size("inner_size")
+    if not keys or not values or values % keys or inner % values or not size("state_size"):
+        raise FormatError(
+            f"the settings name {keys} key heads of {size('state_size')} and {values} value heads of together {inner} "
+            f"elements; value heads must be a multiple of key heads"
+        )
+    return _Heads(keys, values, size("state_size"), inner // values)
 
 
 def _wrong(weight: StoredWeight, expected: str) -> FormatError:
@@ -177,16 +218,7 @@ def _columns_reordered(weight: StoredWeight, heads: _Heads) -> DecodedWeight:
 
 def _apart(weight: StoredWeight, heads: _Heads) -> Iterator[DecodedWeight]:
     """``attn_qkv`` and ``attn_gate`` of all that a layer projects its input to."""
-    per_key = heads.values // heads.keys * heads.value_dim
-    stride = 2 * heads.key_dim + 2 * per_key
-    first = np.arange(heads.keys)[:, None] * stride
-
-    def part(start: int, count: int) -> npt.NDArray[np.intp]:
-        return (first + np.arange(start, start + count)).reshape(-1)
-
-    queries, keys = part(0, heads.key_dim), part(heads.key_dim, heads.key_dim)
-    values = part(2 * heads.key_dim, per_key)
-    stem = weight.info.name.removesuffix("ssm_in.weight")
-    num_rows = heads.keys * stride
-    yield _reordered(weight, np.concatenate([queries, keys, values]), f"{stem}attn_qkv.weight", num_rows)
-    yield _reordered(weight, part(2 * heads.key_dim + per_key, per_key), f"{stem}attn_gate.weight", num_rows)
+    parts = heads.rows_apart()
+    stem, num_rows = weight.info.name.removesuffix("ssm_in.weight"), sum(map(len, parts.values()))
+    for name, order in parts.items():
+        yield _reordered(weight, order, f"{stem}{name}.weight", num_rows)

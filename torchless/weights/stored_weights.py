@@ -79,11 +79,11 @@ class FileTensor(NamedTuple):
         self.file.drop_pages(self.stored.offset, self.stored.num_bytes)
 
     def floats(self) -> Floats:
-        """Its values as float32, for small tensors such as scales. Raises FormatError for other types."""
+        """Its values as float32, for small tensors. Raises FormatError for other types."""
         if self.stored.dtype not in PLAIN:
             raise FormatError(
-                f"{self.file.path}: tensor {self.name!r} has the type {self.stored.dtype}, expected scales in F32, "
-                f"F16 or BF16"
+                f"{self.file.path}: tensor {self.name!r} has the type {self.stored.dtype}, expected F32, F16 "
+                f"or BF16"
             )
         return quants.by_name(self.stored.dtype).decode(self.view()).reshape(self.stored.shape)
 

@@ -137,7 +137,9 @@ _OWN = (
     Option("--profile", is_flag=True, help="Also print how long each part of a step takes."),
 )
 _OF_LOADING = [
-    option for option in LOAD_OPTIONS if str(option.name).startswith(("kv", "activations", "pin", "numa"))
+    option
+    for option in LOAD_OPTIONS
+    if str(option.name).startswith(("kv", "activations", "pin", "numa", "lora"))
 ]
 _STEP_TOKENS = Option(
     "-ub",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from torchless.cli.adapter_options import lora_keyword, lora_options
 from torchless.cli.loading import LoadProgress, show_warnings
 from torchless.cli.options import Option, Verb, with_options
 from torchless.cli.terminal import note
@@ -14,7 +15,8 @@ _HELP = """Write a model in another file format: SRC to DST.
 
 SRC is a Hugging Face folder (safetensors) or a GGUF file, any part of a split one. DST is a file name ending in
 .gguf, or a new folder for safetensors, configuration and tokenizer. From a format to itself, parts are merged or
-made anew. llama.cpp and transformers read what is written.
+made anew. llama.cpp and transformers read what is written. SRC may be a LoRA adapter of the peft library; DST is then
+a GGUF adapter.
 """
 
 _FORM, _RUN = "Form", "Running"
@@ -42,6 +44,13 @@ _OPTIONS = (
         heading=_FORM,
         help="config.json of a single safetensors file, if it lies elsewhere.",
     ),
+    *lora_options("Merge a LoRA adapter into the weights"),
+    Option(
+        "--base",
+        metavar="MODEL",
+        heading="Adapters",
+        help="The model that an adapter belongs to, if the adapter does not name a folder that is there.",
+    ),
     Option(
         "-t", "--threads", type=click.IntRange(min=1), heading=_RUN, metavar="N", help="Threads (all cores)."
     ),
@@ -54,7 +63,15 @@ _OPTIONS = (
     _OPTIONS,
 )
 def command(
-    src: str, dst: str, type_name: str, split_max_size: str | None, config: str | None, threads: int | None
+    src: str,
+    dst: str,
+    type_name: str,
+    split_max_size: str | None,
+    config: str | None,
+    lora: tuple[str, ...],
+    lora_scaled: tuple[str, ...],
+    base: str | None,
+    threads: int | None,
 ) -> None:
     from torchless.conversion.convert import convert
     from torchless.memory import format_bytes
@@ -67,6 +84,8 @@ def command(
             type=type_name,
             split_max_size=split_max_size,
             config=config,
+            **lora_keyword({"lora": lora, "lora_scaled": lora_scaled}),
+            base=base,
             threads=threads,
             progress=progress,
         )

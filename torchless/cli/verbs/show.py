@@ -22,8 +22,8 @@ __all__ = ["command"]
 
 _HELP = """Describe a model: architecture, size, formats, tokenizer, template, and whether torchless runs it.
 
-MODEL is a GGUF file or a Hugging Face folder; without one, the built-in model is described. Weights are
-not loaded.
+MODEL is a GGUF file or a Hugging Face folder, or a LoRA adapter; without one, the built-in model is described.
+Weights are not loaded.
 """
 
 _SHOWN_TEXT = 160  # characters of a metadata value
@@ -52,10 +52,18 @@ _SHOW_OPTIONS = (
 @click.command("show", cls=Verb, help=_HELP, short_help="Describe a model file.")
 @with_options([words_argument("[MODEL]")], _SHOW_OPTIONS)
 def command(words: tuple[str, ...], model: str | None, part: str | None, activations: str) -> None:
+    from torchless.adapters.open import find_adapter
+    from torchless.cli.adapter_report import describe_adapter
     from torchless.loading import BUILT_IN_MODEL
     from torchless.weights.open import open_source
 
-    source = open_source(one_model(words, model) or BUILT_IN_MODEL)
+    path = one_model(words, model) or BUILT_IN_MODEL
+    adapter = find_adapter(path)
+    if adapter is not None:
+        for line in describe_adapter(adapter, part):
+            print(line)
+        return
+    source = open_source(path)
     try:
         for line in _PARTS[part](source, activations):
             print(line)

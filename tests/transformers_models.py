@@ -115,10 +115,10 @@ def check_llama_cpp(folder: Path, ids: Any, expected: Any, tmp_path: Path) -> No
     assert np.square(found - expected[0]).mean() < 1e-6 * np.square(expected[0]).mean()
 
 
-def check_promise(folder: Path, ids: Any) -> None:
+def check_promise(folder: Path, ids: Any, lora: Any = None) -> None:
     """The same bits for any batch, chunk and number of threads."""
     pytest.importorskip("torchless._core")
-    one, two = (open_executor(folder, "cpu", kv="f16", threads=threads) for threads in (1, 2))
+    one, two = (open_executor(folder, "cpu", kv="f16", threads=threads, lora=lora) for threads in (1, 2))
     alone = [logits_of(one, sequence, LENGTH) for sequence in ids]
     for executor, chunk in ((one, 1), (two, 5), (two, LENGTH)):
         for sequence, expected in zip(ids, alone, strict=True):

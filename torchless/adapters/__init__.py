@@ -1,0 +1,1 @@
+"""LoRA adapters: low-rank additions to a model's linear layers, applied beside them or merged into them."""
