@@ -19,8 +19,6 @@ class LlamaCppVocabulary:
         self.library = pytest.importorskip("llama_cpp")
         if metadata is not None:
             write_gguf(path, {"general.architecture": "llama", **metadata}, [])
-        self._quiet = self.library.llama_log_callback(lambda level, text, data: None)
-        self.library.llama_log_set(self._quiet, None)
         parameters = self.library.llama_model_default_params()
         parameters.vocab_only = True
         self._model = self.library.llama_model_load_from_file(str(path).encode(), parameters)
