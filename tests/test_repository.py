@@ -140,6 +140,23 @@ def test_importing_torchless_loads_nothing_heavy() -> None:
     assert _python(code, ROOT).strip() == "[]"
 
 
+def test_the_table_of_model_families_is_current() -> None:
+    command = [sys.executable, ROOT / "scripts" / "model_table", "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_walk_through_a_model_family_shows_the_real_files() -> None:
+    shown = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "add-a-model.md").read_text("utf-8"), re.DOTALL
+    )
+    files = ("torchless/models/qwen3.py", "torchless/weights/names.py", "torchless/conversion/families.py")
+    files = (*files, "tests/models/test_dense_families.py")
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in files]
+    assert len(shown) > 6
+    assert [block for block in shown if not any(block in text for text in texts)] == []
+
+
 # -- one change, one address ----------------------------------------------------------------------
 
 TOYS = {

@@ -414,6 +414,9 @@ _WEIGHTS = (
     *("gate_bias", "up_bias", "down_bias", "selection_bias", "decay", "step_bias"),
 )
 
+# What a listing does not say of ops that are as most are.
+_USUAL = {"index": "token", "first": 0, "causal": True}
+
 
 @dataclass(slots=True)
 class Plan:
@@ -713,7 +716,7 @@ class Plan:
         details = []
         for item in fields(op):
             value = getattr(op, item.name)
-            if item.name == "out" or value is None:
+            if item.name == "out" or value is None or _USUAL.get(item.name, ...) == value:
                 continue
             if item.name == "pieces":
                 details.append(" ".join(map(str, value)))

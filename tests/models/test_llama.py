@@ -147,3 +147,22 @@ def test_plan_prints_as_a_readable_listing() -> None:
     lines = str(record_plan(source())[0]).splitlines()
     assert lines[0] == "%0 (tokens, 64) = embed token_embd.weight, scale=1"
     assert any(line.startswith("%2 (tokens, 64) = linear %1, blk.0.attn_q.weight") for line in lines)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"architectures": ["Llama4ForCausalLM"], "model_type": "llama4_text"},
+        {"architectures": ["Llama4ForConditionalGeneration"], "model_type": "llama4", "text_config": {}},
+        {"architectures": ["LlamaForSequenceClassification"]},
+    ],
+)
+def test_folders_of_other_architectures_are_refused_by_name(changes: dict[str, Any], tmp_path: Path) -> None:
+    pytest.importorskip("ml_dtypes")
+    from hf_models import write_hf_model
+
+    from torchless.weights.open import open_source
+
+    folder = write_hf_model(tmp_path / "model", **changes)
+    with pytest.raises(UnsupportedError, match=r"llama4|Llama4|LlamaForSequenceClassification"):
+        record_plan(open_source(folder))

@@ -1,8 +1,8 @@
 """Model families, one file each, found by file name.
 
 A family is a module with ``ARCHITECTURES`` (GGUF's names), ``read_config(reader) -> ModelConfig`` and
-``forward(plan, config)``. `record_plan` runs it once against a plan and checks that nothing in the file was
-left unread.
+``forward(plan, config)``; ``LIMITS`` may say, for docs/models.md, what of the family does not run. `record_plan` runs
+it once against a plan and checks that nothing in the file was left unread.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from torchless.encoders import finish_encoder, layer_norm, read_encoder_settings
 from torchless.plan import Plan
 
 ARCHITECTURES = ("bert",)
+LIMITS = ("embeddings and scores",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

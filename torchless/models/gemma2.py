@@ -10,6 +10,7 @@ from torchless.gemma_layers import GemmaConfig, attention_scale, forward_gemma, 
 from torchless.plan import Plan
 
 ARCHITECTURES = ("gemma2",)
+LIMITS = ("windows in every second layer",)
 
 _INTERVAL = 2
 

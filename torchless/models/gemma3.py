@@ -11,6 +11,7 @@ from torchless.gemma_layers import GemmaConfig, attention_scale, forward_gemma, 
 from torchless.plan import Plan
 
 ARCHITECTURES = ("gemma3",)
+LIMITS = ("text only", "windows in the published pattern")
 
 _INTERVAL = 6
 

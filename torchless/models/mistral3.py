@@ -18,6 +18,7 @@ from torchless.errors import UnsupportedError
 from torchless.plan import Plan
 
 ARCHITECTURES = ("mistral3",)
+LIMITS = ("text only", "no sliding windows in some of the layers")
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -11,6 +11,7 @@ from torchless.encoders import finish_encoder, layer_norm, read_encoder_settings
 from torchless.plan import Plan
 
 ARCHITECTURES = ("nomic-bert",)
+LIMITS = ("embeddings and scores", "no scaled rotary positions")
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -11,6 +11,7 @@ from torchless.decoder_settings import expect_layers_alike, read_settings
 from torchless.plan import Plan
 
 ARCHITECTURES = ("phi3",)
+LIMITS = ("LongRoPE's set of factors follows the context that is loaded",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -11,6 +11,7 @@ from torchless.decoder_settings import expect_layers_alike, read_settings
 from torchless.plan import Plan
 
 ARCHITECTURES = ("qwen2",)
+LIMITS = ("all layers alike: no windows in some of them",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -13,6 +13,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Plan
 
 ARCHITECTURES = ("qwen35", "qwen35moe")
+LIMITS = ("text only", "no layers that draft")
 
 
 def read_config(reader: ConfigReader) -> DeltaNetConfig:

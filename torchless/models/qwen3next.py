@@ -11,6 +11,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Plan
 
 ARCHITECTURES = ("qwen3next",)
+LIMITS = ("no layers that draft",)
 
 
 def read_config(reader: ConfigReader) -> DeltaNetConfig:

@@ -22,6 +22,11 @@ ARCHITECTURES = {
     "RobertaForSequenceClassification": "bert",
     "XLMRobertaForSequenceClassification": "bert",
     "NomicBertForSequenceClassification": "nomic-bert",
+    "MinistralForCausalLM": "llama",
+    "Ministral3ForCausalLM": "mistral3",
+    "GraniteMoeForCausalLM": "granitemoe",
+    "GraniteMoeSharedForCausalLM": "granitemoe",
+    "PhiForCausalLM": "phi2",
     "DeepseekV2ForCausalLM": "deepseek2",
     "DeepseekV3ForCausalLM": "deepseek2",
 }
