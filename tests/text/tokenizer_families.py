@@ -12,6 +12,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
+from torchless.text.pretokenizers import find_pre_tokenizer
+
 CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 CL100K = (
     rf"{CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{{1,3}}"
@@ -43,6 +45,8 @@ SEED_CODER = (
 )
 BLOOM = " ?[^(\\s|[.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c])]+"
 IDEOGRAPHS = "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+"
+# A list of 1,900 characters, which the vectors of a real vocabulary check.
+LETTERS = find_pre_tokenizer("deepseek-llm").splits[1]
 
 
 @dataclass(frozen=True)
@@ -94,6 +98,17 @@ FAMILIES = {
             _split(r"\p{N}{1,3}"),
             _split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"),
             _split(DEEPSEEK_V3),
+            _bytes(),
+        )
+    ),
+    "deepseek-llm": Family(
+        (
+            _split(r"[\r\n]"),
+            _split(LETTERS),
+            _split("\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+"),
+            _split(r"\s+$"),
+            _split(IDEOGRAPHS),
+            _digits(),
             _bytes(),
         )
     ),

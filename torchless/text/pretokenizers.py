@@ -11,7 +11,12 @@ from dataclasses import dataclass
 
 from torchless.errors import UnsupportedError
 
-__all__ = ["PRE_TOKENIZERS", "PreTokenizer", "find_pre_tokenizer"]
+__all__ = ["DIGITS", "NUMBERS", "PRE_TOKENIZERS", "PUNCTUATION", "PreTokenizer", "find_pre_tokenizer"]
+
+# Steps of the `tokenizers` library that files name instead of a regex; its tables are older than Oniguruma's.
+DIGITS = "<each digit>"
+NUMBERS = "<runs of digits>"
+PUNCTUATION = "<runs of punctuation>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +25,8 @@ class PreTokenizer:
 
     Attributes:
         names: values of ``tokenizer.ggml.pre`` that mean this entry; the first is its proper name.
-        splits: regular expressions (Oniguruma). Each cuts every piece that the ones before it left; matches
-            and what lies between them become pieces of their own.
+        splits: regular expressions (Oniguruma), or `DIGITS`, `NUMBERS`, `PUNCTUATION`. Each cuts every piece that the
+            ones before it left; matches and what lies between them become pieces of their own.
         letter_splits: further ones, for the letters that stand for a piece's bytes (`pieces.BYTE_LETTERS`).
         normalizer: Unicode normal form that is applied first, or None.
         ignore_merges: a word that is a token as a whole is taken at once, without merging.
@@ -92,18 +97,18 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
     PreTokenizer(("gpt-2", "phi-2", "jais", "roberta-bpe", "mellum"), (_GPT2,)),
     PreTokenizer(("olmo", "mpt"), (_GPT2,), normalizer="NFC"),
     # Each digit stands alone.
-    PreTokenizer(("starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b"), (r"\p{N}", _GPT2)),
-    PreTokenizer(("command-r",), (r"\p{N}", _GPT2), normalizer="NFC"),
+    PreTokenizer(("starcoder", "refact", "smollm", "codeshell", "exaone", "minerva-7b"), (DIGITS, _GPT2)),
+    PreTokenizer(("command-r",), (DIGITS, _GPT2), normalizer="NFC"),
     # Its digits are cut among the letters of bytes, some of which are numbers, too: in "\u043c" (D0 BC) BC is "\u00bc".
-    PreTokenizer(("falcon",), (r"[\p{P}$+<=>^~|`]+", _GPT2), (r"\p{N}+", "[0-9][0-9][0-9]")),
+    PreTokenizer(("falcon",), (PUNCTUATION, _GPT2), (NUMBERS, "[0-9][0-9][0-9]")),
     PreTokenizer(("tekken",), (_TEKKEN,), ignore_merges=True, add_bos=True),
     PreTokenizer(("gpt-4o", "llama4", "kanana2"), (_O200K,)),
     PreTokenizer(("bloom", "poro-chat", "gpt3-finnish"), (_BLOOM,)),
-    PreTokenizer(("viking",), (_BLOOM, r"\p{N}")),
+    PreTokenizer(("viking",), (_BLOOM, DIGITS)),
     PreTokenizer(
         ("deepseek-v3",), (r"\p{N}{1,3}", "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+", _DEEPSEEK_V3)
     ),
-    PreTokenizer(("deepseek-coder",), (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _IDEOGRAPHS, r"\p{N}")),
+    PreTokenizer(("deepseek-coder",), (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _IDEOGRAPHS, DIGITS)),
     PreTokenizer(
         ("deepseek-llm",),
         (
@@ -112,7 +117,7 @@ PRE_TOKENIZERS: tuple[PreTokenizer, ...] = (
             "\\s?[!-/:-~\uff01-\uff0f\uff1a-\uff5e\u2018-\u201f\u3000-\u3002]+",
             r"\s+$",
             _IDEOGRAPHS,
-            r"\p{N}+",
+            DIGITS,  # llama.cpp has runs: the same, since no token of the vocabulary has two digits
         ),
     ),
 )

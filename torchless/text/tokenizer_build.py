@@ -13,7 +13,7 @@ import numpy.typing as npt
 from torchless.errors import FormatError
 from torchless.text.end_tokens import CONTROL_TEXTS
 from torchless.text.pieces import BYTE_LETTERS
-from torchless.text.pretokenizers import PreTokenizer
+from torchless.text.pretokenizers import DIGITS, NUMBERS, PUNCTUATION, PreTokenizer
 from torchless.text.tokenizer_encoders import unigram_parts, word_piece_parts, word_piece_texts
 from torchless.text.tokenizer_spm import spm_merges
 from torchless.text.vocabulary import TokenType, Vocabulary
@@ -175,16 +175,22 @@ def _spm_text_rules(vocabulary: Vocabulary) -> dict[str, Any]:
     }
 
 
+_LIBRARY_STEPS: dict[str, dict[str, Any]] = {
+    DIGITS: {"type": "Digits", "individual_digits": True},
+    NUMBERS: {"type": "Digits", "individual_digits": False},
+    PUNCTUATION: {"type": "Punctuation", "behavior": "Contiguous"},
+}
+
+
+def _split(rule: str) -> dict[str, Any]:
+    regex = {"type": "Split", "pattern": {"Regex": rule}, "behavior": "Isolated", "invert": False}
+    return _LIBRARY_STEPS.get(rule, regex)
+
+
 def byte_level_text_rules(pre: PreTokenizer) -> dict[str, Any]:
     """Byte-level BPE: text is cut into words, their bytes are written as printable letters."""
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    before, behind = (
-        [
-            {"type": "Split", "pattern": {"Regex": regex}, "behavior": "Isolated", "invert": False}
-            for regex in regexes
-        ]
-        for regexes in (pre.splits, pre.letter_splits)
-    )
+    before, behind = ([_split(rule) for rule in rules] for rules in (pre.splits, pre.letter_splits))
     return {
         "normalizer": {"type": pre.normalizer} if pre.normalizer else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [*before, byte_level, *behind]},
