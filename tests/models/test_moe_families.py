@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers_models import (
 from torchless.conversion.convert import convert
 from torchless.errors import UnsupportedError
 from torchless.models import record_plan
+from torchless.quantization.quantize import quantize
 from torchless.weights.open import open_source
 
 torch = pytest.importorskip("torch")
@@ -40,7 +42,6 @@ EIGHT = {"num_experts": 8, "num_experts_per_tok": 3}
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixtral": ("MixtralConfig", {"num_local_experts": 4, "num_experts_per_tok": 2, "head_dim": 16}),
     "olmoe": ("OlmoeConfig", {**EIGHT, "num_key_value_heads": 4}),
-    "olmoe, normalised": ("OlmoeConfig", {**EIGHT, "norm_topk_prob": True}),
     "qwen2-moe": (
         "Qwen2MoeConfig",
         {**EIGHT, "moe_intermediate_size": 48, "shared_expert_intermediate_size": 80},
@@ -49,7 +50,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
         "Qwen3MoeConfig",
         {**EIGHT, "moe_intermediate_size": 48, "head_dim": 16, "norm_topk_prob": True},
     ),
-    "qwen3-moe, heads of 24": ("Qwen3MoeConfig", {**EIGHT, "moe_intermediate_size": 48, "head_dim": 24}),
+    "qwen3-moe, heads of 24": (
+        "Qwen3MoeConfig",
+        {**EIGHT, "moe_intermediate_size": 48, "head_dim": 24, "norm_topk_prob": True},
+    ),
     "gpt-oss": (
         "GptOssConfig",
         {
@@ -115,11 +119,23 @@ FAMILIES |= {
     ),
     "deepseek-v3": ("DeepseekV3Config", {**DEEPSEEK, "q_lora_rank": 24, "n_group": 4, "topk_group": 2}),
 }
+NORMS_OF_THEIR_OWN: dict[str, tuple[str, dict[str, Any]]] = {
+    "olmoe": ("OlmoeConfig", {**EIGHT, "norm_topk_prob": True}),
+    "qwen2-moe": (
+        "Qwen2MoeConfig",
+        {
+            **EIGHT,
+            "moe_intermediate_size": 48,
+            "shared_expert_intermediate_size": 80,
+            "norm_topk_prob": True,
+        },
+    ),
+    "qwen3-moe": ("Qwen3MoeConfig", {**EIGHT, "moe_intermediate_size": 48}),
+}
+"""Models whose experts' weights are divided by their sum where the published ones' are not, or the other way."""
 ONE_WAY = ("gpt-oss", "deepseek")
 NOT_IN_LLAMA_CPP = {
     "gpt-oss": "llama.cpp has whole pairs at the ends of YaRN's ramp, whatever the model says",
-    "olmoe, normalised": "llama.cpp takes OLMoE to have as many key heads as query heads",
-    "qwen3-moe, heads of 24": "llama.cpp always divides Qwen3-MoE's weights by their sum, which this model does not",
     "deepseek-v2": "llama.cpp knows models without a query latent by their 27 layers alone",
     "deepseek-v2, groups and YaRN": "llama.cpp rates groups by their best two experts (V3's rule), V2 by the best",
 }
@@ -167,6 +183,21 @@ def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:
 def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
     _, folder, ids, _ = model
     check_promise(folder, ids)
+
+
+@pytest.mark.parametrize("name", NORMS_OF_THEIR_OWN)
+def test_weights_that_a_gguf_file_cannot_describe_run_from_the_folder_alone(
+    name: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "model"
+    ids, expected = tiny_model(folder, *NORMS_OF_THEIR_OWN[name])
+    for backend in ("reference", "cpu"):
+        check_logits(folder, ids, expected, "folder", backend, tmp_path)
+    check_promise(folder, ids)
+    for make in (convert, partial(quantize, recipe="Q8_0")):
+        with pytest.raises(UnsupportedError, match=r"norm_topk_prob is \w+, which a GGUF file cannot say"):
+            make(folder, tmp_path / "model.gguf")
+    assert not (tmp_path / "model.gguf").exists()
 
 
 def test_mxfp4_experts_of_gpt_oss_are_read_exactly(tmp_path: Path) -> None:

@@ -33,6 +33,8 @@ class Family:
         gguf_settings: settings that GGUF files have besides, each with the one that it repeats.
         is_one_way: whether the family is written as GGUF only.
         centred_norms: whether folders hold norms less one.
+        expert_weights_norm: whether GGUF's readers divide the weights of a token's experts by their sum, where files
+            do not say it; None where they do.
         experts: how folders hold experts: one by one, or in stacks in which up's rows follow gate's.
         expert_count: config.json's name of the number of experts, which has several.
         shared_width: config.json's name of the width of the expert that all tokens share, likewise.
@@ -52,6 +54,7 @@ class Family:
     expert_count: str = "num_experts"
     shared_width: str = "shared_expert_intermediate_size"
     centred_norms: bool = False
+    expert_weights_norm: bool | None = None
 
 
 _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_count_kv"))
@@ -91,7 +94,7 @@ _FAMILIES = {
     ),
     "smollm3": Family("SmolLM3ForCausalLM", "smollm3", rotary_rows=_INTERLEAVED),
     "olmo2": Family("Olmo2ForCausalLM", "olmo2", gguf_names=_POST_NORM, names=_BEHIND),
-    "olmoe": Family("OlmoeForCausalLM", "olmoe"),
+    "olmoe": Family("OlmoeForCausalLM", "olmoe", expert_weights_norm=False),
     "gpt-oss": Family(
         "GptOssForCausalLM",
         "gpt_oss",
@@ -121,8 +124,10 @@ _FAMILIES = {
     ),
     "qwen2": Family("Qwen2ForCausalLM", "qwen2"),
     "qwen3": Family("Qwen3ForCausalLM", "qwen3"),
-    "qwen3moe": Family("Qwen3MoeForCausalLM", "qwen3_moe", expert_count="num_local_experts"),
-    "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe"),
+    "qwen3moe": Family(
+        "Qwen3MoeForCausalLM", "qwen3_moe", expert_count="num_local_experts", expert_weights_norm=True
+    ),
+    "qwen2moe": Family("Qwen2MoeForCausalLM", "qwen2_moe", expert_weights_norm=False),
 }
 
 _MIXTURES = {

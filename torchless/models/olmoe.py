@@ -12,6 +12,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Plan
 
 ARCHITECTURES = ("olmoe",)
+LIMITS = ("a GGUF file only with the published norm_topk_prob",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -12,7 +12,7 @@ from torchless.expert_models import expect_experts_everywhere, read_routing
 from torchless.plan import Plan
 
 ARCHITECTURES = ("qwen2moe",)
-LIMITS = ("experts in every layer",)
+LIMITS = ("experts in every layer", "a GGUF file only with the published norm_topk_prob")
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:
