@@ -35,7 +35,7 @@ def read_config(reader: ConfigReader) -> ModelConfig:
 
 
 def forward(plan: Plan, config: ModelConfig) -> None:
-    """Tokens to logits."""
+    """Tokens to logits. Qwen 2, Phi-3 and Ministral 3 use it too: blocks take biases and fused tensors as they are."""
     x = plan.embed("token_embd.weight")
     for layer in range(config.num_layers):
         h = plan.rms_norm(x, f"blk.{layer}.attn_norm.weight", eps=config.norm_eps)

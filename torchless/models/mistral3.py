@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from torchless.blocks import attention, gated_mlp
 from torchless.config import ConfigReader, ModelConfig
 from torchless.decoder_settings import expect_layers_alike, read_settings
 from torchless.errors import UnsupportedError
-from torchless.plan import Plan
+from torchless.models.llama import forward
+
+__all__ = ["ARCHITECTURES", "LIMITS", "forward", "read_config"]  # the forward pass is Llama's
 
 ARCHITECTURES = ("mistral3",)
 LIMITS = ("text only", "no sliding windows in some of the layers")
@@ -38,15 +39,3 @@ def read_config(reader: ConfigReader) -> ModelConfig:
         )
     query_rope = replace(rope, temperature=(beta, interval)) if beta else None
     return replace(settings, rope=rope, query_rope=query_rope)
-
-
-def forward(plan: Plan, config: ModelConfig) -> None:
-    """Tokens to logits."""
-    x = plan.embed("token_embd.weight")
-    for layer in range(config.num_layers):
-        h = plan.rms_norm(x, f"blk.{layer}.attn_norm.weight", eps=config.norm_eps)
-        x = plan.add(x, attention(plan, h, config, layer=layer))
-        h = plan.rms_norm(x, f"blk.{layer}.ffn_norm.weight", eps=config.norm_eps)
-        x = plan.add(x, gated_mlp(plan, h, layer=layer, activation="silu"))
-    x = plan.rms_norm(plan.select_outputs(x), "output_norm.weight", eps=config.norm_eps)
-    plan.set_output(plan.linear(x, "token_embd.weight" if config.tied else "output.weight"))
