@@ -44,7 +44,7 @@ __all__ = [
 Rows = Literal["tokens", "outputs"]
 Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped", "sigmoid"]
 MapFunction = Literal["scale", "soft_cap", "silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
-Scoring = Literal["softmax", "softmax_chosen", "sigmoid"]
+Scoring = Literal["softmax", "softmax_chosen", "sigmoid", "sparse_mixer"]
 Index = Literal["token", "position", "none"]
 OutputKind = Literal["logits", "states", "scores"]
 
@@ -238,6 +238,8 @@ class Routing:
     Attributes:
         scoring: ``"softmax"`` over all experts; ``"sigmoid"`` of each logit; ``"softmax_chosen"`` chooses by the logits
             and takes the softmax of the chosen ones.
+            ``"sparse_mixer"`` (Phi-3.5-MoE) chooses by the logits; a chosen expert weighs its softmax among those that
+            are not chosen before it and whose logit l is close to its own, m: ``(m - l) / max(|l|, m) <= 0.02``.
         normalised: whether weights are divided by their sum.
         scale: factor on the weights, after that.
     """

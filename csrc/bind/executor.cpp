@@ -61,6 +61,8 @@ tl::Routing routing(const RoutingTuple& tuple) {
         scoring = tl::Scoring::kSoftmaxChosen;
     } else if (name == "sigmoid") {
         scoring = tl::Scoring::kSigmoid;
+    } else if (name == "sparse_mixer") {
+        scoring = tl::Scoring::kSparseMixer;
     } else {
         throw std::invalid_argument("unknown scoring of experts " + name);
     }

@@ -8,6 +8,7 @@
 namespace tl {
 namespace {
 
+constexpr float kSparseMixerGap = 0.02f;  // of Phi-3.5-MoE, relative to the logits
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 // Puts the `count` largest of `scores` into `best`, largest first, of equal ones the lower index. NaN counts as least.
@@ -40,8 +41,21 @@ float exponentials(const float* logits, const int32_t* of, int count, float* out
     return sum;
 }
 
+// What the i-th chosen expert counts: its softmax among the experts that are not chosen before it and whose logits come
+// close to its own. 0 / 0 is close.
+float sparse_share(const float* logits, int num_experts, const int32_t* chosen, int i) {
+    const float most = logits[chosen[i]];
+    float sum = 0;
+    for (int e = 0; e < num_experts; e++) {
+        if (std::find(chosen, chosen + i, e) != chosen + i) continue;
+        if ((most - logits[e]) / std::max(std::fabs(logits[e]), most) > kSparseMixerGap) continue;
+        sum += std::exp(logits[e] - most);
+    }
+    return 1.0f / sum;
+}
+
 void score(const Routing& r, const float* logits, float* scores) {
-    if (r.scoring == Scoring::kSoftmaxChosen) {
+    if (r.scoring == Scoring::kSoftmaxChosen || r.scoring == Scoring::kSparseMixer) {
         std::copy(logits, logits + r.num_experts, scores);
     } else if (r.scoring == Scoring::kSigmoid) {
         for (int e = 0; e < r.num_experts; e++) scores[e] = 1.0f / (1.0f + std::exp(-logits[e]));
@@ -79,6 +93,8 @@ void choose_experts(const Routing& r, const float* logits, const float* bias, fl
     float sum = 0;
     if (r.scoring == Scoring::kSoftmaxChosen) {
         sum = exponentials(logits, experts, r.num_used, weights);
+    } else if (r.scoring == Scoring::kSparseMixer) {
+        for (int i = 0; i < r.num_used; i++) sum += weights[i] = sparse_share(logits, r.num_experts, experts, i);
     } else {
         for (int i = 0; i < r.num_used; i++) sum += weights[i] = scores[experts[i]];
     }

@@ -12,7 +12,8 @@ namespace tl {
 enum class Scoring : uint8_t {
     kSoftmax,        // softmax over all experts, then the best
     kSoftmaxChosen,  // the best logits, then softmax over them
-    kSigmoid         // sigmoid of each logit, then the best
+    kSigmoid,        // sigmoid of each logit, then the best
+    kSparseMixer     // the best logits, each weighed against the rest that come close to it
 };
 
 // How a token's weights come from the router's logits; see `Routing` in torchless/plan.py.

@@ -37,6 +37,7 @@ ROUTINGS = {
     "normalised": Routing(EXPERTS, 2, "softmax", normalised=True, scale=2.5),
     "softmax of the chosen": Routing(EXPERTS, 3, "softmax_chosen"),
     "sigmoid": Routing(EXPERTS, 1, "sigmoid"),
+    "sparse mixer": Routing(EXPERTS, 2, "sparse_mixer"),
     "groups": Routing(
         EXPERTS, 2, "sigmoid", normalised=True, scale=1.5, num_groups=3, num_used_groups=2, group_best=2
     ),

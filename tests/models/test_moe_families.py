@@ -90,6 +90,23 @@ FAMILIES |= {
         {**GRANITE, "shared_intermediate_size": 80, "tie_word_embeddings": True},
     ),
 }
+PHI = {"num_local_experts": 8, "attention_bias": True, "lm_head_bias": True, "router_jitter_noise": 0.01}
+PHI_ROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 1.7, 2.0, 2.5, 3.0, 4.0],
+    "long_factor": [1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 21.0],
+    "short_mscale": 1.2,
+    "long_mscale": 1.2,
+    "original_max_position_embeddings": 64,
+}
+FAMILIES |= {
+    "phi-moe": ("PhimoeConfig", PHI),
+    "phi-moe, LongRoPE": (
+        "PhimoeConfig",
+        {**PHI, "max_position_embeddings": 64, "rope_parameters": PHI_ROPE},
+    ),
+}
 DEEPSEEK = {
     "num_key_value_heads": 4,
     "moe_intermediate_size": 48,
@@ -135,6 +152,8 @@ NORMS_OF_THEIR_OWN: dict[str, tuple[str, dict[str, Any]]] = {
 """Models whose experts' weights are divided by their sum where the published ones' are not, or the other way."""
 ONE_WAY = ("gpt-oss", "deepseek")
 NOT_IN_LLAMA_CPP = {
+    "phi-moe": "llama.cpp weighs Phi-3.5-MoE's experts by a softmax, not by sparse mixing",
+    "phi-moe, LongRoPE": "llama.cpp weighs Phi-3.5-MoE's experts by a softmax, not by sparse mixing",
     "gpt-oss": "llama.cpp has whole pairs at the ends of YaRN's ramp, whatever the model says",
     "deepseek-v2": "llama.cpp knows models without a query latent by their 27 layers alone",
     "deepseek-v2, groups and YaRN": "llama.cpp rates groups by their best two experts (V3's rule), V2 by the best",

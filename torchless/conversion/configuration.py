@@ -21,6 +21,7 @@ from torchless.long_rope import FACTOR_TENSORS
 from torchless.quants import Floats
 from torchless.weights.hf_config import read_json, settings_of, shortest
 from torchless.weights.mistral_parts import window_settings
+from torchless.weights.phi_parts import restore_phi
 from torchless.weights.safetensors import SafetensorsSource
 from torchless.weights.source import WeightSource
 from torchless.weights.text_parts import text_settings
@@ -152,7 +153,9 @@ def _new_settings(
         result["rope_scaling"] = {**result.get("rope_scaling", {}), **_longrope_settings(source)}
     if ROPE_FACTORS in source.tensors:
         result["rope_scaling"] = _llama3_settings(source, config, float(result.get("rope_theta", 10000.0)))
-    return result
+    return restore_phi(
+        result, has_output_bias="output.bias" in source.tensors, magnitude=shortest(config.rope.magnitude)
+    )
 
 
 def _longrope_settings(source: WeightSource) -> dict[str, Any]:

@@ -68,6 +68,13 @@ _AROUND = {
 
 _BEHIND = {part: _AROUND[part] for part in ("post_attention_norm", "post_ffw_norm")}
 
+_BLOCK_SPARSE = {
+    "ffn_gate_inp": "block_sparse_moe.gate",
+    "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
+    "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
+    "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
+}
+
 _FAMILIES = {
     "bert": Family("BertModel", "bert", is_one_way=True),
     "nomic-bert": Family("NomicBertModel", "nomic_bert", is_one_way=True),
@@ -122,6 +129,7 @@ _FAMILIES = {
         "phi3",
         names={"attn_qkv": "self_attn.qkv_proj", "ffn_up": "mlp.gate_up_proj"},
     ),
+    "phimoe": Family("PhimoeForCausalLM", "phimoe", names=_BLOCK_SPARSE, expert_count="num_local_experts"),
     "qwen2": Family("Qwen2ForCausalLM", "qwen2"),
     "qwen3": Family("Qwen3ForCausalLM", "qwen3"),
     "qwen3moe": Family(
@@ -135,12 +143,7 @@ _MIXTURES = {
         "MixtralForCausalLM",
         "mixtral",
         rotary_rows=_INTERLEAVED,
-        names={
-            "ffn_gate_inp": "block_sparse_moe.gate",
-            "ffn_gate_exps": "block_sparse_moe.experts.{}.w1",
-            "ffn_down_exps": "block_sparse_moe.experts.{}.w2",
-            "ffn_up_exps": "block_sparse_moe.experts.{}.w3",
-        },
+        names=_BLOCK_SPARSE,
         expert_count="num_local_experts",
     ),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["phi_settings"]
+__all__ = ["phi_settings", "restore_phi"]
 
 
 def phi_settings(config: dict[str, Any]) -> dict[str, Any]:
@@ -26,3 +26,14 @@ def phi_settings(config: dict[str, Any]) -> dict[str, Any]:
         del rope["short_mscale"], rope["long_mscale"]
         return {**config, source: {**rope, "attention_factor": short}}
     return config
+
+
+def restore_phi(settings: dict[str, Any], *, has_output_bias: bool, magnitude: float) -> dict[str, Any]:
+    """The way back: settings of a Phi-3.5-MoE made of a GGUF file alone; others' as they are."""
+    if settings.get("model_type") != "phimoe":
+        return settings
+    found = {**settings, "lm_head_bias": has_output_bias, "router_jitter_noise": 0.01}
+    if "rope_scaling" in found:
+        rope = {**found["rope_scaling"], "short_mscale": magnitude, "long_mscale": magnitude}
+        found["rope_scaling"] = rope
+    return found

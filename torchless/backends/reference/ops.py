@@ -220,9 +220,25 @@ def choose_experts(
     weights = np.take_along_axis(scores, experts, axis=-1)
     if routing.scoring == "softmax_chosen":
         weights = _softmax(weights)
+    elif routing.scoring == "sparse_mixer":
+        weights = _sparse_shares(logits, experts)
     elif routing.normalised:
         weights = weights / weights.sum(axis=-1, keepdims=True)
     return experts, weights * routing.scale
+
+
+def _sparse_shares(logits: Array, experts: npt.NDArray[np.intp]) -> Array:
+    """What each chosen expert counts: its softmax among those not chosen before it whose logits come close."""
+    shares: Array = np.empty(experts.shape)
+    rest = np.zeros_like(logits)
+    for i in range(experts.shape[1]):
+        chosen = experts[:, i : i + 1]
+        most = np.take_along_axis(logits, chosen, axis=-1)
+        scale = np.maximum(np.abs(logits), most)
+        is_close = (most - logits) <= 0.02 * scale
+        shares[:, i] = 1.0 / np.sum(np.exp(logits - most) * is_close * (rest == 0), axis=-1)
+        np.put_along_axis(rest, chosen, 1.0, axis=-1)
+    return shares
 
 
 def _softmax(x: Array) -> Array:
