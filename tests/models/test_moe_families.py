@@ -192,6 +192,14 @@ def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any,
     check_foreign_file(folder, ids, expected, tmp_path)
 
 
+def test_a_folder_made_anew_is_the_same_model(model: Any, tmp_path: Path) -> None:
+    name, folder, ids, expected = model
+    if name.startswith(ONE_WAY):
+        pytest.skip("written as GGUF files only")
+    convert(folder, tmp_path / "again")
+    check_logits(tmp_path / "again", ids, expected, "folder", "cpu", tmp_path)
+
+
 def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:
     name, folder, ids, expected = model
     if name in NOT_IN_LLAMA_CPP:
