@@ -14,6 +14,7 @@ from torchless.adapters.applied import AdaptedSource, adapted_plan
 from torchless.adapters.binding import bind_adapters
 from torchless.adapters.open import scaled_paths
 from torchless.backends.base import PAGE_TOKENS, Batch, Executor, ExecutorOptions, KvType
+from torchless.lazy_weights import LazyWeights
 from torchless.models import record_plan
 from torchless.weights.open import open_source
 
@@ -30,6 +31,8 @@ def open_executor(
     max_tokens: int = 512,
     pages: int = 256,
     lora: Any = None,
+    lazy: LazyWeights = "off",
+    packed_bytes: int = 0,
 ) -> Executor:
     """An executor of the model at `path` that returns up to `max_tokens` rows of logits."""
     source = open_source(path)
@@ -37,7 +40,12 @@ def open_executor(
     if lora is not None:
         bound = bind_adapters(plan, source, scaled_paths(lora))
         plan, source = adapted_plan(plan, bound), AdaptedSource(source, bound)
-    options = ExecutorOptions(pages, max_tokens, max_tokens, threads, kv, activations=activations)
+    options = ExecutorOptions(
+        *(pages, max_tokens, max_tokens, threads, kv),
+        activations=activations,
+        lazy=lazy,
+        packed_bytes=packed_bytes,
+    )
     executor: Executor = import_module(f"torchless.backends.{backend}").compile(plan, source, options)
     return executor
 

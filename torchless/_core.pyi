@@ -43,7 +43,7 @@ def packed_bytes(type: int, rows: int, columns: int) -> int:
     """Bytes of a weight matrix once packed."""
 
 def thread_scratch_bytes(
-    matrices: Sequence[tuple[int, int]],
+    matrices: Sequence[tuple[int, int, bool]],
     k_type: str,
     v_type: str,
     num_kv_heads: int,
@@ -52,23 +52,28 @@ def thread_scratch_bytes(
     activations: str,
 ) -> int:
     """
-    Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = none.
+    Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and an attention; num_kv_heads 0 = none.
+    """
+
+def file_window_bytes(type: int, columns: int, num_tiles: int) -> int:
+    """
+    Most bytes of a file that one thread has mapped at once for a product that takes so many tiles of a mapped matrix together.
     """
 
 def experts_scratch_bytes(
-    gate: tuple[int, int],
-    up: tuple[int, int],
-    down: tuple[int, int],
+    gate: tuple[int, int, bool],
+    up: tuple[int, int, bool],
+    down: tuple[int, int, bool],
     num_experts: int,
     num_used: int,
     max_tokens: int,
     activations: str,
 ) -> tuple[int, int]:
     """
-    Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).
+    Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns, is mapped).
     """
 
-def heads_scratch_bytes(type: int, columns: int, activations: str) -> int:
+def heads_scratch_bytes(type: int, columns: int, is_mapped: bool, activations: str) -> int:
     """Scratch bytes of one thread for a product by heads."""
 
 def buffer_row_bytes(format: str, width: int) -> int:
@@ -113,6 +118,16 @@ class Executor:
     ) -> None:
         """
         Packs rows from the file's bytes, which are not needed afterwards. first_row is a multiple of 16, and so is rows, but for the last ones.
+        """
+
+    def add_mapped_matrix(self, type: int, rows: int, columns: int, map: object, offset: int) -> int:
+        """
+        A matrix that stays where it is, `offset` bytes into a read-only map of a whole file, which is kept alive. Its tiles are packed as they are used, and the pages let go.
+        """
+
+    def try_tiles(self, matrix: int, begin: int, end: int) -> None:
+        """
+        Multiplies tiles of a mapped matrix with a row of zeros, to measure what reading them costs. After finish.
         """
 
     def add_vector(

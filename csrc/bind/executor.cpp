@@ -26,29 +26,6 @@ bool poll_signals() {
     return PyErr_CheckSignals() == 0;
 }
 
-const char* act_format_name(tl::ActFormat format) {
-    switch (format) {
-        case tl::ActFormat::kF32:
-            return "f32";
-        case tl::ActFormat::kBF16:
-            return "bf16";
-        case tl::ActFormat::kInt8x32:
-            return "int8x32";
-        case tl::ActFormat::kInt8x256:
-            return "int8x256";
-    }
-    return "";
-}
-
-tl::KvType kv_type(const std::string& name) {
-    if (name == "f32") return tl::KvType::kF32;
-    if (name == "f16") return tl::KvType::kF16;
-    if (name == "bf16") return tl::KvType::kBF16;
-    if (name == "q8_0") return tl::KvType::kQ8_0;
-    if (name == "q4_0") return tl::KvType::kQ4_0;
-    throw std::invalid_argument("unknown KV type " + name);
-}
-
 // experts, used, scoring, normalised, scale, groups, used groups, scores that a group counts by
 using RoutingTuple = std::tuple<int, int, std::string, bool, float, int, int, int>;
 
@@ -69,22 +46,9 @@ tl::Routing routing(const RoutingTuple& tuple) {
     return {num_experts, num_used, scoring, normalised, scale, num_groups, num_used_groups, group_best};
 }
 
-tl::Precision precision_named(const std::string& name) {
-    if (name == "int8") return tl::Precision::kInt8;
-    if (name == "bf16") return tl::Precision::kBF16;
-    if (name == "f32") return tl::Precision::kF32;
-    throw std::invalid_argument("activations must be int8, bf16 or f32, not " + name);
-}
-
-const tl::FormatKernels* format_of(int type, const std::string& activations) {
-    const tl::FormatKernels* format = tl::find_format(tl::active_kernels(), type, precision_named(activations));
-    if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
-    return format;
-}
-
 // The file's bytes of a matrix must hold all its rows.
 void check_raw(const Bytes& raw, int type, int rows, int columns) {
-    const tl::FormatKernels* format = format_of(type, "int8");
+    const tl::FormatKernels* format = tl::format_of(type, "int8");
     if (rows < 1 || columns < 1 || columns % format->block != 0 ||
         raw.size() != size_t(rows) * (size_t(columns) / format->block) * format->block_bytes) {
         throw std::invalid_argument("the bytes of a matrix do not fit its shape");
@@ -119,91 +83,6 @@ void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page
 }
 
 void bind_executor(nb::module_& m) {
-    m.def(
-        "formats",
-        [](const std::string& activations) {
-            std::vector<std::tuple<int, int, size_t, std::string>> formats;
-            const tl::Kernels& kernels = tl::active_kernels();
-            for (int i = 0; i < kernels.num_formats; i++) {
-                const tl::FormatKernels& f = kernels.formats[int(precision_named(activations))][i];
-                formats.emplace_back(f.gguf_type, f.block, f.block_bytes, act_format_name(f.activations));
-            }
-            return formats;
-        },
-        "activations"_a = "int8",
-        "Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).");
-    m.def(
-        "packed_bytes",
-        [](int type, int rows, int columns) {
-            return tl::Weights::packed_bytes(tl::active_kernels(), type, rows, columns);
-        },
-        "type"_a, "rows"_a, "columns"_a, "Bytes of a weight matrix once packed.");
-    m.def(
-        "thread_scratch_bytes",
-        [](const std::vector<std::pair<int, int>>& matrices, const std::string& k_type, const std::string& v_type,
-           int kv_heads, int head_dim, int group, const std::string& activations) {
-            const tl::Kernels& kernels = tl::active_kernels();
-            size_t bytes = tl::kRowAlignment;
-            if (kv_heads > 0) {
-                bytes = kernels.attention_scratch_bytes(
-                    tl::KvLayout{kv_type(k_type), kv_type(v_type), 1, kv_heads, head_dim}, group);
-            }
-            for (const auto& [type, columns] : matrices) {
-                const tl::FormatKernels* format = tl::find_format(kernels, type, precision_named(activations));
-                if (!format) continue;
-                const size_t rows = tl::shared_row_bytes({format->activations, columns});
-                bytes = std::max(bytes, rows + format->matmul_scratch_bytes(columns));
-            }
-            return tl::align_up(bytes + std::max(tl::gated_matmul_scratch_bytes(), tl::head_scratch_bytes()), 4096);
-        },
-        "matrices"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a, "activations"_a,
-        "Most scratch bytes that one thread needs for matrices (type, columns) and an attention; num_kv_heads 0 = "
-        "none.");
-    m.def(
-        "experts_scratch_bytes",
-        [](std::pair<int, int> gate, std::pair<int, int> up, std::pair<int, int> down, int num_experts, int num_used,
-           int max_tokens, const std::string& activations) {
-            const auto layout = [&](std::pair<int, int> matrix) {
-                const tl::FormatKernels* format = format_of(matrix.first, activations);
-                return std::make_pair(tl::ActLayout{format->activations, matrix.second},
-                                      format->matmul_scratch_bytes(matrix.second));
-            };
-            const auto [gate_layout, gate_bytes] = layout(gate);
-            const auto [up_layout, up_bytes] = layout(up);
-            const size_t thread =
-                std::max(tl::experts_gated_scratch_bytes(gate_layout, up_layout, std::max(gate_bytes, up_bytes)),
-                         layout(down).second + tl::experts_part_bytes(max_tokens, num_used) + tl::kRowAlignment);
-            return std::make_pair(tl::align_up(thread, 4096), tl::Routes::num_bytes(max_tokens, num_experts, num_used));
-        },
-        "gate"_a, "up"_a, "down"_a, "num_experts"_a, "num_used"_a, "max_tokens"_a, "activations"_a,
-        "Scratch bytes of one thread, and of all together, for experts whose matrices are (type, columns).");
-    m.def(
-        "heads_scratch_bytes",
-        [](int type, int columns, const std::string& activations) {
-            const tl::FormatKernels* format = format_of(type, activations);
-            return tl::align_up(
-                tl::heads_scratch_bytes({format->activations, columns}, format->matmul_scratch_bytes(columns)), 4096);
-        },
-        "type"_a, "columns"_a, "activations"_a, "Scratch bytes of one thread for a product by heads.");
-    m.def(
-        "buffer_row_bytes",
-        [](const std::string& format, int width) { return tl::ActLayout{tl::act_format(format), width}.row_bytes(); },
-        "format"_a, "width"_a, "Bytes of one row of activations in a format.");
-    m.def(
-        "kv_page_bytes",
-        [](const std::string& k_type, const std::string& v_type, int layers, int kv_heads, int head_dim) {
-            return tl::KvLayout{kv_type(k_type), kv_type(v_type), layers, kv_heads, head_dim}.page_bytes();
-        },
-        "k_type"_a, "v_type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "Bytes of one KV page.");
-    m.def(
-        "attention_shared_bytes",
-        [](int num_heads, int kv_heads, int head_dim, int num_pages) {
-            const tl::KvLayout layout{tl::KvType::kF32, tl::KvType::kF32, 1, kv_heads, head_dim};
-            return tl::attention_shared_bytes(layout, num_heads, num_pages);
-        },
-        "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a,
-        "Bytes that all threads share for the partial results of attention.");
-
     nb::class_<PyExecutor> executor(
         m, "Executor",
         "A plan in the making, then ready to run: add weights, buffers and stages, call finish(), then step().");
@@ -247,6 +126,26 @@ void bind_executor(nb::module_& m) {
             "matrix"_a, "first_row"_a, "rows"_a, "raw"_a,
             "Packs rows from the file's bytes, which are not needed afterwards. first_row is a multiple of 16, and so "
             "is rows, but for the last ones.")
+        .def(
+            "add_mapped_matrix",
+            [](PyExecutor& self, int type, int rows, int columns, nb::object map, size_t offset) {
+                const Bytes bytes = nb::cast<Bytes>(map);
+                self.keep_alive.push_back(map);
+                return self.core.weights().add_mapped_matrix(type, rows, columns, bytes.data(), bytes.size(), offset);
+            },
+            "type"_a, "rows"_a, "columns"_a, "map"_a, "offset"_a,
+            "A matrix that stays where it is, `offset` bytes into a read-only map of a whole file, which is kept "
+            "alive. "
+            "Its tiles are packed as they are used, and the pages let go.")
+        .def(
+            "try_tiles",
+            [](PyExecutor& self, int matrix, int begin, int end) {
+                nb::gil_scoped_release release;
+                self.core.try_tiles(matrix, begin, end);
+            },
+            "matrix"_a, "begin"_a, "end"_a,
+            "Multiplies tiles of a mapped matrix with a row of zeros, to measure what reading them costs. After "
+            "finish.")
         .def(
             "add_vector",
             [](PyExecutor& self, Floats values) {

@@ -16,6 +16,7 @@ namespace tl {
 void bind_executor(nb::module_& m);
 void bind_kernels(nb::module_& m);
 void bind_quantize(nb::module_& m);
+void bind_sizes(nb::module_& m);
 }  // namespace tl
 
 NB_MODULE(_core, m) {
@@ -45,6 +46,7 @@ NB_MODULE(_core, m) {
         "multiply-add, best of several passes.");
     m.def("allocation_count", &tl::allocation_count,
           "Heap allocations made by this module's C++ code since it was loaded.");
+    tl::bind_sizes(m);
     tl::bind_executor(m);
     tl::bind_kernels(m);
     tl::bind_quantize(m);

@@ -58,6 +58,32 @@ inline MapFunction map_function(const std::string& name) {
     throw std::invalid_argument("unknown function " + name);
 }
 
+inline KvType kv_type(const std::string& name) {
+    if (name == "f32") return KvType::kF32;
+    if (name == "f16") return KvType::kF16;
+    if (name == "bf16") return KvType::kBF16;
+    if (name == "q8_0") return KvType::kQ8_0;
+    if (name == "q4_0") return KvType::kQ4_0;
+    throw std::invalid_argument("unknown KV type " + name);
+}
+
+inline Precision precision_named(const std::string& name) {
+    if (name == "int8") return Precision::kInt8;
+    if (name == "bf16") return Precision::kBF16;
+    if (name == "f32") return Precision::kF32;
+    throw std::invalid_argument("activations must be int8, bf16 or f32, not " + name);
+}
+
+// The kernels of a GGUF tensor type. Throws std::invalid_argument where there are none.
+inline const FormatKernels* format_of(int type, const std::string& activations) {
+    const FormatKernels* format = find_format(active_kernels(), type, precision_named(activations));
+    if (!format) throw std::invalid_argument("no kernels for tensor type " + std::to_string(type));
+    return format;
+}
+
+// What a plan will take, before anything is allocated.
+void bind_sizes(nanobind::module_& m);
+
 // The stages that keep recurrent state, and the sizes of their states.
 void bind_recurrent(nanobind::module_& m, nanobind::class_<PyExecutor>& executor);
 

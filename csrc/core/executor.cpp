@@ -8,6 +8,8 @@
 #include <chrono>
 #include <stdexcept>
 
+#include "core/mapped.h"
+
 namespace tl {
 namespace {
 
@@ -227,6 +229,14 @@ void Executor::place_weights() {
         };
         pool_.run(touch, &job);
     }
+}
+
+void Executor::try_tiles(int matrix, int begin, int end) {
+    const PackedMatrix& m = weights_.matrix(matrix);
+    if (!machine_ || !m.is_mapped() || begin < 0 || begin >= end || end > m.num_tiles()) {
+        throw std::invalid_argument("no tiles of a mapped matrix");
+    }
+    tl::try_tiles(pool_, m, begin, end, machine_->scratch, machine_->scratch_bytes);
 }
 
 void Executor::accept(const BatchArrays& batch) {

@@ -68,6 +68,9 @@ class Executor {
     // Spreads the memory of the weights over the threads that will read it; before they are packed.
     void place_weights();
 
+    // What reading tiles [begin, end) of a mapped matrix costs: see try_tiles. After finish.
+    void try_tiles(int matrix, int begin, int end);
+
     // -- running ------------------------------------------------------------------------------------
     // Runs one step. `poll` is called now and then on the calling thread; when it returns false the step is given
     // up at the next stage and false is returned. With num_best > 0 only the best of each row are found (best()), and

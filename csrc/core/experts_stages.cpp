@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "core/mapped.h"
 #include "core/stages.h"
 
 namespace tl {
@@ -23,12 +24,8 @@ int most_item_tiles(size_t num_pairs) {
 // Rows of a block, and one that is on its way.
 constexpr size_t kGatheredRows = kExpertTokens + 1;
 
-MatmulArgs matmul_args(const PackedMatrix& matrix, const uint8_t* x, size_t x_stride, int num_tokens) {
+MatmulArgs matmul_args(const uint8_t* x, size_t x_stride, int num_tokens) {
     MatmulArgs args{};
-    args.weights = matrix.data;
-    args.tile_bytes = matrix.tile_bytes;
-    args.num_inputs = matrix.num_columns;
-    args.num_rows = matrix.num_rows;
     args.x = x;
     args.x_stride = x_stride;
     args.num_tokens = num_tokens;
@@ -41,8 +38,7 @@ const float* bias_of(const Machine& m, const ExpertMatrices& matrices, int exper
 }
 
 size_t kernel_bytes(const Machine& m, const ExpertMatrices& matrices) {
-    const PackedMatrix& first = m.weights.matrix(matrices.first);
-    return align_up(first.format->matmul_scratch_bytes(first.num_columns), kRowAlignment);
+    return product_scratch_bytes(m.weights.matrix(matrices.first));
 }
 
 // Rows that a product reads.
@@ -173,14 +169,15 @@ class ExpertsGated final : public Stage {
     void multiply(const Machine& m, const ExpertMatrices& matrices, int buffer, const Routes::Block& block, int first,
                   Rows rows, float* out, uint8_t* scratch) const {
         const PackedMatrix& matrix = m.weights.matrix(matrices.first + block.expert);
-        MatmulArgs args = matmul_args(matrix, rows.data, m.buffers[buffer].row_bytes, block.count);
+        MatmulArgs args = matmul_args(rows.data, m.buffers[buffer].row_bytes, block.count);
         args.interleaved = rows.interleaved;
         args.out = out;
         args.out_stride = kGroupColumns;
         args.out_row = first;
         args.bias = bias_of(m, matrices, block.expert);
-        const int tile = first / kTileRows;
-        matrix.format->matmul(args, tile, std::min(tile + kGroupColumns / kTileRows, matrix.num_tiles()), scratch);
+        const int tile = first / kTileRows, end = std::min(tile + kGroupColumns / kTileRows, matrix.num_tiles());
+        multiply_tiles(matrix, args, tile, end, scratch);
+        forget_tiles(matrix, tile, end);
     }
 
     void activate(const Machine& m, const Routes::Block& block, int first, int num_columns, const Scratch& s) const {
@@ -231,13 +228,15 @@ class ExpertsDown final : public Stage {
             const Routes::Block& block = routes.blocks()[b];
             while (b < routes.num_blocks() && routes.blocks()[b].expert == block.expert) b++;
             const PackedMatrix& matrix = m.weights.matrix(p_.down.first + block.expert);
-            MatmulArgs args = matmul_args(matrix, m.row(p_.x, block.row), m.buffers[p_.x].row_bytes, block.num_pairs);
+            MatmulArgs args = matmul_args(m.row(p_.x, block.row), m.buffers[p_.x].row_bytes, block.num_pairs);
             args.interleaved = m.interleaves(m.buffers[p_.x].layout, block.num_pairs);
             args.out = parts + block.begin * stride;
             args.out_stride = stride;
             args.out_row = first_tile * kTileRows;
             args.bias = bias_of(m, p_.down, block.expert);
-            matrix.format->matmul(args, first_tile, std::min(first_tile + item_tiles_, matrix.num_tiles()), scratch);
+            const int end = std::min(first_tile + item_tiles_, matrix.num_tiles());
+            multiply_tiles(matrix, args, first_tile, end, scratch);
+            forget_tiles(matrix, first_tile, end);
         }
     }
 
@@ -291,8 +290,9 @@ void check_experts(const Weights& weights, const ExpertMatrices& matrices, int n
     const PackedMatrix& first = weights.matrix(matrices.first);
     for (int e = 1; e < num_experts; e++) {
         const PackedMatrix& other = weights.matrix(matrices.first + e);
-        if (other.num_rows != first.num_rows || other.num_columns != first.num_columns || other.format != first.format)
-            throw std::invalid_argument(std::string(name) + " matrices of a layer's experts differ in shape");
+        if (other.num_rows != first.num_rows || other.num_columns != first.num_columns ||
+            other.format != first.format || other.is_mapped() != first.is_mapped())
+            throw std::invalid_argument(std::string(name) + " matrices of a layer's experts differ in shape or place");
     }
     if (matrices.bias >= 0 && weights.vector(matrices.bias).size() != size_t(num_experts) * first.num_rows) {
         throw std::invalid_argument(std::string(name) + " biases of a layer's experts do not fit their matrices");

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/mapped.h"
 #include "core/stages.h"
 
 namespace tl {
@@ -50,10 +51,6 @@ class HeadsMatmul final : public Stage {
             const PackedMatrix& matrix = m.weights.matrix(first_ + head);
             const ActLayout layout{matrix.format->activations, matrix.num_columns};
             MatmulArgs args{};
-            args.weights = matrix.data;
-            args.tile_bytes = matrix.tile_bytes;
-            args.num_inputs = matrix.num_columns;
-            args.num_rows = matrix.num_rows;
             args.x = rows;
             args.x_stride = layout.row_bytes();
             args.num_tokens = std::min(kHeadRows, num_rows_ - begin);
@@ -61,14 +58,14 @@ class HeadsMatmul final : public Stage {
             convert(m, m.floats(x_, begin) + size_t(head) * matrix.num_columns, layout, args, rows);
             args.out = m.floats(out_, begin) + size_t(head) * matrix.num_rows;
             args.out_stride = m.stride_floats(out_);
-            matrix.format->matmul(args, 0, matrix.num_tiles(), rows + kConvertedRows * args.x_stride);
+            multiply_tiles(matrix, args, 0, matrix.num_tiles(), rows + kConvertedRows * args.x_stride);
+            forget_tiles(matrix, 0, matrix.num_tiles());
         }
     }
 
     size_t scratch_bytes(const Machine& m) const override {
         const PackedMatrix& matrix = m.weights.matrix(first_);
-        return heads_scratch_bytes({matrix.format->activations, matrix.num_columns},
-                                   matrix.format->matmul_scratch_bytes(matrix.num_columns));
+        return heads_scratch_bytes({matrix.format->activations, matrix.num_columns}, product_scratch_bytes(matrix));
     }
 
  private:

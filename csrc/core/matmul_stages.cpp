@@ -1,6 +1,7 @@
 // Stages of matrix products: plain, and gated (two products, an activation and the next number format in one go).
 #include <algorithm>
 
+#include "core/mapped.h"
 #include "core/stages.h"
 
 namespace tl {
@@ -16,6 +17,7 @@ int tokens_per_block(size_t row_bytes, bool is_interleaved, int num_tokens, int 
 
 // Writes to each page of some tiles, which are all zeros before they are packed.
 void touch_tiles(const PackedMatrix& matrix, int begin, int end) {
+    if (matrix.is_mapped()) return;
     constexpr size_t kPage = 4096;
     uint8_t* first = const_cast<uint8_t*>(matrix.data) + size_t(begin) * matrix.tile_bytes;
     const size_t num_bytes = size_t(end - begin) * matrix.tile_bytes;
@@ -34,6 +36,11 @@ class Matmul final : public Stage {
         for (const MatmulPart& part : parts_) num_tiles_ += m.weights.matrix(part.matrix).num_tiles();
         const PackedMatrix& first = m.weights.matrix(parts_[0].matrix);
         block_tokens_ = tokens_per_block(m.buffers[x_].row_bytes, m.is_interleaved(x_, step), num_tokens_, 1024);
+        is_mapped_ = false;
+        for (const MatmulPart& part : parts_) is_mapped_ |= m.weights.matrix(part.matrix).is_mapped();
+        if (is_mapped_) {  // tiles for all tokens: the file is read once
+            return work_.reset(num_tiles_, claimed_tiles(first, num_tiles_, m.pool.size()), m.pool.size());
+        }
         // Items: tiles of all parts for the first block of tokens, then for the second, ...
         const int num_blocks = (num_tokens_ + block_tokens_ - 1) / block_tokens_;
         constexpr size_t kChunkBytes = 64 << 10;
@@ -73,7 +80,7 @@ class Matmul final : public Stage {
         size_t bytes = 0;
         for (const MatmulPart& part : parts_) {
             const PackedMatrix& matrix = m.weights.matrix(part.matrix);
-            bytes = std::max(bytes, matrix.format->matmul_scratch_bytes(matrix.num_columns));
+            bytes = std::max(bytes, product_scratch_bytes(matrix));
         }
         return bytes + shared_row_bytes(m.buffers[x_].layout);
     }
@@ -83,25 +90,23 @@ class Matmul final : public Stage {
                   int tile_begin, int tile_end, int thread) const {
         const PackedMatrix& matrix = m.weights.matrix(part.matrix);
         MatmulArgs args{};
-        args.weights = matrix.data;
-        args.tile_bytes = matrix.tile_bytes;
-        args.num_inputs = matrix.num_columns;
-        args.num_rows = matrix.num_rows;
         args.x_stride = m.buffers[x_].row_bytes;
         args.x = x + size_t(token) * args.x_stride;
-        args.num_tokens = std::min(block_tokens_, num_tokens_ - token);
+        args.num_tokens = is_mapped_ ? num_tokens_ : std::min(block_tokens_, num_tokens_ - token);
         args.out = m.floats(part.out, token);
         args.out_stride = m.stride_floats(part.out);
         args.bias = part.bias >= 0 ? m.weights.vector(part.bias).data() : nullptr;
         args.accumulate = part.accumulate;
         args.interleaved = m.is_interleaved(x_, step);
-        matrix.format->matmul(args, tile_begin, tile_end,
-                              m.thread_scratch(thread) + shared_row_bytes(m.buffers[x_].layout));
+        uint8_t* scratch = m.thread_scratch(thread) + shared_row_bytes(m.buffers[x_].layout);
+        multiply_tiles(matrix, args, tile_begin, tile_end, scratch, block_tokens_);
+        forget_tiles(matrix, tile_begin, tile_end);
     }
 
     int x_;
     std::vector<MatmulPart> parts_;
     int num_tokens_ = 0, num_tiles_ = 0, block_tokens_ = 1;
+    bool is_mapped_ = false;  // some part of it
 };
 
 // Tokens of one block of a gated product: bounds the scratch.
@@ -117,32 +122,29 @@ class Gated final : public Stage {
         num_groups_ = m.weights.matrix(p_.gate).num_rows / kGroupColumns;
         block_tokens_ =
             tokens_per_block(m.buffers[p_.x].row_bytes, m.is_interleaved(p_.x, step), num_tokens_, kGatedTokens);
-        work_.reset(num_groups_ * ((num_tokens_ + block_tokens_ - 1) / block_tokens_), 1, m.pool.size());
+        num_blocks_ = std::max(1, (num_tokens_ + block_tokens_ - 1) / block_tokens_);
+        // A thread takes a group of mapped columns for all tokens, so that the file is read once.
+        is_mapped_ = m.weights.matrix(p_.gate).is_mapped() || m.weights.matrix(p_.up).is_mapped();
+        work_.reset(num_groups_ * num_blocks_, is_mapped_ ? num_blocks_ : 1, m.pool.size());
     }
 
     void run(const Machine& m, const Step& step, int thread) override {
         const uint8_t* x = input_rows(m, step, p_.x, m.thread_scratch(thread));
-        uint8_t* scratch = m.thread_scratch(thread) + shared_row_bytes(m.buffers[p_.x].layout);
-        float* gate = reinterpret_cast<float*>(scratch + matmul_bytes(m));
-        float* up = gate + kGroupBytes / sizeof(float);
-        uint8_t* row = reinterpret_cast<uint8_t*>(up) + kGroupBytes;
-        const ActLayout group_layout{m.buffers[p_.out].layout.format, kGroupColumns};
         for (int begin, end; work_.claim(thread, begin, end);) {
-            const int group = begin % num_groups_, first = begin / num_groups_ * block_tokens_;
-            const int count = std::min(block_tokens_, num_tokens_ - first);
-            const uint8_t* rows = x + size_t(first) * m.buffers[p_.x].row_bytes;
-            multiply(m, step, p_.gate, p_.gate_bias, group, rows, count, gate, scratch);
-            multiply(m, step, p_.up, p_.up_bias, group, rows, count, up, scratch);
-            for (int t = 0; t < count; t++) {
-                const size_t at = size_t(t) * kGroupColumns;
-                m.kernels.glu_rows(p_.activation, gate + at, up + at, kGroupColumns, 1, group_layout, row);
-                m.put_row(p_.out, step, first + t, group_layout, group * kGroupColumns, row);
+            for (int i = begin; i < end; i++) {
+                if (is_mapped_) {
+                    multiply_group(m, step, x, i / num_blocks_, i % num_blocks_ * block_tokens_, thread);
+                } else {
+                    multiply_group(m, step, x, i % num_groups_, i / num_groups_ * block_tokens_, thread);
+                }
             }
+            if (!is_mapped_) continue;
+            const int first = begin / num_blocks_ * kTiles, last = (end - 1) / num_blocks_ * kTiles + kTiles;
+            for (const int index : {p_.gate, p_.up}) forget_tiles(m.weights.matrix(index), first, last);
         }
     }
 
     void touch_weights(const Machine& m, int thread) override {
-        constexpr int kTiles = kGroupColumns / kTileRows;
         for (int begin, end; work_.claim_own(thread, begin, end);) {
             for (const int index : {p_.gate, p_.up}) touch_tiles(m.weights.matrix(index), begin * kTiles, end * kTiles);
         }
@@ -153,22 +155,34 @@ class Gated final : public Stage {
     }
 
  private:
+    static constexpr int kTiles = kGroupColumns / kTileRows;
+
+    // A group of columns for a block of tokens.
+    void multiply_group(const Machine& m, const Step& step, const uint8_t* x, int group, int first, int thread) const {
+        uint8_t* scratch = m.thread_scratch(thread) + shared_row_bytes(m.buffers[p_.x].layout);
+        float* gate = reinterpret_cast<float*>(scratch + matmul_bytes(m));
+        float* up = gate + kGroupBytes / sizeof(float);
+        uint8_t* row = reinterpret_cast<uint8_t*>(up) + kGroupBytes;
+        const ActLayout group_layout{m.buffers[p_.out].layout.format, kGroupColumns};
+        const int count = std::min(block_tokens_, num_tokens_ - first);
+        const uint8_t* rows = x + size_t(first) * m.buffers[p_.x].row_bytes;
+        multiply(m, step, p_.gate, p_.gate_bias, group, rows, count, gate, scratch);
+        multiply(m, step, p_.up, p_.up_bias, group, rows, count, up, scratch);
+        for (int t = 0; t < count; t++) {
+            const size_t at = size_t(t) * kGroupColumns;
+            m.kernels.glu_rows(p_.activation, gate + at, up + at, kGroupColumns, 1, group_layout, row);
+            m.put_row(p_.out, step, first + t, group_layout, group * kGroupColumns, row);
+        }
+    }
+
     size_t matmul_bytes(const Machine& m) const {
-        const PackedMatrix &gate = m.weights.matrix(p_.gate), &up = m.weights.matrix(p_.up);
-        return align_up(std::max(gate.format->matmul_scratch_bytes(gate.num_columns),
-                                 up.format->matmul_scratch_bytes(up.num_columns)),
-                        kRowAlignment);
+        return std::max(product_scratch_bytes(m.weights.matrix(p_.gate)),
+                        product_scratch_bytes(m.weights.matrix(p_.up)));
     }
 
     void multiply(const Machine& m, const Step& step, int index, int bias, int group, const uint8_t* x, int num_tokens,
                   float* out, uint8_t* scratch) const {
-        const PackedMatrix& matrix = m.weights.matrix(index);
-        constexpr int kTiles = kGroupColumns / kTileRows;
         MatmulArgs args{};
-        args.weights = matrix.data;
-        args.tile_bytes = matrix.tile_bytes;
-        args.num_inputs = matrix.num_columns;
-        args.num_rows = matrix.num_rows;
         args.x = x;
         args.x_stride = m.buffers[p_.x].row_bytes;
         args.num_tokens = num_tokens;
@@ -177,11 +191,12 @@ class Gated final : public Stage {
         args.bias = bias >= 0 ? m.weights.vector(bias).data() : nullptr;
         args.out_row = group * kGroupColumns;
         args.interleaved = m.is_interleaved(p_.x, step);
-        matrix.format->matmul(args, group * kTiles, (group + 1) * kTiles, scratch);
+        multiply_tiles(m.weights.matrix(index), args, group * kTiles, (group + 1) * kTiles, scratch);
     }
 
     GatedMatmul p_;
-    int num_tokens_ = 0, num_groups_ = 0, block_tokens_ = 1;
+    int num_tokens_ = 0, num_groups_ = 0, block_tokens_ = 1, num_blocks_ = 1;
+    bool is_mapped_ = false;
 };
 
 // The product that makes the logits. When only the best of a row are wanted, a thread keeps its best of each row and the
@@ -194,7 +209,9 @@ class Head final : public Stage {
         num_rows_ = m.num_rows(x_, step);
         if (!step.num_best) return all_.prepare(m, step);
         const PackedMatrix& matrix = m.weights.matrix(part_.matrix);
-        work_.reset((matrix.num_tiles() + kTiles - 1) / kTiles, 1, m.pool.size());
+        const int num_items = (matrix.num_tiles() + kTiles - 1) / kTiles;
+        const int chunk = matrix.is_mapped() ? claimed_tiles(matrix, matrix.num_tiles(), m.pool.size()) / kTiles : 1;
+        work_.reset(num_items, std::max(1, chunk), m.pool.size());
     }
     bool is_needed(const Machine&, const Step&) const override { return num_rows_ > 0; }
 
@@ -205,10 +222,6 @@ class Head final : public Stage {
         const ActLayout& layout = m.buffers[x_].layout;
         float* logits = reinterpret_cast<float*>(m.thread_scratch(thread) + shared_row_bytes(layout));
         MatmulArgs args{};
-        args.weights = matrix.data;
-        args.tile_bytes = matrix.tile_bytes;
-        args.num_inputs = matrix.num_columns;
-        args.num_rows = matrix.num_rows;
         args.x = input_rows(m, step, x_, m.thread_scratch(thread));
         args.x_stride = m.buffers[x_].row_bytes;
         args.num_tokens = num_rows_;
@@ -217,13 +230,17 @@ class Head final : public Stage {
         args.bias = part_.bias >= 0 ? m.weights.vector(part_.bias).data() : nullptr;
         args.interleaved = m.is_interleaved(x_, step);
         for (int begin, end; work_.claim(thread, begin, end);) {
-            args.out_row = begin * kColumns;
-            const int num_columns = std::min(kColumns, matrix.num_rows - args.out_row);
-            matrix.format->matmul(args, begin * kTiles, std::min((begin + 1) * kTiles, matrix.num_tiles()),
-                                  reinterpret_cast<uint8_t*>(logits) + kLogitBytes);
-            for (int row = 0; row < num_rows_; row++) {
-                m.best->offer(thread, row, args.out_row, logits + size_t(row) * kColumns, num_columns);
+            const int last = std::min(end * kTiles, matrix.num_tiles());
+            for (int tile = begin * kTiles; tile < last; tile += kTiles) {
+                args.out_row = tile * kTileRows;
+                multiply_tiles(matrix, args, tile, std::min(tile + kTiles, last),
+                               reinterpret_cast<uint8_t*>(logits) + kLogitBytes);
+                const int num_columns = std::min(kColumns, matrix.num_rows - args.out_row);
+                for (int row = 0; row < num_rows_; row++) {
+                    m.best->offer(thread, row, args.out_row, logits + size_t(row) * kColumns, num_columns);
+                }
             }
+            forget_tiles(matrix, begin * kTiles, last);
         }
     }
 

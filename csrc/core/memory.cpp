@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <new>
 #include <utility>
 
@@ -41,17 +42,16 @@ MappedBuffer& MappedBuffer::operator=(MappedBuffer&& other) noexcept {
     return *this;
 }
 
-void forget_row(const uint8_t* row, const uint8_t* begin, size_t num_bytes) {
+void forget_bytes(const uint8_t* bytes, size_t num_bytes, const uint8_t* map, size_t map_bytes) {
 #if defined(__linux__)
     constexpr uintptr_t kPage = 4096;
-    const uintptr_t around = reinterpret_cast<uintptr_t>(row) / kHugePageBytes * kHugePageBytes;
-    const uintptr_t first = align_up(reinterpret_cast<uintptr_t>(begin), kPage);
-    const uintptr_t last = reinterpret_cast<uintptr_t>(begin + num_bytes) / kPage * kPage;
-    const uintptr_t from = around > first ? around : first;
-    const uintptr_t to = around + 2 * kHugePageBytes < last ? around + 2 * kHugePageBytes : last;  // a row may straddle
+    const uintptr_t around = reinterpret_cast<uintptr_t>(bytes) / kHugePageBytes * kHugePageBytes;
+    const uintptr_t end = align_up(reinterpret_cast<uintptr_t>(bytes) + num_bytes, kHugePageBytes);
+    const uintptr_t from = std::max<uintptr_t>(around, align_up(reinterpret_cast<uintptr_t>(map), kPage));
+    const uintptr_t to = std::min<uintptr_t>(end, (reinterpret_cast<uintptr_t>(map) + map_bytes) / kPage * kPage);
     if (from < to) madvise(reinterpret_cast<void*>(from), to - from, MADV_DONTNEED);
 #else
-    (void)row, (void)begin, (void)num_bytes;
+    (void)bytes, (void)num_bytes, (void)map, (void)map_bytes;
 #endif
 }
 

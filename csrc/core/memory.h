@@ -35,8 +35,8 @@ class MappedBuffer {
     size_t size_ = 0;
 };
 
-// Lets the system take back the pages of a read-only file map around a row that was read: the 2 MB that it may have mapped
-// for it, as far as they are whole pages within `num_bytes` from `begin` on. A later read maps them again.
-void forget_row(const uint8_t* row, const uint8_t* begin, size_t num_bytes);
+// Lets the system take back the pages of a read-only file map around bytes that were read: the 2 MB that it may have mapped
+// for each of them, as far as they are whole pages within `map_bytes` from `map` on. A later read maps them again.
+void forget_bytes(const uint8_t* bytes, size_t num_bytes, const uint8_t* map, size_t map_bytes);
 
 }  // namespace tl

@@ -38,7 +38,8 @@ class Embed final : public Stage {
                 float* out = m.floats(parts_.out, i);
                 const uint8_t* from = table.data + row(step, i) * table.row_bytes;
                 table.format->decode_row(from, table.num_columns, out);
-                if (table.is_forgotten) forget_row(from, table.data, size_t(table.num_rows) * table.row_bytes);
+                if (table.is_forgotten)
+                    forget_bytes(from, table.row_bytes, table.data, size_t(table.num_rows) * table.row_bytes);
                 if (scale != 1.0f) {
                     for (int j = 0; j < table.num_columns; j++) out[j] *= scale;
                 }

@@ -16,10 +16,6 @@ const FormatKernels& checked_format(const Kernels& kernels, Precision precision,
     return *format;
 }
 
-size_t row_bytes(const FormatKernels& format, int num_columns) {
-    return size_t(num_columns / format.block) * format.block_bytes;
-}
-
 struct PackJob {
     const PackedMatrix* matrix;
     int num_rows;  // in this job
@@ -31,20 +27,26 @@ struct PackJob {
 void pack_tiles(void* context, int thread) {
     const PackJob& job = *static_cast<PackJob*>(context);
     const PackedMatrix& m = *job.matrix;
-    const size_t bytes = row_bytes(*m.format, m.num_columns);
     for (int begin, end; job.work->claim(thread, begin, end);) {
-        for (int tile = begin; tile < end; tile++) {
-            const uint8_t* rows[kTileRows];
-            for (int r = 0; r < kTileRows; r++) {
-                const int row = tile * kTileRows + r;
-                rows[r] = row < job.num_rows ? job.raw + size_t(row) * bytes : nullptr;
-            }
-            m.format->pack(rows, m.num_columns, job.out + size_t(tile) * m.tile_bytes);
-        }
+        for (int tile = begin; tile < end; tile++)
+            pack_tile(m, job.raw, job.num_rows, tile, job.out + size_t(tile) * m.tile_bytes);
     }
 }
 
 }  // namespace
+
+size_t row_bytes(const FormatKernels& format, int num_columns) {
+    return size_t(num_columns / format.block) * format.block_bytes;
+}
+
+void pack_tile(const PackedMatrix& m, const uint8_t* raw, int num_rows, int tile, uint8_t* out) {
+    const uint8_t* rows[kTileRows];
+    for (int r = 0; r < kTileRows; r++) {
+        const int row = tile * kTileRows + r;
+        rows[r] = row < num_rows ? raw + size_t(row) * m.row_bytes : nullptr;
+    }
+    m.format->pack(rows, m.num_columns, out);
+}
 
 const FormatKernels* find_format(const Kernels& kernels, int gguf_type, Precision precision) {
     const FormatKernels* formats = kernels.formats[int(precision)];
@@ -67,7 +69,8 @@ int Weights::add_matrix(int gguf_type, int num_rows, int num_columns) {
     const FormatKernels& format = checked_format(kernels_, precision_, gguf_type, num_rows, num_columns);
     const size_t bytes = packed_bytes(kernels_, gguf_type, num_rows, num_columns);
     if (bytes > memory_.size() - used_) throw std::invalid_argument("more weights than were announced");
-    matrices_.push_back({&format, num_rows, num_columns, format.tile_bytes(num_columns), memory_.data() + used_});
+    matrices_.push_back({&format, num_rows, num_columns, format.tile_bytes(num_columns), row_bytes(format, num_columns),
+                         memory_.data() + used_});
     used_ += bytes;
     return int(matrices_.size()) - 1;
 }
@@ -76,8 +79,8 @@ void Weights::pack_rows(ThreadPool& pool, int matrix, int first_row, int num_row
     const PackedMatrix& m = matrices_.at(matrix);
     const int end = first_row + num_rows;
     if (first_row < 0 || num_rows < 1 || end > m.num_rows || first_row % kTileRows != 0 ||
-        (end % kTileRows != 0 && end != m.num_rows)) {
-        throw std::invalid_argument("rows to pack are not whole tiles of the matrix");
+        (end % kTileRows != 0 && end != m.num_rows) || m.is_mapped()) {
+        throw std::invalid_argument("rows to pack are not whole tiles of a matrix that is packed");
     }
     const int first_tile = first_row / kTileRows;
     WorkRanges work;
@@ -87,6 +90,18 @@ void Weights::pack_rows(ThreadPool& pool, int matrix, int first_row, int num_row
     uint8_t* out = const_cast<uint8_t*>(m.data) + size_t(first_tile) * m.tile_bytes;
     PackJob job{&m, num_rows, raw, out, &work};
     pool.run(pack_tiles, &job);
+}
+
+int Weights::add_mapped_matrix(int gguf_type, int num_rows, int num_columns, const uint8_t* map, size_t map_bytes,
+                               size_t offset) {
+    const FormatKernels& format = checked_format(kernels_, precision_, gguf_type, num_rows, num_columns);
+    const size_t bytes = row_bytes(format, num_columns);
+    if (offset > map_bytes || size_t(num_rows) > (map_bytes - offset) / bytes) {
+        throw std::invalid_argument("the rows of a matrix lie outside its file");
+    }
+    matrices_.push_back(
+        {&format, num_rows, num_columns, format.tile_bytes(num_columns), bytes, nullptr, map + offset, map, map_bytes});
+    return int(matrices_.size()) - 1;
 }
 
 int Weights::add_vector(std::vector<float> values) {

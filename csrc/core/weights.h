@@ -12,16 +12,27 @@
 
 namespace tl {
 
-// A weight matrix (rows = outputs, columns = inputs) in tiles of 16 rows.
+// A weight matrix (rows = outputs, columns = inputs) in tiles of 16 rows: packed in memory, or mapped, when its rows stay
+// as the file has them and tiles are packed as they are used (core/mapped.h).
 struct PackedMatrix {
     const FormatKernels* format;
     int num_rows;
     int num_columns;
     size_t tile_bytes;
-    const uint8_t* data;
+    size_t row_bytes;               // in the file
+    const uint8_t* data;            // null: mapped
+    const uint8_t* rows = nullptr;  // of a mapped matrix
+    const uint8_t* map = nullptr;   // the file's map that they lie in
+    size_t map_bytes = 0;
 
     int num_tiles() const { return (num_rows + kTileRows - 1) / kTileRows; }
+    bool is_mapped() const { return rows != nullptr; }
 };
+
+// Bytes of a row as files have it.
+size_t row_bytes(const FormatKernels& format, int num_columns);
+// Packs tile `tile` of `num_rows` rows that begin at `raw`; rows beyond them decode to zero.
+void pack_tile(const PackedMatrix& matrix, const uint8_t* raw, int num_rows, int tile, uint8_t* out);
 
 // A table whose rows are looked up one by one (embeddings): stays as the file has it, in the file's memory map.
 struct RowTable {
@@ -50,6 +61,10 @@ class Weights {
     // Packs rows [first_row, first_row + num_rows) from the file's bytes, all threads together. first_row and, but for
     // the last rows of the matrix, num_rows are multiples of kTileRows.
     void pack_rows(ThreadPool& pool, int matrix, int first_row, int num_rows, const uint8_t* raw);
+    // A matrix whose rows stay where they are: `offset` bytes into a read-only map of a file, which outlives this object.
+    // Returns its index. Throws std::invalid_argument for rows outside the map.
+    int add_mapped_matrix(int gguf_type, int num_rows, int num_columns, const uint8_t* map, size_t map_bytes,
+                          size_t offset);
     int add_vector(std::vector<float> values);
     // `raw` must outlive this object. is_forgotten: see RowTable; only for a read-only map of a file.
     int add_table(int gguf_type, int num_rows, int num_columns, const uint8_t* raw, bool is_forgotten);

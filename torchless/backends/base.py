@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless.activation_types import ActivationType
+from torchless.lazy_weights import LazyWeights
 from torchless.plan import Plan
 from torchless.weights.source import WeightSource
 
@@ -97,6 +98,8 @@ class ExecutorOptions:
         kv_type: number format of cached keys and values.
         num_state_slots: sequences whose recurrent state is held at once; without effect on a plan without state.
         activations: the least exact number format in which products take activations (`torchless.activation_types`).
+        lazy: which matrices may stay in the file (`torchless.lazy_weights`).
+        packed_bytes: of those, as many are packed all the same as fit into so many bytes; None = all.
     """
 
     num_pages: int
@@ -107,6 +110,8 @@ class ExecutorOptions:
     cpus: tuple[int, ...] = ()
     num_state_slots: int = 8
     activations: ActivationType = "int8"
+    lazy: LazyWeights = "off"
+    packed_bytes: int | None = 0
 
 
 class Best(NamedTuple):
@@ -195,5 +200,5 @@ class Backend(Protocol):
     def required_bytes(self, plan: Plan, source: WeightSource, options: ExecutorOptions) -> dict[str, int]:
         """Memory that `compile` would take at most, before anything is allocated:
         ``weights``, ``scratch``, ``kv`` (all pages in use) and, where the plan has recurrent state, ``state`` (all
-        slots in use)."""
+        slots in use); where weights stay in the file, ``file`` (what is mapped of it at once)."""
         ...

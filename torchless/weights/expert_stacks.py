@@ -14,6 +14,7 @@ import numpy as np
 
 from torchless.errors import FormatError
 from torchless.quants import Bytes
+from torchless.weights.pieces import FilePiece
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import FileTensor, StoredWeight
 
@@ -44,6 +45,11 @@ class _Stack(NamedTuple):
         result.flags.writeable = False
         return result.reshape(-1)
 
+    def pieces(self) -> tuple[FilePiece, ...]:
+        """Those of the experts' tensors, if all are stored as they are used."""
+        found = [part.pieces() for part in self.parts]
+        return tuple(piece for pieces in found for piece in pieces) if all(found) else ()
+
 
 class _Renamed(NamedTuple):
     """A weight under another description of the same bytes."""
@@ -64,6 +70,10 @@ class _Renamed(NamedTuple):
     def raw(self) -> Bytes:
         """Its bytes."""
         return self.weight.raw()
+
+    def pieces(self) -> tuple[FilePiece, ...]:
+        """As the weight's own."""
+        return self.weight.pieces()
 
 
 def _one_row(weight: StoredWeight) -> StoredWeight:

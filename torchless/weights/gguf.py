@@ -17,6 +17,7 @@ from torchless.quants import Bytes, by_name
 from torchless.weights.gguf_header import GgufHeader, read_header
 from torchless.weights.gguf_values import ValueType
 from torchless.weights.mapped_file import MappedFile
+from torchless.weights.pieces import FilePiece
 from torchless.weights.source import TensorInfo
 
 __all__ = ["PART_NAME", "GgufSource"]
@@ -86,6 +87,13 @@ class GgufSource:
             view = by_name(info.type).byteswapped(view)
             view.flags.writeable = False
         return view
+
+    def pieces(self, name: str) -> tuple[FilePiece, ...]:
+        """Where a tensor lies; nothing for big-endian files. See `pieces.SourceOfPieces`."""
+        part = self._part_of[name]
+        if part.header.big_endian or part.header.data_missing:
+            return ()
+        return (FilePiece(part.file, part.header.offsets[name], self.tensors[name].num_bytes),)
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
         """Lets the operating system take back the memory behind a tensor, or behind `num_bytes` bytes of it from

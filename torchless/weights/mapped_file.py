@@ -59,6 +59,19 @@ class MappedFile:
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         self._map().madvise(mmap.MADV_DONTNEED, start, offset + num_bytes - start)
 
+    def whole(self) -> Bytes:
+        """All of it: a read-only zero-copy view."""
+        return np.frombuffer(self._map(), np.uint8)
+
+    def check_size(self) -> None:
+        """Raises FormatError when the file has become shorter than its map, since reading on would end the process."""
+        data = self._map()
+        if data.size() < len(data):
+            raise FormatError(
+                f"{self.path}: the file had {len(data)} bytes when it was opened and now has {data.size()}; it must "
+                f"not be changed while a model runs from it: load it again"
+            )
+
     def close(self) -> None:
         """Lets go of the data; it is unmapped once the last view is gone."""
         self._data = None

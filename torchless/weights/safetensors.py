@@ -25,6 +25,7 @@ from torchless.weights.gemma_parts import convert_norms
 from torchless.weights.hf_config import quantisation_of, read_json, translate
 from torchless.weights.latent_parts import split_latents
 from torchless.weights.mapped_file import MappedFile
+from torchless.weights.pieces import FilePiece
 from torchless.weights.recurrent_parts import convert_recurrent
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import FileTensor, LastCopy, StoredTensor, StoredWeight
@@ -105,6 +106,11 @@ class SafetensorsSource:
         the file holds a type that is decoded."""
         weight = self._weights[name]
         return weight.raw() if weight.is_view else self._copy.get(name, weight.raw)
+
+    def pieces(self, name: str) -> tuple[FilePiece, ...]:
+        """Where a tensor lies: one piece, or one for each expert of a stack; nothing for what is decoded. See
+        `pieces.SourceOfPieces`."""
+        return self._weights[name].pieces()
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
         """Lets the operating system take back the memory behind a tensor, or behind `num_bytes` bytes of it from

@@ -16,6 +16,7 @@ from torchless import quants
 from torchless.errors import FormatError
 from torchless.quants import Bytes, Floats
 from torchless.weights.mapped_file import MappedFile
+from torchless.weights.pieces import FilePiece
 from torchless.weights.source import TensorInfo
 
 __all__ = [
@@ -110,6 +111,10 @@ class StoredWeight(Protocol):
         """All bytes of the tensor, read-only."""
         ...
 
+    def pieces(self) -> tuple[FilePiece, ...]:
+        """Where these bytes lie, in order; nothing where the file has others."""
+        ...
+
 
 class MappedWeight(NamedTuple):
     """Used as it is stored."""
@@ -121,6 +126,10 @@ class MappedWeight(NamedTuple):
     def raw(self) -> Bytes:
         """A view of the file."""
         return self.origin.view()
+
+    def pieces(self) -> tuple[FilePiece, ...]:
+        """All of the tensor in the file."""
+        return (FilePiece(self.origin.file, self.origin.stored.offset, self.origin.stored.num_bytes),)
 
 
 class DecodedWeight(NamedTuple):
@@ -142,6 +151,10 @@ class DecodedWeight(NamedTuple):
         self.origin.drop_pages()
         result.flags.writeable = False
         return result.reshape(-1)
+
+    def pieces(self) -> tuple[FilePiece, ...]:
+        """None."""
+        return ()
 
 
 class LastCopy:

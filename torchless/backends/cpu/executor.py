@@ -13,8 +13,13 @@ from torchless import quants
 from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
 from torchless.backends.cpu.core_stages import add_stages
 from torchless.backends.cpu.layout import Layout
+from torchless.backends.cpu.lower_experts import Stack
+from torchless.backends.cpu.residency import MappedMatrix, locate
 from torchless.backends.cpu.stages import Stage
-from torchless.plan import Plan
+from torchless.plan import Experts, Plan
+from torchless.quants import Bytes
+from torchless.weights.mapped_file import MappedFile
+from torchless.weights.pieces import pieces_of
 from torchless.weights.source import WeightSource
 
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
@@ -39,6 +44,7 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
         "scratch": layout.scratch_bytes,
         "kv": layout.page_bytes * options.num_pages,
         **({"state": layout.slot_bytes * options.num_state_slots} if layout.state_sizes else {}),
+        **({"file": layout.file_bytes} if layout.mapped else {}),
     }
 
 
@@ -70,6 +76,9 @@ class CpuExecutor:
         self._slots_used = np.zeros(self.num_state_slots, dtype=bool)
         if self.num_state_slots:
             self._core.set_states(self.num_state_slots, layout.state_sizes)
+        self.mapped: list[MappedMatrix] = []
+        self._maps: dict[MappedFile, Bytes] = {}
+        self._file_bytes = layout.file_bytes
         handles = self._name_weights(layout)
         add_stages(self._core, layout, handles)
         self._core.finish(
@@ -101,6 +110,8 @@ class CpuExecutor:
     def _step(self, batch: Batch, num_best: int) -> None:
         if self._core is None:
             raise ValueError("this executor is closed")
+        for file in self._maps:
+            file.check_size()
         self._core.step(
             batch.token_ids,
             batch.positions,
@@ -131,7 +142,12 @@ class CpuExecutor:
             "kv_used": int(self._pages_used.sum()) * self._core.page_bytes,
             "kv_page": self._core.page_bytes,
             "state": int(self._slots_used.sum()) * self._core.slot_bytes,
+            **({"file": self._file_bytes} if self.mapped else {}),
         }
+
+    def read_mapped(self, matrix: MappedMatrix, begin: int, end: int) -> None:
+        """Reads and multiplies tiles ``begin .. end`` of a matrix as a step would, to measure what that takes."""
+        self._core.try_tiles(matrix.handle, begin, end)
 
     def time_stages(self, on: bool) -> None:
         """Measures, while on, how long every stage takes; turning it on starts from zero."""
@@ -152,6 +168,7 @@ class CpuExecutor:
         """Frees everything once no view of the logits is left."""
         self._core = None
         self._best = None
+        self.mapped, self._maps = [], {}
         self._logits = np.empty((0, self.output_width), np.float32)
 
     # -- building ---------------------------------------------------------------------------------
@@ -180,14 +197,40 @@ class CpuExecutor:
             is_forgotten = raw.size > _KEPT_TABLE_BYTES and _is_mapped(raw)
             handles["table"][name] = core.add_table(*layout.matrix(name), raw, is_forgotten)
         for name in layout.matrices:
-            handles["matrix"][name] = core.add_matrix(*layout.matrix(name))
+            first_row = layout.parts.get(name, (name, 0))[1]
+            shape = layout.matrix(name)
+            handles["matrix"][name] = (
+                self._map_matrix(layout, layout.tensor_name(name), shape, first_row, 1.0)
+                if name in layout.mapped
+                else core.add_matrix(*shape)
+            )
         for stack in layout.stacks:
-            new = [core.add_matrix(*layout.expert(stack)) for _ in range(layout.num_experts(stack))]
+            shape = layout.expert(stack)
+            if stack in layout.mapped:
+                share = _share_of_steps(layout.plan, stack.weight)
+                new = [
+                    self._map_matrix(layout, stack.weight, shape, first_row, share)
+                    for first_row in _first_rows(layout, stack)
+                ]
+            else:
+                new = [core.add_matrix(*shape) for _ in range(layout.num_experts(stack))]
             handles["stack"][stack] = new[0]
             if stack.bias is not None:
                 biases = decoded(stack.bias).reshape(len(new), stack.num_parts, -1)[:, stack.part]
                 handles["biases"][stack] = core.add_vector(np.ascontiguousarray(biases).reshape(-1))
         return handles
+
+    def _map_matrix(
+        self, layout: Layout, tensor: str, shape: tuple[int, int, int], first_row: int, share: float
+    ) -> int:
+        """Hands a matrix to the core where it lies in its file; returns its handle."""
+        type_id, num_rows, num_columns = shape
+        row_bytes = quants.by_id(type_id).num_bytes(num_columns)
+        piece = locate(pieces_of(layout.source, tensor), first_row * row_bytes, num_rows * row_bytes)
+        view = self._maps.setdefault(piece.file, piece.file.whole())
+        handle: int = self._core.add_mapped_matrix(*shape, view, piece.offset)
+        self.mapped.append(MappedMatrix(handle, piece, -(-num_rows // 16), share))
+        return handle
 
     def _pack_weights(
         self, layout: Layout, handles: dict[str, dict[Any, int]], progress: Progress | None
@@ -195,6 +238,8 @@ class CpuExecutor:
         source, core = layout.source, self._core
         jobs = []
         for name, handle in handles["matrix"].items():
+            if name in layout.mapped:
+                continue
             tensor, first, _ = layout.parts.get(name, (name, 0, 0))
             jobs.append((tensor, handle, first, layout.matrix(name)[1]))
         jobs += _expert_jobs(layout, handles["stack"])
@@ -230,9 +275,22 @@ def _expert_jobs(layout: Layout, handles: dict[Any, int]) -> list[tuple[str, int
     """What to pack for experts, in the order of the file: (tensor, matrix, first row in the tensor, rows)."""
     jobs = []
     for stack, first in handles.items():
-        rows = layout.expert(stack)[1]
-        for expert in range(layout.num_experts(stack)):
-            begin = (expert * stack.num_parts + stack.part) * rows
-            jobs.append((stack.weight, first + expert, begin, rows))
+        if stack not in layout.mapped:
+            for expert, begin in enumerate(_first_rows(layout, stack)):
+                jobs.append((stack.weight, first + expert, begin, layout.expert(stack)[1]))
     order = {name: i for i, name in enumerate(dict.fromkeys(job[0] for job in jobs))}
     return sorted(jobs, key=lambda job: (order[job[0]], job[2]))
+
+
+def _first_rows(layout: Layout, stack: Stack) -> list[int]:
+    """The first row of each expert in the tensor of a stack."""
+    rows = layout.expert(stack)[1]
+    return [(e * stack.num_parts + stack.part) * rows for e in range(layout.num_experts(stack))]
+
+
+def _share_of_steps(plan: Plan, weight: str) -> float:
+    """How many of the tokens read a matrix of a stack: all, or those that choose an expert."""
+    for op in plan.ops:
+        if isinstance(op, Experts) and weight in (op.gate_weight, op.up_weight, op.down_weight):
+            return op.routing.num_used / op.routing.num_experts
+    return 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 
 from torchless import quants
 from torchless.backends.base import ExecutorOptions
@@ -12,6 +13,7 @@ from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import lower
 from torchless.backends.cpu.lower_experts import Stack, gate_stacks, stacks
 from torchless.backends.cpu.lower_recurrent import scratch_needs, state_sizes
+from torchless.backends.cpu.residency import Candidate, WeightKey, choose_mapped
 from torchless.backends.cpu.stages import Buffer, LoweredPlan
 from torchless.errors import UnsupportedError
 from torchless.kv_types import split_kv_type
@@ -27,11 +29,14 @@ from torchless.plan import (
     Plan,
     RmsNorm,
 )
+from torchless.weights.pieces import pieces_of
 from torchless.weights.source import TensorInfo, WeightSource
 
 __all__ = ["Layout", "fuses"]
 
 _VECTOR_TYPES = ("F32", "F16", "BF16")
+_GROUP_TILES = 16
+"""Tiles of the columns that a gated product takes together (csrc/core/activations.h: kGroupColumns)."""
 
 
 class Layout:
@@ -79,10 +84,12 @@ class Layout:
                 for b in self.lowered.buffers
             ]
         )
-        self.weight_bytes = sum(_core.packed_bytes(*self.matrix(name)) for name in self.matrices)
-        self.weight_bytes += sum(
-            self.num_experts(stack) * _core.packed_bytes(*self.expert(stack)) for stack in self.stacks
-        )
+        sizes: dict[WeightKey, int] = {name: _core.packed_bytes(*self.matrix(name)) for name in self.matrices}
+        sizes |= {
+            stack: self.num_experts(stack) * _core.packed_bytes(*self.expert(stack)) for stack in self.stacks
+        }
+        self.mapped = choose_mapped(self._candidates(sizes), options.packed_bytes)
+        self.weight_bytes = sum(size for key, size in sizes.items() if key not in self.mapped)
         self._count_cache_and_scratch()
 
     def _count_cache_and_scratch(self) -> None:
@@ -97,7 +104,7 @@ class Layout:
             group = max(op.num_heads // op.num_kv_heads for op in plan.attention_ops)
         self.routes_bytes = 0
         self.thread_scratch_bytes: int = _core.thread_scratch_bytes(
-            [(self.matrix(name)[0], self.matrix(name)[2]) for name in self.matrices],
+            [(*self.matrix(name)[::2], name in self.mapped) for name in self.matrices],
             *self.kv_types,
             kv.num_kv_heads if kv else 0,
             kv.head_dim if kv else 0,
@@ -108,13 +115,15 @@ class Layout:
         shared = 0
         for op in plan.ops:
             if isinstance(op, Experts):
-                kinds = [self.expert(s)[::2] for s in (*gate_stacks(op), Stack(op.down_weight, None))]
+                wanted = (*gate_stacks(op), Stack(op.down_weight, op.down_bias))
+                kinds = [(*self.expert(stack)[::2], stack in self.mapped) for stack in wanted]
                 sizes = op.routing.num_experts, op.routing.num_used, options.max_batch_tokens
                 thread_bytes, routes_bytes = _core.experts_scratch_bytes(*kinds, *sizes, options.activations)
                 self.thread_scratch_bytes = max(self.thread_scratch_bytes, thread_bytes)
                 self.routes_bytes = max(self.routes_bytes, routes_bytes)
         for stack in self.head_stacks:
-            head_bytes = _core.heads_scratch_bytes(*self.expert(stack)[::2], options.activations)
+            kind = (*self.expert(stack)[::2], stack in self.mapped)
+            head_bytes = _core.heads_scratch_bytes(*kind, options.activations)
             self.thread_scratch_bytes = max(self.thread_scratch_bytes, head_bytes)
         if kv is not None:
             heads = max(op.num_heads for op in plan.attention_ops)
@@ -124,7 +133,28 @@ class Layout:
         self.slot_bytes: int = _core.state_slot_bytes(self.state_sizes)
         recurrent: int = _core.recurrent_scratch_bytes(*scratch_needs(plan, self.lowered))
         self.thread_scratch_bytes = max(self.thread_scratch_bytes, recurrent)
+        self.file_bytes = self._file_window() * options.num_threads
         self.scratch_bytes: int = self.arena_bytes + self.thread_scratch_bytes * options.num_threads + shared
+
+    def _candidates(self, sizes: Mapping[WeightKey, int]) -> list[Candidate]:
+        """What may stay in the file: tensors stored as they are used. Experts last: a token reads but some."""
+        keys: tuple[WeightKey, ...] = () if self.options.lazy == "off" else stacks(self.plan)
+        if self.options.lazy == "all":
+            keys = (*self.matrices, *self.head_stacks, *keys)
+        return [Candidate(key, sizes[key]) for key in keys if pieces_of(self.source, self.tensor_name(key))]
+
+    def _file_window(self) -> int:
+        """Bytes of files that one thread has mapped at once: gate and up of a group of columns, or a head's matrix."""
+        most = 0
+        for key in self.mapped:
+            type_id, rows, columns = self.expert(key) if isinstance(key, Stack) else self.matrix(key)
+            num_tiles = -(-rows // 16) if key in self.head_stacks else 2 * _GROUP_TILES
+            most = max(most, self.core.file_window_bytes(type_id, columns, num_tiles))
+        return most
+
+    def tensor_name(self, key: WeightKey) -> str:
+        """The tensor that holds a matrix or a stack."""
+        return key.weight if isinstance(key, Stack) else self.parts.get(key, (key, 0, 0))[0]
 
     def matrix(self, name: str) -> tuple[int, int, int]:
         """(GGUF type id, rows, columns) of a weight, or of the rows that a product takes of it."""
@@ -134,7 +164,7 @@ class Layout:
 
     def tensor(self, name: str) -> TensorInfo:
         """The tensor of a weight, which may be a part of it."""
-        return self.source.tensors[self.parts[name][0] if name in self.parts else name]
+        return self.source.tensors[self.tensor_name(name)]
 
     def expert(self, stack: Stack) -> tuple[int, int, int]:
         """(GGUF type id, rows, columns) of one expert's matrix."""
