@@ -19,8 +19,9 @@ class LinearBackend:
     """100 MiB of weights, 10 KiB of scratch a row, 16 KiB of f16 cache a token."""
 
     def required_bytes(self, plan, source, options):
+        packed = options.packed_bytes if options.lazy == "all" else None
         return {
-            "weights": 100 * MIB,
+            "weights": 100 * MIB if packed is None else min(packed, 100 * MIB),
             "scratch": options.max_batch_tokens * 10 * 1024 + options.max_outputs * 4 * plan.output.width,
             "kv": options.num_pages * PAGE_TOKENS * 8 * 1024 * KV_BYTES[options.kv_type],
         }
@@ -32,7 +33,9 @@ def plan_with_vocabulary(vocab_size):
     return plan
 
 
-def fit_into(mib, *, ctx=None, trained=8192, batch_tokens=512, kv="f16", vocab_size=1000):
+def fit_into(
+    mib, *, ctx=None, trained=8192, batch_tokens=512, kv="f16", vocab_size=1000, lazy="off", memory=None
+):
     return fit(
         LinearBackend(),
         plan_with_vocabulary(vocab_size),
@@ -42,6 +45,8 @@ def fit_into(mib, *, ctx=None, trained=8192, batch_tokens=512, kv="f16", vocab_s
         batch_tokens=batch_tokens,
         num_threads=2,
         kv=kv,
+        lazy=lazy,
+        memory=memory,
         measure=lambda: None if mib is None else Available(int(mib * MIB), "free memory of this machine"),
     )
 
@@ -138,4 +143,27 @@ def test_the_refusal_names_a_smaller_cache_type_where_there_is_one():
 def test_when_the_weights_alone_do_not_fit_no_context_is_promised():
     text = message(mib=50)
     assert "ctx=" not in text
-    assert "smaller quantisation" in text and "free memory of this machine is what binds" in text
+    assert "smaller quantisation" in text and "lazy=True (15.0 MiB, fits; slow)" in text
+
+
+def test_of_lazy_weights_those_are_packed_that_fit_and_none_where_the_page_cache_holds_all():
+    def packed(mib, memory=None):
+        options = fit_into(mib, ctx=512, lazy="all", memory=memory).options
+        return needed_weights(options), needed(fit_into(mib, ctx=512, lazy="all", memory=memory))
+
+    def needed_weights(options):
+        return LinearBackend().required_bytes(plan_with_vocabulary(1000), None, options)["weights"]
+
+    assert packed(1000)[0] == 0  # all would fit
+    weights, total = packed(90)
+    assert 0 < weights < 90 * MIB and total <= 0.8 * 90 * MIB
+    weights, total = packed(1000, 60 * MIB)
+    assert weights > 30 * MIB and 59 * MIB < total <= 60 * MIB
+    assert packed(1000, 900 * MIB)[0] == 100 * MIB  # asked for, so loaded as a whole
+    assert packed(60, 900 * MIB)[1] <= 60 * MIB  # memory that is not there
+
+
+def test_the_given_memory_binds_and_lazy_is_a_way_out():
+    assert fit_into(1000, memory=150 * MIB).context_length < 4096
+    with pytest.raises(OutOfMemoryError, match=r"the given memory.*lazy=True \(.* fits; slow\)"):
+        fit_into(1000, ctx=512, memory=90 * MIB)

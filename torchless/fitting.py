@@ -9,6 +9,7 @@ from typing import NamedTuple
 from torchless.activation_types import ActivationType
 from torchless.backends.base import PAGE_TOKENS, Backend, ExecutorOptions, KvType
 from torchless.errors import OutOfMemoryError
+from torchless.lazy_weights import LazyWeights
 from torchless.memory import Available, available_memory, format_bytes
 from torchless.plan import Plan
 from torchless.weights.source import WeightSource
@@ -21,6 +22,9 @@ MAX_LOGITS_BYTES = 32 << 20  # output rows of one step, see `_max_outputs`
 FEWEST_OUTPUTS = 8  # sequences that can decode together whatever the vocabulary
 SLOTS_PER_CONTEXT = (
     2  # sequences that run at once share the pages of a context: room for two states beside each
+)
+MOST_PACKED = (
+    0.8  # of the available memory, by a lazy model that is larger: the rest is for pages of the file
 )
 PARALLEL_CONTEXTS = 8  # full contexts that the pages hold at most, where memory is plenty
 
@@ -44,6 +48,8 @@ def fit(
     kv: KvType,
     cpus: tuple[int, ...] = (),
     activations: ActivationType = "int8",
+    lazy: LazyWeights = "off",
+    memory: int | None = None,
     measure: Callable[[], Available | None] = available_memory,
 ) -> Fitted:
     """Chooses context length and executor options that fit into memory.
@@ -51,16 +57,23 @@ def fit(
     One context always fits. Where memory is plenty the cache gets pages for several, so that many
     sequences can run at once; pages take memory only while they are used.
 
+    Of a lazy model as many weights are packed all the same as `memory` holds. Without it none are if all would fit,
+    since the system's cache of file pages serves them then; else as many as leave that cache some room.
+
     Args:
         ctx: wanted context, or None for ours.
+        lazy: which weights may stay in the file.
+        memory: bytes that all may take together, if that is less than there is.
         measure: says how much memory is available.
 
     Raises:
         OutOfMemoryError: it does not fit; the message has the numbers and the cheapest ways out.
     """
-    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus, activations)
+    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus, activations, lazy)
     most = ctx or min(trained_context_length, AUTO_CONTEXT_TOKENS)
     available = measure()
+    if memory is not None and (available is None or memory < available.num_bytes):
+        available = Available(memory, "the given memory")
     if available is None:
         return Fitted(most, demand.options(most))
     least = most if ctx is not None else min(most, SHORTEST_AUTO_CONTEXT_TOKENS)
@@ -68,9 +81,22 @@ def fit(
     if chosen is None:
         raise OutOfMemoryError(_explain(demand, least, available))
     num_contexts = PARALLEL_CONTEXTS
-    while num_contexts > 1 and demand.total(demand.options(chosen, num_contexts)) > available.num_bytes // 2:
+    while num_contexts > 1 and demand.total_loaded(chosen, num_contexts) > available.num_bytes // 2:
         num_contexts //= 2
-    return Fitted(chosen, demand.options(chosen, num_contexts))
+    options = demand.options(chosen, num_contexts)
+    if lazy == "off":
+        return Fitted(chosen, options)
+    room = _room_for_weights(demand, options, available.num_bytes, memory is not None)
+    return Fitted(chosen, replace(options, packed_bytes=room))
+
+
+def _room_for_weights(demand: _Demand, options: ExecutorOptions, num_bytes: int, is_given: bool) -> int:
+    """Bytes of weights to pack of a lazy model."""
+    if not is_given:
+        if demand.total(replace(options, packed_bytes=None)) <= num_bytes:
+            return 0
+        num_bytes = int(num_bytes * MOST_PACKED)
+    return max(0, num_bytes - demand.total(options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +111,7 @@ class _Demand:
     kv: KvType
     cpus: tuple[int, ...]
     activations: ActivationType
+    lazy: LazyWeights = "off"
 
     def options(self, context_length: int, num_contexts: int = 1) -> ExecutorOptions:
         """Options for a cache of so many contexts."""
@@ -99,6 +126,7 @@ class _Demand:
             *(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus),
             num_state_slots=num_slots,
             activations=self.activations,
+            lazy=self.lazy,
         )
 
     def purposes(self, options: ExecutorOptions) -> dict[str, int]:
@@ -108,6 +136,10 @@ class _Demand:
     def total(self, options: ExecutorOptions) -> int:
         """Bytes in all."""
         return sum(self.purposes(options).values())
+
+    def total_loaded(self, context_length: int, num_contexts: int) -> int:
+        """Bytes in all if no weights stay in the file."""
+        return self.total(replace(self.options(context_length, num_contexts), packed_bytes=None))
 
     def largest_context(self, num_bytes: int, least: int, most: int) -> int | None:
         """The largest context in ``least .. most`` that fits, in whole pages; None when `least` does not."""
@@ -171,5 +203,8 @@ def _ways_out(demand: _Demand, context_length: int, available: Available) -> lis
         ways.append(f"smaller steps: batch_tokens=64 ({outcome(fewer)})")
     weights = format_bytes(demand.purposes(options).get("weights", 0))
     ways.append(f"a smaller quantisation of the model (its weights take {weights})")
+    from_file = replace(options, lazy="all")
+    if demand.total(from_file) <= available.num_bytes and demand.total(from_file) < demand.total(options):
+        ways.append(f"weights that stay in the file: lazy=True ({outcome(from_file)}; slow)")
     ways.append(f"more memory ({available.limit} is what binds)")
     return ways

@@ -23,7 +23,9 @@ from torchless.embedding import Embedder
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
 from torchless.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
+from torchless.file_speed import FileSpeed
 from torchless.generation import Generation
+from torchless.lazy_weights import LazyWeights
 from torchless.loading import LoadedModel, load_model, load_settings
 from torchless.memory import available_memory, format_bytes
 from torchless.models import ModelConfig
@@ -53,6 +55,8 @@ def load(
     quant: str | None = None,
     task: Task = "auto",
     lora: Any = None,
+    lazy: bool | LazyWeights = False,
+    memory: int | str | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
     **aliases: Any,
@@ -80,6 +84,10 @@ def load(
             that writes text makes embeddings when it is loaded for "embed", and then writes no text.
         lora: LoRA adapters to apply beside the weights: a path (a GGUF adapter or a folder of the peft library), a pair
             (path, scale), or a list of either. See docs/lora.md.
+        lazy: True leaves the weights in the file and reads them anew in each step: slow, but a model that is larger
+            than memory runs, with the same logits. "experts" does so with those of a mixture of experts alone.
+            `LLM.info` has the speed to expect under "lazy"; docs/performance.md tells what it rests on.
+        memory: most bytes that weights, cache and work space may take, or ``"8GiB"``; lazy weights that fit are loaded.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
@@ -106,6 +114,8 @@ def load(
         "quant": quant,
         "task": task,
         "lora": lora,
+        "lazy": lazy,
+        "memory": memory,
     }
     settings = load_settings(model, named, aliases, chat_template)
     return LLM(load_model(settings, progress))
@@ -356,6 +366,11 @@ class LLM:
     def info(self) -> dict[str, Any]:
         """What was loaded and what it takes: format, sizes, threads, context, bytes by purpose."""
         return {**self._loaded.describe(), "memory_bytes": self._loaded.executor.memory_bytes()}
+
+    @property
+    def file_speed(self) -> FileSpeed | None:
+        """How fast weights come from the file, if they stay there; None for a model that was loaded as a whole."""
+        return self._loaded.lazy
 
     def close(self) -> None:
         """Frees weights, pages and threads. Running requests fail with an error. Idempotent."""

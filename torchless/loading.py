@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import os
 import pkgutil
 from collections import Counter
@@ -19,12 +18,15 @@ from torchless.activation_types import ActivationType, activation_type
 from torchless.adapters.applied import AdaptedSource, adapted_plan
 from torchless.adapters.binding import bind_adapters
 from torchless.adapters.open import ScaledPath, scaled_paths
+from torchless.arguments import flag, whole_number
 from torchless.backends.base import Backend, Executor, KvType, Progress
 from torchless.errors import InvalidRequestError, ModelNotFoundError
+from torchless.file_speed import FileSpeed, measure_file_speed
 from torchless.fitting import fit
 from torchless.hub import local_path, parse_name
 from torchless.keywords import resolve_keywords
 from torchless.kv_types import kv_type_name, split_kv_type
+from torchless.lazy_weights import LazyWeights, lazy_weights, memory_bytes
 from torchless.models import ModelConfig, record_plan
 from torchless.placement import thread_cpus
 from torchless.plan import Plan
@@ -86,6 +88,8 @@ class LoadSettings:
     activations: ActivationType = "int8"
     task: Task = "auto"
     lora: tuple[ScaledPath, ...] = ()
+    lazy: LazyWeights = "off"
+    memory: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,7 @@ class LoadedModel:
     chat_template: str | None
     defaults: SamplingParams
     adapters: tuple[dict[str, Any], ...] = ()
+    lazy: FileSpeed | None = None
 
     def describe(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
@@ -127,6 +132,7 @@ class LoadedModel:
             "num_state_slots": self.executor.num_state_slots,
             "batch_tokens": options.max_batch_tokens,
             "adapters": list(self.adapters),
+            "lazy": None if self.lazy is None else self.lazy.json(),
         }
 
     def close(self) -> None:
@@ -166,20 +172,23 @@ def load_settings(
         raise InvalidRequestError(f"backend must be one of {names}, got {values['backend']!r}")
     if chat_template is not None and not isinstance(chat_template, str):
         raise InvalidRequestError(f"chat_template must be Jinja source (a str), got {chat_template!r}")
+    lazy = lazy_weights(values.get("lazy", False), values.get("quant"), values["backend"])
     return LoadSettings(
         model=_model_path(model),
-        ctx=_count("ctx", values["ctx"], 2, 2**31 - 1, auto=True),
-        threads=_count("threads", values["threads"], 1, MAX_THREADS, auto=True),
+        ctx=whole_number("ctx", values["ctx"], 2, 2**31 - 1, auto=True),
+        threads=whole_number("threads", values["threads"], 1, MAX_THREADS, auto=True),
         kv=kv_type_name(*split_kv_type(values["kv"])),
-        pin=_flag("pin", values.get("pin", False)),
-        numa=_flag("numa", values.get("numa", False)),
+        pin=flag("pin", values.get("pin", False)),
+        numa=flag("numa", values.get("numa", False)),
         backend=values["backend"],
-        batch_tokens=_count("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
+        batch_tokens=whole_number("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
         chat_template=chat_template,
         quant=_recipe_name(values.get("quant")),
         activations=activation_type(values.get("activations", "int8")),
         task=_task(values.get("task", "auto")),
         lora=scaled_paths(values.get("lora")),
+        lazy=lazy,
+        memory=memory_bytes(values.get("memory")),
     )
 
 
@@ -212,6 +221,8 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             kv=settings.kv,
             cpus=thread_cpus(num_threads, pin=settings.pin, numa=settings.numa),
             activations=settings.activations,
+            lazy=settings.lazy,
+            memory=settings.memory,
         )
         # As it is loaded, now that this is known:
         plan, config = record_plan(source, fitted.context_length, task=settings.task, choice=choice)
@@ -224,6 +235,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             )
         plan = adapted_plan(plan, adapters)
         executor = backend.compile(plan, weights, fitted.options, progress)
+        lazy = measure_file_speed(executor) if settings.lazy != "off" else None
     except BaseException:
         source.close()
         raise
@@ -238,6 +250,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
         chat_template=settings.chat_template,
         defaults=defaults,
         adapters=adapters.descriptions,
+        lazy=lazy,
     )
 
 
@@ -306,25 +319,3 @@ def tokenizer_of(source: WeightSource) -> Tokenizer:
     if source.format == "safetensors":
         return Tokenizer.from_folder(source.path if source.path.is_dir() else source.path.parent)
     return Tokenizer.from_metadata(source.metadata)
-
-
-def _count(name: str, value: Any, low: int, high: int, *, auto: bool = False) -> int | None:
-    """A whole number in a range; None for "auto" where that is allowed."""
-    if auto and value == "auto":
-        return None
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
-        either = '"auto" or ' if auto else ""
-        raise InvalidRequestError(
-            f"{name} must be {either}a whole number from {low} to {high}, got {value!r}"
-        )
-    return number
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidRequestError(f"{name} must be True or False, got {value!r}")
-    return value

@@ -20,6 +20,8 @@ class FakeLLM:
         has_template: whether the tokenizer has a chat template.
     """
 
+    file_speed = None
+
     def __init__(
         self, answers: Iterable[Iterable[Any]] = (["Hello", " there"],), *, has_template: bool = False
     ):

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from torchless.cli import statistics
-from torchless.cli.model_options import LOAD_OPTIONS, SAMPLING_OPTIONS
+from torchless.cli.model_options import LOAD_OPTIONS
+from torchless.cli.sampling_options import SAMPLING_OPTIONS
 from torchless.errors import ContextLengthError
 from torchless.sampling.parameters import SamplingParams
 

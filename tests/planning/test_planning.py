@@ -19,7 +19,8 @@ from torchless.planning import forecast, rates
 from torchless.planning.advice import choose
 from torchless.planning.cost import step_cost
 from torchless.planning.errors import measure_errors
-from torchless.planning.forecast import AS_IT_IS, RecipeForecast, plan_model
+from torchless.planning.findings import AS_IT_IS, RecipeForecast
+from torchless.planning.forecast import plan_model
 from torchless.planning.pages import as_json, as_markdown, plan_page
 from torchless.planning.rates import Rates, Setting, measure_rates
 from torchless.planning.sources import RecipeView, ShapeSource

@@ -19,6 +19,7 @@ import numpy as np
 from torchless.adapters.binding import BoundAdapters
 from torchless.plan import Add, Columns, Linear, Op, Piece, Plan, Value
 from torchless.quants import Bytes, Floats
+from torchless.weights.pieces import FilePiece, pieces_of
 from torchless.weights.source import TensorInfo, WeightSource
 
 __all__ = ["AdaptedSource", "adapted_plan"]
@@ -58,6 +59,10 @@ class AdaptedSource:
         raw: Bytes = values.view(np.uint8).reshape(-1)
         raw.flags.writeable = False
         return raw
+
+    def pieces(self, name: str) -> tuple[FilePiece, ...]:
+        """Where the model's own tensors lie. See `weights.pieces.SourceOfPieces`."""
+        return () if name in self._added else pieces_of(self.source, name)
 
     def drop_pages(self, name: str, start: int = 0, num_bytes: int | None = None) -> None:
         """Lets the file pages of the model's own tensors go."""

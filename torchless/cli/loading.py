@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from torchless.cli.model_options import named_by_flags
-from torchless.cli.terminal import is_terminal, note, print_warning, terminal_width
+from torchless.cli.sampling_options import named_by_flags
+from torchless.cli.terminal import is_terminal, note, print_warning, remark, terminal_width
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -32,7 +32,10 @@ def load_for_verb(model: str | None, keywords: dict[str, Any], progress: LoadPro
     if model is None:
         note("Using the built-in model, a small writer of stories; name a file to use another.")
     with progress, named_by_flags():
-        return torchless.load(model, progress=progress, **keywords)
+        llm = torchless.load(model, progress=progress, **keywords)
+    if llm.file_speed is not None:
+        remark(str(llm.file_speed))
+    return llm
 
 
 class LoadProgress:

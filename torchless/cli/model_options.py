@@ -1,10 +1,8 @@
-"""Options that verbs share: loading a model, picking tokens. Other tools' names for them work too."""
+"""Options of loading a model, which verbs share. Other tools' names for them work too."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +16,7 @@ from torchless.cli.prompt import read_text_file
 from torchless.errors import InvalidRequestError
 from torchless.kv_types import KV_TYPES, kv_type_name, split_kv_type
 
-__all__ = ["LOAD_OPTIONS", "SAMPLING_OPTIONS", "load_keywords", "named_by_flags", "sampling_keywords"]
+__all__ = ["LOAD_OPTIONS", "load_keywords"]
 
 if TYPE_CHECKING:  # generic since click 8.4 for type checkers, but not subscriptable in older ones
     _ParamType = click.ParamType[Any]
@@ -58,27 +56,10 @@ class KvTypes(_ParamType):
         return [CompletionItem(name) for name in KV_TYPES if name.startswith(incomplete.lower())]
 
 
-class TokenBias(_ParamType):
-    """``ID=VALUE``, or ``ID+VALUE`` and ``ID-VALUE`` as llama.cpp writes it."""
-
-    name = "id=value"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, tuple):
-            return value
-        match = re.fullmatch(r"(\d{1,12})(?:=|(?=[+-]))(.+)", value)
-        try:
-            if match is None:
-                raise ValueError
-            return int(match[1]), float(match[2])
-        except ValueError:
-            self.fail(f"{value!r} is not of the form ID=VALUE, such as 42=-1.5 or 42=-inf", param, ctx)
-
-
 _MODEL = "Model and machine"
-_SAMPLING = "Picking tokens (default: what the model recommends, else as given here)"
 
 _LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "backend")
+_OPTIONAL_KEYWORDS = ("quant", "lazy", "memory")  # which not every verb has, and left out where not given
 
 LOAD_OPTIONS = (
     Option(
@@ -136,6 +117,26 @@ LOAD_OPTIONS = (
         help="Quantise a model in F32, F16 or BF16 while it is loaded, such as Q4_K_M.",
     ),
     Option(
+        "--lazy",
+        "lazy",
+        flag_value="all",
+        heading=_MODEL,
+        help="Leave the weights in the file and read them as they are used: slow, for a model larger than memory.",
+    ),
+    Option(
+        "--lazy-experts",
+        "lazy",
+        flag_value="experts",
+        heading=_MODEL,
+        help="The same for the experts of a mixture of experts alone.",
+    ),
+    Option(
+        "--memory",
+        metavar="SIZE",
+        heading=_MODEL,
+        help="Take no more than so much, such as 8GiB; lazy weights that fit are loaded. [what is left]",
+    ),
+    Option(
         "--kv-type",
         "kv",
         type=KvTypes(),
@@ -185,139 +186,16 @@ LOAD_OPTIONS = (
     *lora_options("Apply a LoRA adapter"),
 )
 
-SAMPLING_OPTIONS = (
-    Option(
-        "-n",
-        "--max-tokens",
-        type=int,
-        metavar="N",
-        heading=_SAMPLING,
-        aliases=("--predict", "--n-predict", "--num-predict", "--max-new-tokens"),
-        help="Most tokens to generate; -1, the default, goes on until the text or the context ends.",
-    ),
-    Option(
-        "--temp",
-        "--temperature",
-        "temperature",
-        type=float,
-        metavar="T",
-        heading=_SAMPLING,
-        help="0 always takes the likeliest token. [0.8]",
-    ),
-    Option(
-        "--top-k",
-        type=int,
-        metavar="K",
-        heading=_SAMPLING,
-        help="Only the K likeliest tokens; 0 is off. [40]",
-    ),
-    Option(
-        "--top-p",
-        type=float,
-        metavar="P",
-        heading=_SAMPLING,
-        help="Only the likeliest tokens that reach this probability; 1 is off. [0.95]",
-    ),
-    Option(
-        "--min-p",
-        type=float,
-        metavar="P",
-        heading=_SAMPLING,
-        help="Only tokens this likely, relative to the likeliest; 0 is off. [0.05]",
-    ),
-    Option(
-        "--repeat-penalty",
-        type=float,
-        metavar="X",
-        heading=_SAMPLING,
-        aliases=("--repetition-penalty",),
-        help="Above 1, recent tokens become less likely. [1]",
-    ),
-    Option(
-        "--repeat-last-n",
-        type=int,
-        metavar="N",
-        heading=_SAMPLING,
-        aliases=("--repetition-context-size",),
-        help="How many tokens are recent; -1 is all. [64]",
-    ),
-    Option(
-        "-s",
-        "--seed",
-        type=int,
-        metavar="N",
-        heading=_SAMPLING,
-        help="The same seed gives the same text. [random]",
-    ),
-    Option(
-        "--stop",
-        multiple=True,
-        metavar="TEXT",
-        heading=_SAMPLING,
-        aliases=("-r", "--reverse-prompt"),
-        help="End before this text appears; may be given several times.",
-    ),
-    Option(
-        "--logit-bias",
-        type=TokenBias(),
-        multiple=True,
-        metavar="ID=VALUE",
-        heading=_SAMPLING,
-        help="Make a token likelier (above 0), less likely, or impossible (-inf).",
-    ),
-    Option("--ignore-eos", is_flag=True, heading=_SAMPLING, help="Never end by itself."),
-)
-
 
 def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     """Takes what `LOAD_OPTIONS` gave out of `values`; returns keywords of `torchless.load`."""
     keywords = {name: values.pop(name) for name in _LOAD_KEYWORDS}
     k_type, v_type = split_kv_type(keywords["kv"])
     keywords["kv"] = kv_type_name(values.pop("kv_type_k") or k_type, values.pop("kv_type_v") or v_type)
-    quant = values.pop("quant", None)  # not every verb quantises
-    if quant is not None:
-        keywords["quant"] = quant
     keywords.update(lora_keyword(values))
+    given = {name: values.pop(name, None) for name in _OPTIONAL_KEYWORDS}
+    keywords |= {name: value for name, value in given.items() if value is not None}
     template_file = values.pop("chat_template")
     if template_file is not None:
         keywords["chat_template"] = read_text_file(template_file)
     return keywords
-
-
-def sampling_keywords(values: dict[str, Any]) -> dict[str, Any]:
-    """Takes what `SAMPLING_OPTIONS` gave out of `values`; returns what the user set, checked.
-
-    Raises:
-        InvalidRequestError: a value out of range. Checked before a model is loaded.
-    """
-    from torchless.sampling.parameters import SamplingParams
-
-    given = {option.name: values.pop(str(option.name)) for option in SAMPLING_OPTIONS}
-    unlimited = given["max_tokens"] in (-1, -2)  # llama.cpp and Ollama write "no limit" so
-    if unlimited:
-        given["max_tokens"] = None
-    if given["seed"] == -1:
-        given["seed"] = None
-    biases: Mapping[int, float] = dict(given.pop("logit_bias"))
-    keywords = {str(name): value for name, value in given.items() if value not in (None, ())}
-    if not keywords["ignore_eos"]:
-        del keywords["ignore_eos"]
-    if biases:
-        keywords["logit_bias"] = biases
-    with named_by_flags():
-        SamplingParams.from_kwargs(**keywords)
-    return keywords
-
-
-@contextmanager
-def named_by_flags() -> Iterator[None]:
-    """Errors about a parameter name the option that set it: ``--temp must be ...`` for ``temperature``."""
-    try:
-        yield
-    except InvalidRequestError as error:
-        name, _, rest = str(error).partition(" ")
-        for option in (*LOAD_OPTIONS, *SAMPLING_OPTIONS):
-            if option.name == name:
-                flag = next(flag for flag in option.opts if flag.startswith("--"))
-                raise InvalidRequestError(f"{flag} {rest}") from None
-        raise

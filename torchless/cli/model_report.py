@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,7 @@ class ModelReport:
         version = f" version {source.version}" if hasattr(source, "version") else ""
         parts = getattr(source, "num_parts", 1)
         yield "format", f"{source.format}{version}" + (f" in {parts} parts" if parts > 1 else "")
+        yield "memory", _memory(source) if self.refusal is None else ""
         yield "file", str(source.path)
         yield "license", str(metadata.get("general.license", ""))
         yield "runs", "yes" if self.refusal is None else f"no: {self.refusal}"
@@ -210,6 +211,24 @@ class ModelReport:
         usual = ("temperature", "top_k", "top_p", "min_p", "repeat_penalty")
         yield "the model", ", ".join(shown[name] for name in self.sampling) or "recommends nothing"
         yield "torchless", ", ".join(shown[name] for name in usual if name not in self.sampling)
+
+
+def _memory(source: WeightSource) -> str:
+    """What running the model takes beside the interpreter, with a short context: loaded, and left in the file."""
+    from torchless.backends import cpu
+    from torchless.backends.base import ExecutorOptions
+
+    plan, _ = record_plan(source)
+    options = ExecutorOptions(16, 512, 1, 1)
+    try:
+        loaded, lazy = (
+            sum(cpu.required_bytes(plan, source, replace(options, lazy=lazy)).values())
+            for lazy in ("off", "all")
+        )
+    except TorchlessError:  # no extension, or a type without kernels
+        return ""
+    least = f", {format_bytes(lazy)} with --lazy" if lazy < loaded else ""
+    return f"{format_bytes(loaded)} to run 512 tokens{least}"
 
 
 def read_templates(source: WeightSource) -> dict[str, str]:

@@ -24,6 +24,7 @@ __all__ = [
     "print_error",
     "print_warning",
     "printable",
+    "remark",
     "styled",
     "terminal_width",
 ]
@@ -91,6 +92,11 @@ def note(message: str) -> None:
     """Tells a person at the terminal something that is not part of the output; nobody else sees it."""
     if is_terminal(sys.stderr):
         click.echo(styled(_wrap(printable(message)), sys.stderr, dim=True), err=True, color=True)
+
+
+def remark(message: str) -> None:
+    """Tells something that was asked for but is not the output, on stderr, also to files and pipes."""
+    click.echo(styled(_wrap(printable(message)), sys.stderr, dim=True), err=True, color=True)
 
 
 def _wrap(line: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from torchless.memory import format_bytes
 
 if TYPE_CHECKING:
-    from torchless.planning.forecast import Choice, RecipeForecast
+    from torchless.planning.findings import Choice, RecipeForecast
 
 __all__ = ["GOOD_BITS", "GOOD_ERROR", "UNNOTICED_ERROR", "choose"]
 
@@ -43,7 +43,7 @@ def choose(
         rows: forecasts.
         fixed: whether the context must stay as it is.
     """
-    from torchless.planning.forecast import Choice
+    from torchless.planning.findings import Choice
 
     if memory_bytes is None:
         return None, "This system does not say how much memory is left; give an amount (--memory 8GiB)."

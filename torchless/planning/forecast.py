@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from torchless.activation_types import activation_type
@@ -11,12 +11,14 @@ from torchless.backends.base import PAGE_TOKENS, ExecutorOptions
 from torchless.bench.random_blocks import BLOCK_TYPES
 from torchless.errors import InvalidRequestError
 from torchless.kv_types import kv_type_name, split_kv_type
+from torchless.lazy_weights import LazyWeights
 from torchless.loading import MAX_BATCH_TOKENS, MAX_THREADS
 from torchless.memory import available_memory
 from torchless.models import ModelConfig, record_plan
 from torchless.plan import Attention, Plan
 from torchless.planning.cost import StepCost, step_cost
 from torchless.planning.errors import measure_errors
+from torchless.planning.findings import AS_IT_IS, ModelPlan, RecipeForecast
 from torchless.planning.process import measure_process
 from torchless.planning.rates import PROMPT_TOKENS, Rates, Setting, measure_attention, measure_rates
 from torchless.planning.sources import RecipeView, ShapeSource
@@ -26,96 +28,11 @@ from torchless.quantization.recipes import RECIPES, find_recipe
 from torchless.weights.open import open_source
 from torchless.weights.source import WeightSource
 
-__all__ = ["AS_IT_IS", "ModelPlan", "RecipeForecast", "plan_model"]
-
-AS_IT_IS = "as it is"
-"""Name of the row of the model's own types."""
+__all__ = ["plan_model"]
 
 _AUTO_CONTEXT = 4096
 _ROUNDS = 2  # in turn, since others disturb a while at a time
 _UNUSUAL = ("F32", "MXFP4_MOE")  # left out unless they are asked for
-
-
-@dataclass(frozen=True, slots=True)
-class RecipeForecast:
-    """One recipe of the model.
-
-    Attributes:
-        recipe: its name, or `AS_IT_IS`.
-        file_bytes: all tensors.
-        bits_per_weight: of them.
-        weight_bytes, scratch_bytes, kv_bytes, process_bytes: of a process that runs it: packed matrices, work space, a
-            full context, and everything else (interpreter, libraries, tokenizer).
-        decode_tokens_per_second: with an empty context.
-        long_decode_tokens_per_second: at the end of a full one.
-        prefill_tokens_per_second: of a prompt of `rates.PROMPT_TOKENS` tokens.
-        error: relative error of the weights (root of the mean square), None where it was not measured.
-    """
-
-    recipe: str
-    file_bytes: int
-    bits_per_weight: float
-    weight_bytes: int
-    scratch_bytes: int
-    kv_bytes: int
-    process_bytes: int
-    decode_tokens_per_second: float
-    long_decode_tokens_per_second: float
-    prefill_tokens_per_second: float
-    error: float | None
-
-    @property
-    def total_bytes(self) -> int:
-        """Peak of resident memory."""
-        return self.weight_bytes + self.scratch_bytes + self.kv_bytes + self.process_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class ModelPlan:
-    """A model's forecasts.
-
-    Attributes:
-        model: what was looked at.
-        context_length, kv_type, activations, num_threads, batch_tokens: what they hold for.
-        memory_bytes: how much there is, and `memory_limit` what says so.
-        rows: by recipe, largest first.
-        choice: the recipe, cache type and context to take, or None where nothing fits.
-        advice: why, in a sentence or two.
-    """
-
-    model: str
-    context_length: int
-    kv_type: str
-    activations: str
-    num_threads: int
-    batch_tokens: int
-    read_bytes_per_second: float
-    memory_bytes: int | None
-    memory_limit: str
-    rows: tuple[RecipeForecast, ...]
-    choice: Choice | None
-    advice: str
-
-    def row(self, recipe: str) -> RecipeForecast:
-        """The forecast of a recipe. Raises KeyError."""
-        return next(row for row in self.rows if row.recipe == recipe)
-
-    def json(self) -> dict[str, Any]:
-        """Plain values."""
-        values = asdict(self)
-        for mine, row in zip(values["rows"], self.rows, strict=True):
-            mine["total_bytes"] = row.total_bytes
-        return values
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What to take."""
-
-    recipe: str
-    kv_type: str
-    context_length: int
-    total_bytes: int
 
 
 def plan_model(
@@ -186,6 +103,7 @@ def plan_model(
             rows=tuple(rows),
             choice=choice,
             advice=advice,
+            lazy_bytes=job.lazy_bytes(process),
         )
     finally:
         source.close()
@@ -248,13 +166,26 @@ class _Job:
         """
         from torchless.backends import cpu
 
+        return cpu.required_bytes(
+            self.plan, self.variants[recipe], self._options(context_length, kv_type, "off")
+        )
+
+    def lazy_bytes(self, process: int) -> int | None:
+        """What a process takes whose weights stay in the file; None where they cannot."""
+        from torchless.backends import cpu
+
+        options = self._options(self.context_length, self.setting.kv_type, "all")
+        needed = cpu.required_bytes(self.plan, self.source, options)
+        return process + sum(needed.values()) if "file" in needed else None
+
+    def _options(self, context_length: int, kv_type: str, lazy: LazyWeights) -> ExecutorOptions:
         num_pages = -(-context_length // PAGE_TOKENS)
         rows = min(self.batch_tokens, num_pages * PAGE_TOKENS)
-        options = ExecutorOptions(
+        return ExecutorOptions(
             *(num_pages, rows, 1, self.setting.num_threads, kv_type),
             activations=self.setting.activations,
+            lazy=lazy,
         )
-        return cpu.required_bytes(self.plan, self.variants[recipe], options)
 
     def measure(self, progress: Callable[[str], None]) -> tuple[dict[str, Rates], float]:
         """Rates of every type that a product has, and the seconds of attention in a prompt."""

@@ -9,7 +9,7 @@ from torchless.bench.charts import Bar, Spot, bar_chart, scatter_chart
 from torchless.bench.page import figure, html_table, page
 from torchless.bench.tables import markdown_table
 from torchless.memory import format_bytes
-from torchless.planning.forecast import ModelPlan, RecipeForecast
+from torchless.planning.findings import ModelPlan, RecipeForecast
 
 __all__ = ["as_json", "as_markdown", "plan_page"]
 
@@ -23,7 +23,14 @@ def as_json(plan: ModelPlan) -> str:
 
 def as_markdown(plan: ModelPlan) -> str:
     """A line on the setting, the table, and the advice."""
-    return f"{_setting(plan)}\n\n{_table(plan)}\n\n{plan.advice}"
+    return "\n\n".join([_setting(plan), _table(plan), plan.advice, *_from_the_file(plan)])
+
+
+def _from_the_file(plan: ModelPlan) -> list[str]:
+    """What the model would take that leaves its weights where they are."""
+    if plan.lazy_bytes is None:
+        return []
+    return [f"As it is it also runs from the file (--lazy), slowly, in {format_bytes(plan.lazy_bytes)}."]
 
 
 def plan_page(plan: ModelPlan) -> str:
@@ -42,7 +49,12 @@ def plan_page(plan: ModelPlan) -> str:
     bars = [Bar(row.recipe, row.total_bytes / _GIB, format_bytes(row.total_bytes)) for row in plan.rows]
     text = f"weights, work space, a full context of {plan.context_length} tokens, and the process"
     charts.append(figure("Peak memory", text, bar_chart(bars, "Peak memory")))
-    parts = [f"<p>{escape(plan.advice)}</p>", '<div class="charts">', *charts, "</div>"]
+    parts = [
+        *(f"<p>{escape(text)}</p>" for text in (plan.advice, *_from_the_file(plan))),
+        '<div class="charts">',
+        *charts,
+        "</div>",
+    ]
     parts += ["<h2>All figures</h2>", html_table(_table(plan).replace("**", ""))]
     return page(f"plan: {plan.model}", _setting(plan), parts)
 

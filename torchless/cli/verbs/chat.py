@@ -8,9 +8,10 @@ import click
 
 from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
-from torchless.cli.model_options import LOAD_OPTIONS, SAMPLING_OPTIONS, load_keywords, sampling_keywords
+from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import one_model
+from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
 from torchless.errors import TemplateError
 
 __all__ = ["command"]
