@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torchless.quality.verification import verify
     from torchless.quantization.importance_run import imatrix
     from torchless.quantization.quantize import quantize
-    from torchless.results import Chunk, Completion, Timings, Usage
+    from torchless.results import Chunk, Completion, Ranked, Timings, Usage
     from torchless.sampling.parameters import SamplingParams
 
 __version__ = "0.1.0"
@@ -41,6 +41,7 @@ _EXPORTS = {
     "verify": "torchless.quality.verification",
     "Chunk": "torchless.results",
     "Completion": "torchless.results",
+    "Ranked": "torchless.results",
     "Timings": "torchless.results",
     "Usage": "torchless.results",
     "SamplingParams": "torchless.sampling.parameters",
@@ -66,6 +67,7 @@ __all__ = [
     "InvalidRequestError",
     "ModelNotFoundError",
     "OutOfMemoryError",
+    "Ranked",
     "SamplingParams",
     "TemplateError",
     "Timings",

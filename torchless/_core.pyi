@@ -160,8 +160,18 @@ class Executor:
         temperature: of Ministral 3's queries, 0 = none; interval: positions for which it is the same
         """
 
-    def embed(self, table: int, out: int, scale: float, index: str = "token", first: int = 0) -> None:
-        """Rows first + (token id, position or 0) of a table."""
+    def embed(
+        self,
+        table: int,
+        out: int,
+        scale: float,
+        index: str = "token",
+        first: int = 0,
+        num_ids: int = 2147483647,
+    ) -> None:
+        """
+        Rows first + (token id % num_ids, position, or type: token id / num_ids) of a table.
+        """
 
     def convert(self, x: int, out: int, shared: bool) -> None:
         """shared: with few rows, the products that read `out` do this themselves"""

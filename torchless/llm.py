@@ -31,7 +31,8 @@ from torchless.memory import available_memory, format_bytes
 from torchless.models import ModelConfig
 from torchless.plan import Plan
 from torchless.prompts import Prompts
-from torchless.results import Chunk, Completion
+from torchless.reranking import Reranker
+from torchless.results import Chunk, Completion, Ranked
 from torchless.sampling.parameters import SamplingParams
 from torchless.tasks import Task
 from torchless.text.tokenizer import Tokenizer
@@ -335,6 +336,51 @@ class LLM:
         options = {"pooling": pooling, "normalize": normalize, "dimensions": dimensions, "truncate": truncate}
         vectors = embedder.embed(several, **options)  # type: ignore[arg-type]
         return vectors[0] if isinstance(texts, str) else vectors
+
+    def rerank(
+        self,
+        query: str,
+        documents: SequenceOf[str],
+        *,
+        top_n: int | None = None,
+        instruction: str | None = None,
+        truncate: bool = False,
+    ) -> list[Ranked]:
+        """Documents in the order in which they answer a query, best first; docs/embeddings.md.
+
+        A cross-encoder (BERT or XLM-RoBERTa with a classifier) is loaded as it is; a decoder that was trained to
+        answer yes or no (Qwen3-Reranker) with ``task="rerank"``. A document's score has the same bits whatever others
+        are given.
+
+        Args:
+            top_n: return the best so many alone.
+            instruction: what a decoder shall judge by; None is what Qwen3-Reranker was trained with.
+            truncate: leave out the end of a document that does not fit the context, instead of refusing it.
+
+        Raises:
+            ContextLengthError: a document and the query are longer than the context.
+            InvalidRequestError: an argument is out of range, or the model was loaded for something else.
+            TokenizerError: a text is not valid Unicode.
+            UnsupportedError: the model is a classifier with several classes.
+        """
+        self._runner.check_usable()
+        if self.plan.output_kind != "scores":
+            raise InvalidRequestError(
+                "this model was loaded to write text; load it with task='rerank' to judge documents by yes and no"
+                if self.plan.output_kind == "logits"
+                else "this model makes embeddings and has no classifier; compare the vectors that embed returns"
+            )
+        self._prompts.check_list("rerank", documents)
+        reranker = Reranker(
+            self.tokenizer,
+            self._runner.complete,
+            is_encoder=self.plan.needs_whole_sequences,
+            num_scores=self._loaded.executor.output_width,
+            num_ids=self.plan.num_token_ids,
+            num_types=self.plan.num_types,
+            context_length=self.context_length,
+        )
+        return reranker.rank(query, list(documents), top_n=top_n, instruction=instruction, truncate=truncate)
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """The logits after every token of a text or of token ids: float32 (n_tokens, vocab).

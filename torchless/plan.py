@@ -45,7 +45,7 @@ Rows = Literal["tokens", "outputs"]
 Activation = Literal["silu", "gelu_tanh", "gelu", "swiglu_clamped", "sigmoid"]
 MapFunction = Literal["scale", "soft_cap", "silu", "gelu", "gelu_tanh", "relu", "relu_squared"]
 Scoring = Literal["softmax", "softmax_chosen", "sigmoid", "sparse_mixer"]
-Index = Literal["token", "position", "none"]
+Index = Literal["token", "position", "type"]
 OutputKind = Literal["logits", "states", "scores"]
 
 
@@ -90,8 +90,8 @@ class RopeSpec:
 class Embed:
     """out[i] = table[first + index[i]] * scale. Weight shape (rows, width).
 
-    `index` is the token's id, its position in the sequence (learned positions), or nothing: one row for all tokens
-    (the type of a text's tokens, in BERT).
+    `index` is the token's id, its position in the sequence (learned positions), or its type: which of two texts it is
+    in (BERT). A batch says the type with the id: ``type * plan.num_token_ids + id``.
     """
 
     out: Value
@@ -696,6 +696,12 @@ class Plan:
         """Token ids that may be asked for: rows of the embedding table."""
         tables = [op for op in self.ops if isinstance(op, Embed) and op.index == "token"]
         return min((self.shapes[op.weight][0] - op.first for op in tables), default=2**31 - 1)
+
+    @property
+    def num_types(self) -> int:
+        """Types that a token can have."""
+        tables = [op for op in self.ops if isinstance(op, Embed) and op.index == "type"]
+        return min((self.shapes[op.weight][0] - op.first for op in tables), default=1)
 
     @property
     def num_positions(self) -> int | None:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from torchless.sampling.parameters import SamplingParams
 
-__all__ = ["Chunk", "Completion", "FinishReason", "Timings", "Usage"]
+__all__ = ["Chunk", "Completion", "FinishReason", "Ranked", "Timings", "Usage"]
 
 FinishReason = Literal["stop", "length", "cancelled"]
 """``stop``: an end token or a stop string; ``length``: max_tokens or the context is full; ``cancelled``:
@@ -82,3 +82,18 @@ class Chunk:
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     completion: Completion | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A document's place.
+
+    Attributes:
+        index: of the document in the list that was given.
+        score: from 0 to 1, the higher the better: the sigmoid of `logit`.
+        logit: what the model says: a classifier's output, or the logit of "yes" less that of "no".
+    """
+
+    index: int
+    score: float
+    logit: float

@@ -184,16 +184,16 @@ void bind_executor(nb::module_& m) {
             "temperature: of Ministral 3's queries, 0 = none; interval: positions for which it is the same")
         .def(
             "embed",
-            [](PyExecutor& self, int table, int out, float scale, const std::string& index, int first) {
-                if (index != "token" && index != "position" && index != "none")
-                    throw std::invalid_argument("an embedding goes by token, position or none, not by " + index);
+            [](PyExecutor& self, int table, int out, float scale, const std::string& index, int first, int num_ids) {
+                if (index != "token" && index != "position" && index != "type")
+                    throw std::invalid_argument("an embedding goes by token, position or type, not by " + index);
                 const auto by = index == "token"      ? tl::EmbedIndex::kToken
                                 : index == "position" ? tl::EmbedIndex::kPosition
-                                                      : tl::EmbedIndex::kNone;
-                self.core.add_embed({table, by, first, scale, out});
+                                                      : tl::EmbedIndex::kType;
+                self.core.add_embed({table, by, first, num_ids, scale, out});
             },
-            "table"_a, "out"_a, "scale"_a, "index"_a = "token", "first"_a = 0,
-            "Rows first + (token id, position or 0) of a table.")
+            "table"_a, "out"_a, "scale"_a, "index"_a = "token", "first"_a = 0, "num_ids"_a = INT32_MAX,
+            "Rows first + (token id % num_ids, position, or type: token id / num_ids) of a table.")
         .def(
             "convert",
             [](PyExecutor& self, int x, int out, bool shared) {

@@ -79,7 +79,9 @@ void Executor::add_embed(const EmbedParts& parts) {
     floats_of(parts.out, table.num_columns);
     const int num_rows = table.num_rows - parts.first;
     if (parts.first < 0 || num_rows < 1) throw std::invalid_argument("an embedding that begins outside its table");
+    if (parts.num_ids < 1) throw std::invalid_argument("an embedding of no token ids");
     if (parts.index == EmbedIndex::kToken) num_token_ids_ = std::min(num_token_ids_, num_rows);
+    if (parts.index == EmbedIndex::kType) num_types_ = std::min(num_types_, num_rows);
     if (parts.index == EmbedIndex::kPosition) num_positions_ = std::min(num_positions_, num_rows);
     stages_.push_back(make_embed(parts));
 }
@@ -258,8 +260,9 @@ void Executor::accept(const BatchArrays& batch) {
     };
     check_starts(batch.run_starts, batch.num_tokens, "run_starts");
     check_starts(batch.page_starts, batch.num_page_ids, "page_starts");
+    const int64_t num_ids = int64_t(num_token_ids_) * (num_types_ == INT32_MAX ? 1 : num_types_);
     for (int i = 0; i < num_tokens; i++) {
-        if (batch.token_ids[i] < 0 || batch.token_ids[i] >= num_token_ids_) {
+        if (batch.token_ids[i] < 0 || batch.token_ids[i] >= num_ids) {
             bad_batch("token id " + std::to_string(batch.token_ids[i]) + " is outside the vocabulary of " +
                       std::to_string(num_token_ids_));
         }

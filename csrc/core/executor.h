@@ -126,7 +126,7 @@ class Executor {
     std::unique_ptr<Machine> machine_;
     int logits_ = -1, output_width_ = 0;
     // What the batch may ask for: rows of the tables that are looked up, and whether sequences must be whole.
-    int num_token_ids_ = INT32_MAX, num_positions_ = INT32_MAX;
+    int num_token_ids_ = INT32_MAX, num_positions_ = INT32_MAX, num_types_ = INT32_MAX;
     bool needs_whole_runs_ = false;
 
     // Written by accept(), read by all stages of the step.

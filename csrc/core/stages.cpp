@@ -49,9 +49,11 @@ class Embed final : public Stage {
 
  private:
     size_t row(const Step& step, int i) const {
-        const size_t first = size_t(parts_.first);
-        if (parts_.index == EmbedIndex::kNone) return first;
-        return first + size_t(parts_.index == EmbedIndex::kToken ? step.token_ids[i] : step.positions[i]);
+        const int id = step.token_ids[i];
+        const int index = parts_.index == EmbedIndex::kToken  ? id % parts_.num_ids
+                          : parts_.index == EmbedIndex::kType ? id / parts_.num_ids
+                                                              : step.positions[i];
+        return size_t(parts_.first) + size_t(index);
     }
 
     EmbedParts parts_;

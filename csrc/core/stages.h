@@ -185,12 +185,13 @@ struct RopePart {
 
 // Zeroes the pages that the step begins to use (see Kernels::kv_write).
 std::unique_ptr<Stage> make_clear_pages();
-// Row `first` + the token's id, its position or nothing of a table.
-enum class EmbedIndex : uint8_t { kToken, kPosition, kNone };
+// Row `first` + the token's id, position or type of a table. An id in a batch is type * num_ids + id.
+enum class EmbedIndex : uint8_t { kToken, kPosition, kType };
 struct EmbedParts {
     int table;
     EmbedIndex index;
     int first;
+    int num_ids;
     float scale;
     int out;
 };

@@ -10,7 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from executors import Run, make_batch
-from whole_worker import FIRST, HEAD_DIM, POSITIONS, VOCAB, compile_with, make_source, states
+from whole_worker import (
+    FIRST,
+    HEAD_DIM,
+    POSITIONS,
+    VOCAB,
+    WIDTH,
+    compile_with,
+    make_plan,
+    make_source,
+    states,
+)
 
 from torchless.backends import cpu, reference
 from torchless.errors import UnsupportedError
@@ -51,7 +61,21 @@ def test_the_output_is_as_wide_as_the_states_and_ids_as_the_table(backend: objec
     assert (executor.vocab_size, executor.needs_whole_sequences) == (VOCAB, True)
     assert states(executor, [VOCAB - 1])[0].shape == (1, executor.output_width) == (1, 4 * HEAD_DIM)
     with pytest.raises(ValueError, match=f"outside the vocabulary of {VOCAB}"):
-        states(executor, [VOCAB])
+        states(executor, [2 * VOCAB])
+
+
+@BACKENDS
+def test_an_id_carries_the_type_of_its_token(backend: object) -> None:
+    executor = compile_with(backend, 1)
+    first, second = (states(executor, [3 + offset])[0] for offset in (0, VOCAB))
+    types = make_source().raw("types").view(np.float32).reshape(3, -1)
+    assert np.abs(first - second).max() > 0.1
+    plain = reference.compile(make_plan(make_source(), types=False), make_source(), executor.options)  # type: ignore[arg-type]
+    embedded = states(plain, [3])[0]  # attention of one token gives its value: all is linear
+    weights = {name: make_source().raw(name).view(np.float32).reshape(WIDTH, WIDTH) for name in "vo"}
+    for found, row in ((first, types[1]), (second, types[2])):
+        expected = embedded + row + row @ weights["v"].T @ weights["o"].T
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
 @BACKENDS
@@ -76,5 +100,5 @@ def test_plans_refuse_what_has_no_meaning() -> None:
     heads = {"layer": 0, "num_heads": 4, "num_kv_heads": 4, "head_dim": HEAD_DIM, "scale": 1.0}
     with pytest.raises(UnsupportedError, match="a window"):
         plan.attention(x, x, x, window=4, causal=False, **heads)
-    with pytest.raises(UnsupportedError, match="has 2 rows and is read from row 2"):
-        plan.embed("types", index="none", first=FIRST)
+    with pytest.raises(UnsupportedError, match="has 3 rows and is read from row 3"):
+        plan.embed("types", index="type", first=FIRST + 1)

@@ -20,17 +20,18 @@ WIDTH = HEADS * HEAD_DIM
 
 def make_source() -> ArraySource:
     random = np.random.default_rng(11)
-    values = {"embd": random.standard_normal((VOCAB, WIDTH)), "types": random.standard_normal((2, WIDTH))}
+    values = {"embd": random.standard_normal((VOCAB, WIDTH)), "types": random.standard_normal((3, WIDTH))}
     values["positions"] = random.standard_normal((FIRST + POSITIONS, WIDTH))
     values |= {name: random.standard_normal((WIDTH, WIDTH)) / 4 for name in "qkvo"}
     return ArraySource(values)
 
 
-def make_plan(source: ArraySource) -> Plan:
-    """Positions are learned, the first rows of their table are not used; all tokens have the second type."""
+def make_plan(source: ArraySource, *, types: bool = True) -> Plan:
+    """Positions are learned, the first rows of their table are not used, nor is the first type."""
     plan = Plan(source.shapes)
     x = plan.add(plan.embed("embd"), plan.embed("positions", index="position", first=FIRST))
-    x = plan.add(x, plan.embed("types", index="none", first=1))
+    if types:
+        x = plan.add(x, plan.embed("types", index="type", first=1))
     q, k, v = (plan.linear(x, name) for name in "qkv")
     heads = {"num_heads": HEADS, "num_kv_heads": HEADS, "head_dim": HEAD_DIM}
     mixed = plan.attention(q, k, v, layer=0, scale=HEAD_DIM**-0.5, causal=False, **heads)
@@ -58,7 +59,7 @@ def states(executor: Executor, *sequences: Sequence[int]) -> list[npt.NDArray[np
 def main() -> None:
     """The same bits in any batch and for any number of threads, near the reference; prints their hash."""
     random = np.random.default_rng(2)
-    texts = [random.integers(0, VOCAB, n).tolist() for n in (1, 2, 620, 33, 64, 7)]
+    texts = [random.integers(0, 2 * VOCAB, n).tolist() for n in (1, 2, 620, 33, 64, 7)]
     one, two = (compile_with(cpu, threads) for threads in (1, 2))
     alone = [states(one, ids)[0] for ids in texts]
     exact = compile_with(reference, 1)

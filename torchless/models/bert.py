@@ -24,7 +24,7 @@ def forward(plan: Plan, config: ModelConfig) -> None:
     """Tokens to final states, or to a classifier's scores."""
     x = plan.add(plan.embed("token_embd.weight"), plan.embed("position_embd.weight", index="position"))
     if "token_types.weight" in plan.shapes:
-        x = plan.add(x, plan.embed("token_types.weight", index="none"))
+        x = plan.add(x, plan.embed("token_types.weight", index="type"))
     x = layer_norm(plan, x, "token_embd_norm", config)
     for layer in range(config.num_layers):
         mixed = attention(plan, x, config, layer=layer, rotates=False, causal=False)

@@ -23,7 +23,7 @@ def forward(plan: Plan, config: ModelConfig) -> None:
     """Tokens to final states, or to a classifier's scores."""
     x = plan.embed("token_embd.weight")
     if "token_types.weight" in plan.shapes:
-        x = plan.add(x, plan.embed("token_types.weight", index="none"))
+        x = plan.add(x, plan.embed("token_types.weight", index="type"))
     x = layer_norm(plan, x, "token_embd_norm", config)
     for layer in range(config.num_layers):
         mixed = attention(plan, x, config, layer=layer, causal=False)

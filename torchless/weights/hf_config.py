@@ -26,7 +26,7 @@ from torchless.weights.hf_keys import (
 )
 from torchless.weights.mistral_parts import mistral_settings, restore_mistral
 from torchless.weights.phi_parts import phi_settings
-from torchless.weights.pooling_parts import pooling_settings
+from torchless.weights.pooling_parts import POOLING_TYPES, pooling_settings
 from torchless.weights.text_parts import text_settings
 
 __all__ = ["QUANTISATION_METHODS", "quantisation_of", "read_json", "settings_of", "shortest", "translate"]
@@ -73,6 +73,8 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     if not settings.latent(architecture):
         settings.heads(architecture)
     pooling = pooling_settings(config_path.parent, architecture)
+    if settings.out["hf.architecture"].endswith("ForSequenceClassification"):
+        pooling = {f"{architecture}.pooling_type": POOLING_TYPES["rank"]}
     settings.out.update(pooling)
     if pooling or settings.out["hf.architecture"].endswith("Model"):
         settings.out.pop(f"{architecture}.tie_word_embeddings", None)  # of a head that is not there

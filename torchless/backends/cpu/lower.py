@@ -101,7 +101,7 @@ class _Lowering:
     def _emit(self, index: int, op: Op) -> None:
         if isinstance(op, Embed):
             out = self._define(op.out, F32)
-            self._stage("embed", table=op.weight, out=out, scale=op.scale, index=op.index, first=op.first)
+            self._stage("embed", table=op.weight, out=out, scale=op.scale, **_index(self.plan, op))
             self._convert_for_consumers(op.out)
         elif isinstance(op, RmsNorm) and op.num_heads > 1:
             check_readers_of_heads(self, op)  # emitted with those
@@ -250,6 +250,10 @@ class _Lowering:
 
     def _stage(self, kind: str, **args: object) -> None:
         self.result.stages.append(Stage(kind, args))
+
+
+def _index(plan: Plan, op: Embed) -> dict[str, object]:
+    return {"index": op.index, "first": op.first, "num_ids": plan.num_token_ids}
 
 
 def _uses(plan: Plan) -> Mapping[int, list[int]]:

@@ -186,11 +186,11 @@ class ReferenceExecutor:
             return values[op.x.id][batch.output_rows]
         raise UnsupportedError(f"the reference backend has no op {type(op).__name__}")
 
-    @staticmethod
-    def _index(op: Embed, batch: Batch) -> npt.NDArray[np.int32]:
-        if op.index == "token":
-            return batch.token_ids
-        return batch.positions if op.index == "position" else np.zeros_like(batch.positions)
+    def _index(self, op: Embed, batch: Batch) -> npt.NDArray[np.int32]:
+        if op.index == "position":
+            return batch.positions
+        ids, num_ids = batch.token_ids, self.vocab_size
+        return ids % num_ids if op.index == "token" else ids // num_ids
 
     def _experts(self, op: Experts, x: Array, logits: Array) -> Array:
         """Each expert's tokens together."""
@@ -271,7 +271,7 @@ class ReferenceExecutor:
         for problem, found in problems.items():
             if found:
                 raise ValueError(f"malformed batch: {problem}")
-        if ((batch.token_ids < 0) | (batch.token_ids >= self.vocab_size)).any():
+        if ((batch.token_ids < 0) | (batch.token_ids >= self.vocab_size * self.plan.num_types)).any():
             raise ValueError(f"malformed batch: a token id is outside the vocabulary of {self.vocab_size}")
         if ((batch.page_ids < 0) | (batch.page_ids >= self.options.num_pages)).any():
             raise ValueError("malformed batch: page id out of range")
