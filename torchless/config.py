@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from torchless.errors import FormatError, UnsupportedError
 from torchless.plan import RopeSpec, Routing
+from torchless.pooling_types import Pooling
 from torchless.weights.source import WeightSource
 
-__all__ = ["ConfigReader", "ModelConfig", "Pooling"]
-
-Pooling = Literal["mean", "cls", "last"]
-"""How the states of a text's tokens become one vector: their mean, the first token's, or the last one's."""
+__all__ = ["ConfigReader", "ModelConfig"]
 
 # Keys that describe, license or train a model but do not change what it computes.
 _HARMLESS = frozenset(

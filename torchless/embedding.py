@@ -7,19 +7,17 @@ has the same bits whatever other texts are computed with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from torchless.config import Pooling
 from torchless.engine.sequence import Sequence as Tokens
 from torchless.errors import ContextLengthError, InvalidRequestError
+from torchless.pooling_types import POOLINGS, Pooling
 
 __all__ = ["Embedder", "pool", "truncated"]
 
 Vectors = npt.NDArray[np.float32]
-POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 _TOKENS_AT_ONCE = 1 << 14
 """Rows of states that are held at once, all texts of a group together."""

@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from torchless.activation_types import ActivationType
 from torchless.backends.base import KvType, Progress
-from torchless.config import Pooling
 from torchless.embedding import Embedder
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
@@ -30,6 +29,7 @@ from torchless.loading import LoadedModel, load_model, load_settings
 from torchless.memory import available_memory, format_bytes
 from torchless.models import ModelConfig
 from torchless.plan import Plan
+from torchless.pooling_types import Pooling
 from torchless.prompts import Prompts
 from torchless.reranking import Reranker
 from torchless.results import Chunk, Completion, Ranked

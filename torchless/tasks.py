@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, get_args
 
-from torchless.config import ConfigReader, ModelConfig, Pooling
+from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import FormatError, InvalidRequestError, UnsupportedError
 from torchless.plan import Linear, Map, Piece, Plan
+from torchless.pooling_types import Pooling
 from torchless.weights.pooling_parts import NORMALIZE_KEY, POOLING_TYPES
 
 __all__ = ["TASKS", "Task", "fit_to_task", "read_pooling"]

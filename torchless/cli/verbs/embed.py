@@ -14,7 +14,7 @@ from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import read_stdin, read_text_file
 from torchless.cli.terminal import columns, is_terminal
-from torchless.embedding import POOLINGS
+from torchless.pooling_types import POOLINGS
 
 if TYPE_CHECKING:
     import numpy as np
