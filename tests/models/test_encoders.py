@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "bert": ("BertModel", {}),
-    "nomic-bert": ("NomicBertModel", {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}),
+    "nomic_bert": ("NomicBertModel", {"rope_parameters": {"rope_type": "default", "rope_theta": 1000.0}}),
     "xlm-roberta": (
         "XLMRobertaModel",
         {"pad_token_id": 1, "max_position_embeddings": CONTEXT + 2, "type_vocab_size": 1},
@@ -142,7 +142,7 @@ def test_an_embedding_model_writes_no_text(model: Any) -> None:
 
 def test_more_context_than_positions_is_refused(model: Any) -> None:
     name, folder, _ = model
-    if name in ("nomic-bert", "qwen3"):
+    if name in ("nomic_bert", "qwen3"):
         pytest.skip("its positions are angles")
     with pytest.raises(InvalidRequestError, match=r"ctx is 65, but .* has embeddings of 64 positions"):
         load(folder, ctx=65)
