@@ -83,11 +83,12 @@ def test_a_tensor_that_is_not_applied_is_refused_by_name(
         open_adapter(tmp_path / "adapter")
 
 
-def test_names_inside_a_model_that_sees_images_are_those_of_its_language_model(
-    shapes: dict[str, tuple[int, ...]], tmp_path: Path
+@pytest.mark.parametrize("begin", ["model.language_model.", "language_model.model.", ""])
+def test_names_inside_other_models_are_those_of_the_language_model(
+    begin: str, shapes: dict[str, tuple[int, ...]], tmp_path: Path
 ) -> None:
     write_adapter(tmp_path / "alone", shapes)
-    inner = {name.replace("model.", "model.language_model."): shape for name, shape in shapes.items()}
+    inner = {begin + name.removeprefix("model."): shape for name, shape in shapes.items()}
     write_adapter(tmp_path / "inside", inner)
     alone, inside = (open_adapter(tmp_path / name).parts for name in ("alone", "inside"))
     assert alone.keys() == inside.keys() and len(alone) == len(shapes)

@@ -16,13 +16,13 @@ from lora_models import ATTENTION, MLP, Matrices, module_shapes, scale_of, write
 from safetensors.numpy import load_file
 
 import torchless
-from torchless.adapters.applied import adapted_plan
+from torchless.adapters.applied import AdaptedSource, adapted_plan
 from torchless.adapters.binding import bind_adapters
 from torchless.adapters.open import scaled_paths
 from torchless.bench.synthetic import write_synthetic
 from torchless.conversion.convert import convert
 from torchless.models import record_plan
-from torchless.plan import Linear
+from torchless.plan import Linear, Plan
 from torchless.weights.open import open_source
 
 SCALES = (0.5, -0.75)
@@ -210,17 +210,41 @@ def test_bits_do_not_depend_on_the_batch(case: Case) -> None:
     models.check_promise(case.folder, case.ids, list(zip(case.adapters, SCALES, strict=True)))
 
 
-def test_products_of_the_same_input_share_a_matrix(case: Case) -> None:
+def test_what_adapters_take_is_announced(case: Case) -> None:
+    cpu = pytest.importorskip("torchless.backends.cpu")
+    plain = open_executor(case.folder, "cpu", kv="f32")
+    adapted = open_executor(case.folder, "cpu", kv="f32", lora=case.adapters)
+    announced, used = cpu.required_bytes(*bound_model(case), adapted.options), adapted.memory_bytes()
+    assert announced["weights"] <= used["weights"] <= announced["weights"] + 100_000  # vectors come on top
+    assert used["scratch"] <= announced["scratch"] + 8192
+    assert used["weights"] > plain.memory_bytes()["weights"]
+
+
+def test_weights_that_stay_in_their_file_are_adapted_with_the_same_bits(case: Case) -> None:
+    pytest.importorskip("torchless._core")
+    lora = list(zip(case.gguf_adapters, SCALES, strict=True))
+    found = []
+    for lazy in (False, True):
+        with torchless.load(case.gguf, lora=lora, lazy=lazy, ctx=64) as model:
+            found.append(model.logits(case.ids[0]))
+    np.testing.assert_array_equal(*found)
+
+
+def bound_model(case: Case) -> tuple[Plan, AdaptedSource]:
     source = open_source(case.folder)
-    plan, config = record_plan(source)
+    plan, _ = record_plan(source)
     bound = bind_adapters(plan, source, scaled_paths(case.adapters))
-    ops = [op for op in adapted_plan(plan, bound).ops if isinstance(op, Linear)]
+    return adapted_plan(plan, bound), AdaptedSource(source, bound)
+
+
+def test_products_of_the_same_input_share_a_matrix(case: Case) -> None:
+    plan, source = bound_model(case)
+    ops = [op for op in plan.ops if isinstance(op, Linear)]
     inner = [op.weight for op in ops if op.weight.endswith("lora_a")]
-    assert sorted(inner) == sorted(f"{name}.lora_a" for name in bound.parts)
+    assert sorted(inner) == sorted(name for name in source.tensors if name.endswith("lora_a"))
     if case.name == "phi3":
         rows = [op.rows for op in ops if op.weight == "blk.0.attn_qkv.weight.lora_b"]
-        width = config.num_kv_heads * config.head_dim
-        assert rows == [(0, 64), (64, 64 + width), (64 + width, 64 + 2 * width)]
+        assert rows == [(0, 64), (64, 96), (96, 128)]
 
 
 @pytest.mark.parametrize("settings", [{}, {"use_rslora": True, "rank_pattern": {"down_proj": 5}}])

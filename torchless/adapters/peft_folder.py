@@ -130,6 +130,9 @@ def _tensors(folder: Path) -> dict[str, FileTensor]:
     tensors = {}
     for name, stored in read_safetensors_header(file).items():
         inner = name.removeprefix(_PREFIX)
+        inner = (
+            f"model.{inner}" if inner.startswith("layers.") else inner
+        )  # of a model without an output layer
         tensors[inner] = FileTensor(inner, file, stored)
     return text_tensors(tensors)
 
