@@ -37,6 +37,8 @@ Array = npt.NDArray[Any]
 UNKNOWN_THERE = ("MXFP4",)
 """Recipes that llama.cpp does not have."""
 SLICE_WEIGHTS = 1 << 22
+SAMPLE_WEIGHTS = 1 << 20
+"""Errors are taken of rows with so many weights, spread evenly over a tensor."""
 
 
 @dataclass(slots=True)
@@ -112,22 +114,24 @@ def compare_tensor(
         return
     result.other_bytes.append(name)
     weighted, plain = np.zeros(2), np.zeros(2)
-    for x, *decoded in rows_of(name, exact, ours, theirs):
-        weights = llama_cpp_weights(kind, x)
-        for i, values in enumerate(decoded):
-            squares = np.square(values - x)
-            weighted[i] += (weights * squares).sum()
-            plain[i] += squares.sum()
+    x, *decoded = sampled(name, exact, ours, theirs)
+    weights = llama_cpp_weights(kind, x)
+    for i, values in enumerate(decoded):
+        squares = np.square(values - x)
+        weighted[i], plain[i] = (weights * squares).sum(), squares.sum()
     result.weighted[name], result.plain[name] = tuple(weighted), tuple(plain)
 
 
-def rows_of(name: str, *sources: GgufSource) -> Iterator[list[Array]]:
-    """The weights of a tensor in each file as float64, some rows at a time."""
-    rows = math.prod(sources[0].tensors[name].shape[:-1])
-    step = max(1, SLICE_WEIGHTS // sources[0].tensors[name].shape[-1])
-    raws = [(quants.by_name(s.tensors[name].type), s.raw(name).reshape(rows, -1)) for s in sources]
-    for begin in range(0, rows, step):
-        yield [form.decode(raw[begin : begin + step]).astype(np.float64) for form, raw in raws]
+def sampled(name: str, *sources: GgufSource) -> list[Array]:
+    """The sampled weights of a tensor in each file, as float64 (rows, columns)."""
+    shape = sources[0].tensors[name].shape
+    rows = math.prod(shape[:-1])
+    picked = np.linspace(0, rows - 1, min(rows, max(1, SAMPLE_WEIGHTS // shape[-1]))).astype(np.int64)
+    forms = [quants.by_name(source.tensors[name].type) for source in sources]
+    return [
+        form.decode(source.raw(name).reshape(rows, -1)[picked]).astype(np.float64)
+        for form, source in zip(forms, sources, strict=True)
+    ]
 
 
 def llama_cpp_weights(kind: str, x: Array) -> Array:
