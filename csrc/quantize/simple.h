@@ -20,14 +20,13 @@ TL_INLINE F32 peak_of(const Columns<32>& x) {
     return peak;
 }
 
-// q = (x - m) / d + bias, rounded once as float and cut to an integer 0..top.
+// q = (x - m) / d + bias, each operation rounded as float, and cut to an integer 0..top.
 TL_INLINE void cut_to_codes(const Columns<32>& x, float bias, int top, SimpleBlocks& out) {
     float inverse[kLanes];
     store(inverse, ratio(set1(1.0f), load(out.d)));
     for (int i = 0; i < 32; i++) {
         for (int s = 0; s < kLanes; s++) {
-            const double step = double(x.v[i][s] - out.m[s]) * double(inverse[s]) + double(bias);
-            const int code = int(float(step));
+            const int code = int((x.v[i][s] - out.m[s]) * inverse[s] + bias);
             out.q[i][s] = uint8_t(code < top ? code : top);
         }
     }

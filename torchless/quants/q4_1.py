@@ -32,8 +32,8 @@ def _encode(values: Floats) -> Bytes:
     minimum = values.min(axis=1, keepdims=True)
     scale = (values.max(axis=1, keepdims=True) - minimum) / np.float32(15)
     inverse = ratio(np.float32(1), scale)
-    # The reference rounds difference * inverse + 0.5 once (a fused multiply-add), then truncates.
-    steps = ((values - minimum).astype(np.float64) * inverse + 0.5).astype(np.float32)
+    # As in the reference, product and sum are rounded one after the other, then truncated.
+    steps = (values - minimum) * inverse + np.float32(0.5)
     q = np.minimum(steps.astype(np.int32), 15).astype(np.uint8)
     blocks = np.empty((len(values), 20), np.uint8)
     blocks[:, 0:2] = scale.astype("<f2").view(np.uint8)

@@ -33,8 +33,8 @@ def _encode(values: Floats) -> Bytes:
     peak = np.take_along_axis(values, np.abs(values).argmax(axis=1, keepdims=True), axis=1)
     scale = peak / np.float32(-16)
     inverse = ratio(np.float32(1), scale)
-    # The reference rounds x * inverse + 16.5 once (a fused multiply-add), then truncates; so does float64.
-    steps = (values.astype(np.float64) * inverse + 16.5).astype(np.float32)
+    # As in the reference, product and sum are rounded one after the other, then truncated.
+    steps = values * inverse + np.float32(16.5)
     q = np.minimum(steps.astype(np.int32), 31).astype(np.uint8)
     low = q & np.uint8(15)
     blocks = np.empty((len(values), 22), np.uint8)

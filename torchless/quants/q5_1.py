@@ -35,8 +35,8 @@ def _encode(values: Floats) -> Bytes:
     minimum = values.min(axis=1, keepdims=True)
     scale = (values.max(axis=1, keepdims=True) - minimum) / np.float32(31)
     inverse = ratio(np.float32(1), scale)
-    # The reference rounds difference * inverse + 0.5 once (a fused multiply-add), then truncates.
-    steps = ((values - minimum).astype(np.float64) * inverse + 0.5).astype(np.float32)
+    # As in the reference, product and sum are rounded one after the other, then truncated.
+    steps = (values - minimum) * inverse + np.float32(0.5)
     q = np.minimum(steps.astype(np.int32), 31).astype(np.uint8)
     low = q & np.uint8(15)
     blocks = np.empty((len(values), 24), np.uint8)
