@@ -47,8 +47,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"model_type": "ministral3", "head_dim": 24, "rope_parameters": GROWTH},
         {"model_type": "pixtral", "head_dim": 16},
     ),
-    "gemma3": ("Gemma3", {"model_type": "gemma3_text", **GEMMA3}, {"model_type": "siglip_vision_model"}),
-    "gemma3, linear rope": (
+    "gemma3": (
         "Gemma3",
         {
             "model_type": "gemma3_text",
