@@ -251,3 +251,11 @@ def test_info_works_without_the_core(cli, monkeypatch):
     monkeypatch.delattr(torchless, "_core", raising=False)
     status, out, _ = cli("info")
     assert status == 0 and "none, the C++ core cannot be used" in out
+
+
+def test_a_model_that_fills_gaps_says_with_which_tokens(cli, tmp_path, plain_model):
+    path = write_model(tmp_path / "marks.gguf", marks=True)
+    line = next(line for line in cli("show", path)[1].splitlines() if "fills gaps" in line)
+    assert "order psm, fim_pre ▁<PRE>, fim_suf ▁<SUF>, fim_mid ▁<MID>" in line
+    assert json.loads(cli("show", path, "--json")[1])["tokenizer"]["infill"]["fim_mid"] == "▁<MID>"
+    assert "fills gaps" not in cli("show", plain_model)[1]

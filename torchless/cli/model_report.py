@@ -11,6 +11,7 @@ from typing import Any
 
 from torchless.activation_types import ActivationType, multiplied_type
 from torchless.cli.terminal import columns, listing, number, styled
+from torchless.cli.tokenizer_report import describe_tokenizer
 from torchless.errors import TorchlessError
 from torchless.kv_types import bytes_per_token
 from torchless.memory import format_bytes
@@ -19,7 +20,9 @@ from torchless.quants import by_name
 from torchless.sampling.parameters import SamplingParams
 from torchless.weights.source import TensorInfo, WeightSource
 
-__all__ = ["ModelReport", "json_value", "read_templates"]
+__all__ = ["ModelReport", "json_value"]
+
+_KIND_NAMES = {"byte-level": "byte-level BPE", "sentencepiece": "SentencePiece", "wordpiece": "WordPiece"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +66,7 @@ class ModelReport:
                 by_name(item.type)
         except TorchlessError as error:
             refusal = str(error)
-        tokenizer, templates = _tokenizer(source)
+        tokenizer, templates = describe_tokenizer(source)
         return cls(source, config, refusal, types, tokenizer, templates, _sampling(source))
 
     @property
@@ -190,9 +193,10 @@ class ModelReport:
                 if byte_level and about.get("pre_tokenizer")
                 else ""
             )
-            kind = "byte-level BPE" if byte_level else "SentencePiece"
-            yield "tokenizer", f"{kind}, {pre}{about['vocab_size']} tokens"
+            yield "tokenizer", f"{_KIND_NAMES[about['kind']]}, {pre}{about['vocab_size']} tokens"
             yield "special", ", ".join(f"{role} {token}" for role, token in about["special_tokens"].items())
+            gap = about["infill"] or {}
+            yield "fills gaps", ", ".join(f"{name} {text}" for name, text in gap.items())
         yield "template", self._template_summary()
 
     def _template_summary(self) -> str:
@@ -231,11 +235,6 @@ def _memory(source: WeightSource) -> str:
     return f"{format_bytes(loaded)} to run 512 tokens{least}"
 
 
-def read_templates(source: WeightSource) -> dict[str, str]:
-    """Chat templates by name, the main one as ``"default"``."""
-    return _tokenizer(source)[1]
-
-
 def json_value(value: Any) -> Any:
     """`value` as JSON has it: arrays become lists, numbers that are not finite become strings."""
     if isinstance(value, float):
@@ -249,38 +248,6 @@ def json_value(value: Any) -> Any:
     if hasattr(value, "item") and not hasattr(value, "__len__"):  # a NumPy number
         return json_value(value.item())
     return [json_value(item) for item in value]
-
-
-def _tokenizer(source: WeightSource) -> tuple[dict[str, Any], dict[str, str]]:
-    """Description and templates. A GGUF's vocabulary is read, not built, which would take a second."""
-    from torchless.text.tokenizer import Tokenizer
-    from torchless.text.vocabulary import named_templates, read_vocabulary
-
-    try:
-        if source.format == "safetensors":
-            built = Tokenizer.from_folder(source.path if source.path.is_dir() else source.path.parent)
-            about = built.describe()
-            about["special_tokens"] = {role: token["text"] for role, token in about["special_tokens"].items()}
-            return about, built.chat_templates
-    except TorchlessError as error:
-        return {"error": str(error)}, {}
-    try:
-        templates = named_templates(source.metadata)
-    except TorchlessError:
-        templates = {}
-    try:
-        vocabulary = read_vocabulary(source.metadata)
-    except TorchlessError as error:
-        return {"error": str(error)}, templates
-    special = {role: vocabulary.tokens[token_id] for role, token_id in vocabulary.special_ids.items()}
-    return {
-        "kind": "sentencepiece" if vocabulary.model == "llama" else "byte-level",
-        "pre_tokenizer": source.metadata.get("tokenizer.ggml.pre"),
-        "vocab_size": len(vocabulary.tokens),
-        "special_tokens": special,
-        "add_bos": vocabulary.add_bos,
-        "add_eos": vocabulary.add_eos,
-    }, templates
 
 
 def _types(tensors: Iterable[TensorInfo], activations: ActivationType) -> list[TypeSummary]:

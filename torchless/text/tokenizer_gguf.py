@@ -14,11 +14,12 @@ from torchless.text.tokenizer import TokenizerSpec
 from torchless.text.tokenizer_build import BuiltTokenizer, build_tokenizer
 from torchless.text.vocabulary import Vocabulary, named_templates, read_vocabulary
 
-__all__ = ["load_library_tokenizer", "tokenizer_from_metadata"]
+__all__ = ["KINDS", "load_library_tokenizer", "tokenizer_from_metadata"]
 
 # Below this many tokens and merges building takes less time than the cache is worth.
 _MIN_CACHED_ENTRIES = 20_000
-_KINDS: dict[str, Literal["byte-level", "sentencepiece", "wordpiece"]] = {
+# How tokens write their bytes, by ``tokenizer.ggml.model``.
+KINDS: dict[str, Literal["byte-level", "sentencepiece", "wordpiece"]] = {
     "llama": "sentencepiece",
     "gpt2": "byte-level",
     "bert": "wordpiece",
@@ -37,7 +38,7 @@ def tokenizer_from_metadata(metadata: Mapping[str, Any], cache_key: str | None) 
     control = {token.content: index for index, token in _control_tokens(library_tokenizer)}
     end_ids = find_end_ids(special, control.get)
     spec = TokenizerSpec(
-        kind=_KINDS[vocabulary.model],
+        kind=KINDS[vocabulary.model],
         pre=vocabulary.pre.names[0] if vocabulary.pre else None,
         num_tokens=len(vocabulary.tokens),
         special_ids=special,

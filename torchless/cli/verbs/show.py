@@ -112,7 +112,7 @@ def _tensors(source: WeightSource, activations: str) -> Iterable[str]:
 
 
 def _template(source: WeightSource, activations: str) -> Iterable[str]:
-    from torchless.cli.model_report import read_templates
+    from torchless.cli.tokenizer_report import read_templates
 
     templates = read_templates(source)
     if not templates:
