@@ -30,5 +30,5 @@ def test_anything_else_is_refused_with_an_example(wrong: str) -> None:
 def test_bytes_per_token_are_those_of_the_pages() -> None:
     core = pytest.importorskip("torchless._core")
     for kv in (*KV_TYPES, "k=q8_0,v=q4_0"):
-        pages = core.kv_page_bytes(*split_kv_type(kv), 16, 8, 64)
+        pages = core.kv_page_bytes(*split_kv_type(kv), [(8, 64)] * 16)
         assert pages == bytes_per_token(kv, 16, 8, 64) * core.PAGE_TOKENS

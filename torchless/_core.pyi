@@ -46,13 +46,11 @@ def thread_scratch_bytes(
     matrices: Sequence[tuple[int, int, bool]],
     k_type: str,
     v_type: str,
-    num_kv_heads: int,
-    head_dim: int,
-    group: int,
+    attentions: Sequence[tuple[int, int, int]],
     activations: str,
 ) -> int:
     """
-    Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and an attention; num_kv_heads 0 = none.
+    Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and attentions (key/value heads, head dimension, query heads to each).
     """
 
 def file_window_bytes(type: int, columns: int, num_tiles: int) -> int:
@@ -79,8 +77,10 @@ def heads_scratch_bytes(type: int, columns: int, is_mapped: bool, activations: s
 def buffer_row_bytes(format: str, width: int) -> int:
     """Bytes of one row of activations in a format."""
 
-def kv_page_bytes(k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int) -> int:
-    """Bytes of one KV page."""
+def kv_page_bytes(k_type: str, v_type: str, layers: Sequence[tuple[int, int]]) -> int:
+    """
+    Bytes of one KV page; layers: (key/value heads, head dimension) of each.
+    """
 
 def attention_shared_bytes(num_heads: int, num_kv_heads: int, head_dim: int, num_pages: int) -> int:
     """Bytes that all threads share for the partial results of attention."""
@@ -104,8 +104,10 @@ class Executor:
         """
 
     def set_kv_cache(
-        self, k_type: str, v_type: str, num_layers: int, num_kv_heads: int, head_dim: int, num_pages: int
-    ) -> None: ...
+        self, k_type: str, v_type: str, layers: Sequence[tuple[int, int]], num_pages: int
+    ) -> None:
+        """layers: (key/value heads, head dimension) of each"""
+
     def add_matrix(self, type: int, rows: int, columns: int) -> int:
         """Makes room for a weight matrix; its rows follow by pack_rows."""
 
@@ -189,10 +191,10 @@ class Executor:
         """The product that makes the logits; part as for matmul."""
 
     def rope_kv(
-        self, parts: Sequence[tuple[int, int, int, int, int, float]], k: int, v: int, layer: int
+        self, parts: Sequence[tuple[int, int, int, int, int, int, float]], k: int, v: int, layer: int
     ) -> None:
         """
-        parts: (buffer, num_heads, head_dim, rope or -1, vector of a norm of heads or -1, its eps)
+        parts: (buffer, buffer that is normalised into it, num_heads, head_dim, rope or -1, vector of a norm of heads or -1, its eps); k, v: -1 stores nothing
         """
 
     def attention(
@@ -216,17 +218,25 @@ class Executor:
     def map(self, x: int, out: int, function: str, parameter: float) -> None:
         """out = function(x), element by element"""
 
-    def glu(self, gate: int, up: int, out: int, activation: str) -> None: ...
+    def glu(self, gate: int, up: int, up_start: int, out: int, activation: str) -> None:
+        """up_start: the first column of up that is taken"""
+
+    def heads_norm(self, x: int, weight: int, num_heads: int, eps: float, out: int) -> None: ...
     def gated_matmul(
         self, x: int, gate: tuple[int, int], up: tuple[int, int], out: int, activation: str
     ) -> None:
         """gate, up: (matrix, bias vector or -1), with a multiple of 256 rows"""
 
     def route(
-        self, logits: int, bias: int, width: int, routing: tuple[int, int, str, bool, float, int, int, int]
+        self,
+        logits: int,
+        bias: int,
+        expert_scale: int,
+        width: int,
+        routing: tuple[int, int, str, bool, float, int, int, int],
     ) -> None:
         """
-        Chooses experts; bias: a vector or -1; width: of the experts' inner layer; routing: (experts, used, scoring, normalised, scale, groups, used groups, scores that a group counts by)
+        Chooses experts; bias, expert_scale: vectors or -1; width: of the experts' inner layer; routing: (experts, used, scoring, normalised, scale, groups, used groups, scores that a group counts by)
         """
 
     def experts_gated(

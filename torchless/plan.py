@@ -103,14 +103,14 @@ class Embed:
 
 @dataclass(frozen=True, slots=True)
 class RmsNorm:
-    """out = x / sqrt(mean(x^2) + eps) * weight. Weight shape (width,). Zhang & Sennrich 2019.
+    """out = x / sqrt(mean(x^2) + eps) * weight. Weight shape (width,), None = all ones. Zhang & Sennrich 2019.
 
     Each of `num_heads` equal parts of x is normalised by itself, all with the same weight.
     """
 
     out: Value
     x: Value
-    weight: str
+    weight: str | None
     eps: float
     num_heads: int = 1
 
@@ -173,7 +173,8 @@ class Rope:
 class Attention:
     """Grouped-query attention of q against the sequence's cached and new keys and values.
 
-    Stores this step's k and v in the cache of `layer` first. Query head h reads key/value head
+    Stores this step's k and v in the cache of `layer` first; without them it reads what the attention that owns that
+    cache stored, earlier in the plan (layers that share a cache). Query head h reads key/value head
     ``h // (num_heads // num_kv_heads)``. Scores are ``q.k * scale``; a token at position p sees
     positions ``max(0, p - window + 1) .. p`` (all when window is None).
 
@@ -189,8 +190,8 @@ class Attention:
 
     out: Value
     q: Value
-    k: Value
-    v: Value
+    k: Value | None
+    v: Value | None
     layer: int
     num_heads: int
     num_kv_heads: int
@@ -205,7 +206,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Glu:
-    """out = activation(gate) * up, elementwise. Shazeer 2020.
+    """out = activation(gate) * up, elementwise; `up` may be columns of a wider value. Shazeer 2020.
 
     ``"sigmoid"`` gates the output of attention (Qwen3-Next); ``"swiglu_clamped"`` (gpt-oss) is
     ``g * sigmoid(1.702 g) * (u + 1)`` with g = min(gate, 7), u = up within -7 .. 7.
@@ -213,7 +214,7 @@ class Glu:
 
     out: Value
     gate: Value
-    up: Value
+    up: Value | Piece
     activation: Activation
 
 
@@ -265,6 +266,8 @@ class Experts:
         logits: the router's, (rows, experts).
         up_weight: None when `gate_weight` (and `gate_bias`) hold the rows of gate and, behind them, those of up.
         selection_bias: (experts,), added to the scores that choose experts, not to those that weigh them. DeepSeek V3.
+        expert_scale: (experts,), factors on the weights of the experts that a token chose, after those of `routing`.
+            Gemma 4.
     """
 
     out: Value
@@ -279,6 +282,7 @@ class Experts:
     up_bias: str | None = None
     down_bias: str | None = None
     selection_bias: str | None = None
+    expert_scale: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,7 +417,7 @@ Op = (
 # Attributes of ops that name a weight.
 _WEIGHTS = (
     *("weight", "head_weights", "bias", "sinks", "gate_weight", "up_weight", "down_weight"),
-    *("gate_bias", "up_bias", "down_bias", "selection_bias", "decay", "step_bias"),
+    *("gate_bias", "up_bias", "down_bias", "selection_bias", "expert_scale", "decay", "step_bias"),
 )
 
 # What a listing does not say of ops that are as most are.
@@ -446,13 +450,15 @@ class Plan:
         self._require(0 <= first < rows, f"{weight} has {rows} rows and is read from row {first} on")
         return self._record(Embed(self._value("tokens", width), weight, scale, index, first))
 
-    def rms_norm(self, x: Value, weight: str, *, eps: float, num_heads: int = 1) -> Value:
-        """Root-mean-square norm over the width of x, or of each head; `weight` has that width."""
-        (width,) = self._weight(weight, 1)
-        self._require(
-            width * num_heads == x.width,
-            f"norm weight {weight} has {width} elements, its input {x.width // num_heads}",
-        )
+    def rms_norm(self, x: Value, weight: str | None, *, eps: float, num_heads: int = 1) -> Value:
+        """Root-mean-square norm over the width of x, or of each head; `weight` has that width, None is all ones."""
+        self._require(x.width % num_heads == 0, f"{num_heads} heads in a width of {x.width}")
+        if weight is not None:
+            (width,) = self._weight(weight, 1)
+            self._require(
+                width * num_heads == x.width,
+                f"norm weight {weight} has {width} elements, its input {x.width // num_heads}",
+            )
         return self._record(RmsNorm(self._value(x.rows, x.width), x, weight, eps, num_heads))
 
     def layer_norm(self, x: Value, weight: str, *, bias: str | None = None, eps: float) -> Value:
@@ -495,8 +501,8 @@ class Plan:
     def attention(
         self,
         q: Value,
-        k: Value,
-        v: Value,
+        k: Value | None,
+        v: Value | None,
         *,
         layer: int,
         num_heads: int,
@@ -514,9 +520,19 @@ class Plan:
         self._require(
             q.width == num_heads * head_dim, f"queries are {q.width} wide, not {num_heads * head_dim}"
         )
-        for name, value in (("keys", k), ("values", v)):
+        owner = next((op for op in self.cache_ops if op.layer == layer), None)
+        if k is None or v is None:
+            self._require(
+                k is v
+                and owner is not None
+                and (owner.num_kv_heads, owner.head_dim) == (num_kv_heads, head_dim),
+                f"no cache of layer {layer} with {num_kv_heads} key/value heads of {head_dim} to share",
+            )
+        else:
+            self._require(owner is None, f"layer {layer} stores keys and values twice")
             expected = num_kv_heads * head_dim
-            self._require(value.width == expected, f"{name} are {value.width} wide, not {expected}")
+            for name, value in (("keys", k), ("values", v)):
+                self._require(value.width == expected, f"{name} are {value.width} wide, not {expected}")
         self._require(softcap is None or softcap > 0, f"a soft cap of {softcap}")
         if slopes is not None:
             self._require(len(slopes) == num_heads, f"{len(slopes)} ALiBi slopes for {num_heads} heads")
@@ -531,9 +547,14 @@ class Plan:
         shape = (num_heads, num_kv_heads, head_dim, scale, window, softcap, slopes, sinks, causal)
         return self._record(Attention(out, q, k, v, layer, *shape))
 
-    def glu(self, gate: Value, up: Value, *, activation: Activation) -> Value:
-        """activation(gate) * up; both (rows, width)."""
+    def glu(self, gate: Value, up: Value | Piece, *, activation: Activation) -> Value:
+        """activation(gate) * up; both (rows, width). A piece has no repetitions: columns of a wider value."""
         self._require(gate.width == up.width, f"gate is {gate.width} wide, up {up.width}")
+        if isinstance(up, Piece):
+            self._require(
+                up.start >= 0 and up.start + up.width <= up.x.width and up.x.rows == gate.rows,
+                f"columns {up.start} to {up.start + up.width} of a value that is {up.x.width} wide",
+            )
         return self._record(Glu(self._value(gate.rows, gate.width), gate, up, activation))
 
     def scale(self, x: Value, factor: float) -> Value:
@@ -568,6 +589,7 @@ class Plan:
         up_bias: str | None = None,
         down_bias: str | None = None,
         selection_bias: str | None = None,
+        expert_scale: str | None = None,
     ) -> Value:
         """A mixture of experts; see `Experts`. x (tokens, width), logits (tokens, experts) -> (tokens, width)."""
         self._check_routing(routing, logits)
@@ -582,12 +604,13 @@ class Plan:
             (up_bias, up_shape[:2]),
             (down_bias, (num_experts, num_out)),
             (selection_bias, (num_experts,)),
+            (expert_scale, (num_experts,)),
         ]
         for name, shape in expected:
             if name is not None:
                 found = self._weight(name, len(shape))
                 self._require(found == shape, f"{name} has the shape {found}, expected {shape}")
-        names = (gate, up, down, gate_bias, up_bias, down_bias, selection_bias)
+        names = (gate, up, down, gate_bias, up_bias, down_bias, selection_bias, expert_scale)
         return self._record(Experts(self._value("tokens", num_out), x, logits, routing, activation, *names))
 
     def columns(self, pieces: Sequence[Piece], *, count: int = 1) -> Value:
@@ -683,8 +706,13 @@ class Plan:
 
     @property
     def attention_ops(self) -> tuple[Attention, ...]:
-        """The attention ops in layer order: what the KV cache must hold."""
+        """The attention ops in layer order."""
         return tuple(op for op in self.ops if isinstance(op, Attention))
+
+    @property
+    def cache_ops(self) -> tuple[Attention, ...]:
+        """Those that store keys and values: what the KV cache must hold."""
+        return tuple(op for op in self.attention_ops if op.k is not None)
 
     @property
     def needs_whole_sequences(self) -> bool:

@@ -100,14 +100,12 @@ void bind_executor(nb::module_& m) {
             "to, or none")
         .def(
             "set_kv_cache",
-            [](PyExecutor& self, const std::string& k_type, const std::string& v_type, int layers, int kv_heads,
-               int head_dim, int num_pages) {
-                if (layers < 1 || kv_heads < 1 || head_dim < 1 || num_pages < 1) {
-                    throw std::invalid_argument("a KV cache needs layers, heads and pages");
-                }
-                self.core.set_kv_cache({kv_type(k_type), kv_type(v_type), layers, kv_heads, head_dim}, num_pages);
+            [](PyExecutor& self, const std::string& k_type, const std::string& v_type, const LayerHeads& layers,
+               int num_pages) {
+                if (layers.empty() || num_pages < 1) throw std::invalid_argument("a KV cache needs layers and pages");
+                self.core.set_kv_cache(kv_layouts(k_type, v_type, layers), num_pages);
             },
-            "k_type"_a, "v_type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a)
+            "k_type"_a, "v_type"_a, "layers"_a, "num_pages"_a, "layers: (key/value heads, head dimension) of each")
         .def(
             "add_matrix",
             [](PyExecutor& self, int type, int rows, int columns) {
@@ -231,19 +229,17 @@ void bind_executor(nb::module_& m) {
             "x"_a, "part"_a, "The product that makes the logits; part as for matmul.")
         .def(
             "rope_kv",
-            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int, int, float>>& parts, int k, int v,
-               int layer) {
+            [](PyExecutor& self, const std::vector<std::tuple<int, int, int, int, int, int, float>>& parts, int k,
+               int v, int layer) {
                 std::vector<tl::RopePart> ropes;
-                for (const auto& [buffer, num_heads, head_dim, rope, norm, eps] : parts) {
-                    if (norm >= 0 && self.core.weights().vector(norm).size() != size_t(head_dim)) {
-                        throw std::invalid_argument("a norm of heads needs one weight for each element of a head");
-                    }
-                    ropes.push_back({buffer, num_heads, head_dim, rope, norm, eps});
+                for (const auto& [buffer, source, num_heads, head_dim, rope, norm, eps] : parts) {
+                    ropes.push_back({buffer, source, num_heads, head_dim, rope, norm, eps});
                 }
-                self.core.add_stage(tl::make_rope_kv(std::move(ropes), self.core.ropes(), k, v, layer));
+                self.core.add_rope_kv(std::move(ropes), k, v, layer);
             },
             "parts"_a, "k"_a, "v"_a, "layer"_a,
-            "parts: (buffer, num_heads, head_dim, rope or -1, vector of a norm of heads or -1, its eps)")
+            "parts: (buffer, buffer that is normalised into it, num_heads, head_dim, rope or -1, vector of a norm of "
+            "heads or -1, its eps); k, v: -1 stores nothing")
         .def(
             "attention",
             [](PyExecutor& self, int q, int out, int layer, int num_heads, float scale, int window, float softcap,
@@ -269,10 +265,16 @@ void bind_executor(nb::module_& m) {
             "x"_a, "out"_a, "function"_a, "parameter"_a, "out = function(x), element by element")
         .def(
             "glu",
-            [](PyExecutor& self, int gate, int up, int out, const std::string& activation) {
-                self.core.add_stage(tl::make_glu(gate, up, out, tl::glu_activation(activation)));
+            [](PyExecutor& self, int gate, int up, int up_start, int out, const std::string& activation) {
+                self.core.add_glu(gate, up, up_start, out, tl::glu_activation(activation));
             },
-            "gate"_a, "up"_a, "out"_a, "activation"_a)
+            "gate"_a, "up"_a, "up_start"_a, "out"_a, "activation"_a, "up_start: the first column of up that is taken")
+        .def(
+            "heads_norm",
+            [](PyExecutor& self, int x, int weight, int num_heads, float eps, int out) {
+                self.core.add_heads_norm({x, weight, num_heads, eps, out});
+            },
+            "x"_a, "weight"_a, "num_heads"_a, "eps"_a, "out"_a)
         .def(
             "gated_matmul",
             [](PyExecutor& self, int x, std::pair<int, int> gate, std::pair<int, int> up, int out,
@@ -284,11 +286,12 @@ void bind_executor(nb::module_& m) {
             "gate, up: (matrix, bias vector or -1), with a multiple of 256 rows")
         .def(
             "route",
-            [](PyExecutor& self, int logits, int bias, int width, const RoutingTuple& how) {
-                self.core.add_route({logits, bias, width, routing(how)});
+            [](PyExecutor& self, int logits, int bias, int expert_scale, int width, const RoutingTuple& how) {
+                self.core.add_route({logits, bias, expert_scale, width, routing(how)});
             },
-            "logits"_a, "bias"_a, "width"_a, "routing"_a,
-            "Chooses experts; bias: a vector or -1; width: of the experts' inner layer; routing: (experts, used, "
+            "logits"_a, "bias"_a, "expert_scale"_a, "width"_a, "routing"_a,
+            "Chooses experts; bias, expert_scale: vectors or -1; width: of the experts' inner layer; routing: "
+            "(experts, used, "
             "scoring, "
             "normalised, scale, groups, used groups, scores that a group counts by)")
         .def(

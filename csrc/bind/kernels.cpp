@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "core/cpu_features.h"
+#include "core/page_pool.h"
 #include "core/weights.h"
 #include "cpu/dispatch.h"
 #include "cpu/kernels.h"
@@ -226,14 +227,14 @@ Result<float> rope_row(const std::string& level, const Floats2& heads, const std
 KvLayout kv_layout_of(const std::string& k_type, const std::string& v_type, size_t num_kv_heads, size_t head_dim) {
     require(num_kv_heads > 0 && num_kv_heads <= 1024, "num_kv_heads must be 1 .. 1024");
     require(head_dim > 0 && head_dim <= 4096 && head_dim % 2 == 0, "head_dim must be even and at most 4096");
-    return {named(kKvTypes, k_type), named(kKvTypes, v_type), 1, int(num_kv_heads), int(head_dim)};
+    return {named(kKvTypes, k_type), named(kKvTypes, v_type), int(num_kv_heads), int(head_dim)};
 }
 
 nb::dict kv_layout(const std::string& k_type, const std::string& v_type, size_t num_kv_heads, size_t head_dim) {
     const KvLayout layout = kv_layout_of(k_type, v_type, num_kv_heads, head_dim);
     nb::dict d;
     d["page_tokens"] = kPageTokens;
-    d["page_bytes"] = layout.page_bytes();
+    d["page_bytes"] = PagePool::page_bytes({layout});
     d["layer_bytes"] = layout.layer_bytes();
     d["value_width"] = layout.value_width();
     d["k_head_bytes"] = layout.k_head_bytes();
@@ -247,8 +248,9 @@ void kv_write(const std::string& level, const Floats2& k, const Floats2& v, cons
     require(k.shape(0) == v.shape(0) && k.shape(1) == v.shape(1), "k and v differ in shape");
     require(slot >= 0 && slot < kPageTokens, "slot must be below " + std::to_string(kPageTokens));
     const KvLayout layout = kv_layout_of(k_type, v_type, k.shape(0), k.shape(1));
-    require(page.shape(0) == layout.page_bytes(),
-            "a page has " + std::to_string(layout.page_bytes()) + " bytes, not " + std::to_string(page.shape(0)));
+    const size_t page_bytes = PagePool::page_bytes({layout});
+    require(page.shape(0) == page_bytes,
+            "a page has " + std::to_string(page_bytes) + " bytes, not " + std::to_string(page.shape(0)));
     level_named(level).kv_write(k.data(), v.data(), layout, slot, 0, layout.num_kv_heads, page.data());
 }
 
@@ -291,7 +293,8 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
             "rows_per_call must be 1 .. " + std::to_string(kAttentionRows));
     require(window >= 0, "window must not be negative");
     require(first_position >= 0 && first_position < (1 << 26), "first_position out of range");
-    require(pages.shape(1) == layout.page_bytes(), "a page has " + std::to_string(layout.page_bytes()) + " bytes");
+    const size_t page_bytes = PagePool::page_bytes({layout});
+    require(pages.shape(1) == page_bytes, "a page has " + std::to_string(page_bytes) + " bytes");
     const int num_positions = first_position + (causal ? row_end : num_rows);
     require(size_t(num_positions + kPageTokens - 1) / kPageTokens <= page_ids.shape(0),
             "page_ids does not cover the last position");
@@ -308,7 +311,7 @@ Result<float> attention(const std::string& level, const Array<const float, 3>& q
     args.q_stride = args.out_stride = num_heads * head_dim;
     args.out = out.as<float>();
     args.pages = pages.data();
-    args.page_bytes = layout.page_bytes();
+    args.page_bytes = page_bytes;
     args.page_ids = page_ids.data();
     args.first_position = first_position;
     args.group = group;

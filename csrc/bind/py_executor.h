@@ -6,6 +6,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/executor.h"
@@ -65,6 +66,19 @@ inline KvType kv_type(const std::string& name) {
     if (name == "q8_0") return KvType::kQ8_0;
     if (name == "q4_0") return KvType::kQ4_0;
     throw std::invalid_argument("unknown KV type " + name);
+}
+
+// Key/value heads and head dimension of each layer that has a place in the cache.
+using LayerHeads = std::vector<std::pair<int, int>>;
+
+inline std::vector<KvLayout> kv_layouts(const std::string& k_type, const std::string& v_type,
+                                        const LayerHeads& layers) {
+    std::vector<KvLayout> layouts;
+    for (const auto& [kv_heads, head_dim] : layers) {
+        if (kv_heads < 1 || head_dim < 1) throw std::invalid_argument("a layer of the KV cache needs heads");
+        layouts.push_back({kv_type(k_type), kv_type(v_type), kv_heads, head_dim});
+    }
+    return layouts;
 }
 
 inline Precision precision_named(const std::string& name) {

@@ -58,13 +58,13 @@ void bind_sizes(nb::module_& m) {
         "type"_a, "rows"_a, "columns"_a, "Bytes of a weight matrix once packed.");
     m.def(
         "thread_scratch_bytes",
-        [](const std::vector<MatrixKind>& matrices, const std::string& k_type, const std::string& v_type, int kv_heads,
-           int head_dim, int group, const std::string& activations) {
+        [](const std::vector<MatrixKind>& matrices, const std::string& k_type, const std::string& v_type,
+           const std::vector<std::tuple<int, int, int>>& attentions, const std::string& activations) {
             const tl::Kernels& kernels = tl::active_kernels();
             size_t bytes = tl::kRowAlignment;
-            if (kv_heads > 0) {
-                bytes = kernels.attention_scratch_bytes(
-                    tl::KvLayout{kv_type(k_type), kv_type(v_type), 1, kv_heads, head_dim}, group);
+            for (const auto& [kv_heads, head_dim, group] : attentions) {
+                const tl::KvLayout layout{kv_type(k_type), kv_type(v_type), kv_heads, head_dim};
+                bytes = std::max(bytes, kernels.attention_scratch_bytes(layout, group));
             }
             for (const auto& [type, columns, is_mapped] : matrices) {
                 const tl::FormatKernels* format = tl::find_format(kernels, type, precision_named(activations));
@@ -74,10 +74,9 @@ void bind_sizes(nb::module_& m) {
             }
             return tl::align_up(bytes + std::max(tl::gated_matmul_scratch_bytes(), tl::head_scratch_bytes()), 4096);
         },
-        "matrices"_a, "k_type"_a, "v_type"_a, "num_kv_heads"_a, "head_dim"_a, "group"_a, "activations"_a,
-        "Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and an attention; "
-        "num_kv_heads "
-        "0 = none.");
+        "matrices"_a, "k_type"_a, "v_type"_a, "attentions"_a, "activations"_a,
+        "Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and attentions (key/value "
+        "heads, head dimension, query heads to each).");
     m.def(
         "file_window_bytes",
         [](int type, int columns, int num_tiles) {
@@ -121,14 +120,14 @@ void bind_sizes(nb::module_& m) {
         "format"_a, "width"_a, "Bytes of one row of activations in a format.");
     m.def(
         "kv_page_bytes",
-        [](const std::string& k_type, const std::string& v_type, int layers, int kv_heads, int head_dim) {
-            return tl::KvLayout{kv_type(k_type), kv_type(v_type), layers, kv_heads, head_dim}.page_bytes();
+        [](const std::string& k_type, const std::string& v_type, const LayerHeads& layers) {
+            return tl::PagePool::page_bytes(kv_layouts(k_type, v_type, layers));
         },
-        "k_type"_a, "v_type"_a, "num_layers"_a, "num_kv_heads"_a, "head_dim"_a, "Bytes of one KV page.");
+        "k_type"_a, "v_type"_a, "layers"_a, "Bytes of one KV page; layers: (key/value heads, head dimension) of each.");
     m.def(
         "attention_shared_bytes",
         [](int num_heads, int kv_heads, int head_dim, int num_pages) {
-            const tl::KvLayout layout{tl::KvType::kF32, tl::KvType::kF32, 1, kv_heads, head_dim};
+            const tl::KvLayout layout{tl::KvType::kF32, tl::KvType::kF32, kv_heads, head_dim};
             return tl::attention_shared_bytes(layout, num_heads, num_pages);
         },
         "num_heads"_a, "num_kv_heads"_a, "head_dim"_a, "num_pages"_a,

@@ -1,8 +1,6 @@
 // The stages of attention: normalise heads, rotate and store this step's keys and values, then attend.
 #include <algorithm>
 #include <atomic>
-#include <cstring>
-#include <stdexcept>
 
 #include "core/stages.h"
 
@@ -16,10 +14,6 @@ class RopeKv final : public RopeKvStage {
  public:
     RopeKv(std::vector<RopePart> parts, const std::vector<RopeTable>& ropes, int k, int v, int layer)
         : parts_(std::move(parts)), k_(k), v_(v), layer_(layer) {
-        for (const RopePart& part : parts_) {
-            if (part.norm >= 0 && part.head_dim > kMaxNormedHead)
-                throw std::invalid_argument("a head too wide to normalise");
-        }
         for (const RopePart& part : parts_) tables_.push_back(part.rope < 0 ? RopeTable{} : ropes.at(part.rope));
     }
     void prepare(const Machine& m, const Step& step) override {
@@ -27,7 +21,7 @@ class RopeKv final : public RopeKvStage {
     }
     void run(const Machine& m, const Step& step, int thread) override {
         for (int begin, end; work_.claim(thread, begin, end);) {
-            for (int i = begin; i < end; i++) work(m, step, i, 0, m.pages->layout().num_kv_heads);
+            for (int i = begin; i < end; i++) work(m, step, i, 0, m.pages->layout(layer_).num_kv_heads);
         }
     }
     void rotate_and_store(const Machine& m, const Step& step, int row, int kv_head) const override {
@@ -39,37 +33,26 @@ class RopeKv final : public RopeKvStage {
     void work(const Machine& m, const Step& step, int row, int begin, int end) const {
         for (size_t p = 0; p < parts_.size(); p++) {
             const RopeTable& table = tables_[p];
-            const int group = parts_[p].num_heads / m.pages->layout().num_kv_heads;
-            float* first = m.floats(parts_[p].buffer, row) + size_t(begin) * group * parts_[p].head_dim;
-            if (parts_[p].norm >= 0) normalise(m, parts_[p], first, (end - begin) * group);
+            const int group = parts_[p].num_heads / m.pages->layout(layer_).num_kv_heads;
+            const size_t skipped = size_t(begin) * group * parts_[p].head_dim;
+            float* first = m.floats(parts_[p].buffer, row) + skipped;
+            if (parts_[p].norm >= 0) {
+                normalise_heads(m, m.floats(parts_[p].source, row) + skipped, parts_[p].norm, parts_[p].eps,
+                                (end - begin) * group, parts_[p].head_dim, first);
+            }
             if (parts_[p].rope < 0) continue;
             m.kernels.rope_row(first, (end - begin) * group, parts_[p].head_dim, table.layout,
                                int(table.inv_freq.size()), m.floats(table.cos_buffer, row),
                                m.floats(table.sin_buffer, row));
         }
+        if (k_ < 0) return;  // the layer reads what another one stored
         const int32_t* table = step.page_ids + step.page_starts[step.row_runs[row]];
         const int position = step.positions[row];
         uint8_t* page = m.pages->layer(layer_) + size_t(table[position / kPageTokens]) * m.pages->page_bytes();
-        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(), position % kPageTokens, begin, end,
-                           page);
+        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(layer_), position % kPageTokens, begin,
+                           end, page);
     }
 
-    // In place. The kernel writes whole vectors: where a head is no multiple of them, it makes each row elsewhere.
-    static void normalise(const Machine& m, const RopePart& part, float* heads, int num_heads) {
-        const ActLayout layout{ActFormat::kF32, part.head_dim};
-        const float* weight = m.weights.vector(part.norm).data();
-        if (layout.row_bytes() == part.head_dim * sizeof(float)) {
-            return m.kernels.rms_norm_rows(heads, part.head_dim, weight, part.eps, num_heads, layout,
-                                           reinterpret_cast<uint8_t*>(heads));
-        }
-        alignas(kRowAlignment) float row[kMaxNormedHead];
-        for (int h = 0; h < num_heads; h++, heads += part.head_dim) {
-            m.kernels.rms_norm_rows(heads, 0, weight, part.eps, 1, layout, reinterpret_cast<uint8_t*>(row));
-            std::memcpy(heads, row, part.head_dim * sizeof(float));
-        }
-    }
-
-    static constexpr int kMaxNormedHead = 1024;
     std::vector<RopePart> parts_;
     std::vector<RopeTable> tables_;
     int k_, v_, layer_;
@@ -83,7 +66,7 @@ class Attention final : public Stage {
         : q_(q), out_(out), layer_(layer), shape_(std::move(shape)), rope_kv_(rope_kv) {}
 
     void prepare(const Machine& m, const Step& step) override {
-        const int num_heads = m.pages->layout().num_kv_heads, most_blocks = kSplitBlocks * m.pool.size();
+        const int num_heads = m.pages->layout(layer_).num_kv_heads, most_blocks = kSplitBlocks * m.pool.size();
         int num_items = step.num_row_blocks * num_heads;
         is_split_ = step.num_row_blocks <= most_blocks && split(m, step);
         if (is_split_) num_items = blocks_[step.num_row_blocks].first_item;
@@ -99,7 +82,7 @@ class Attention final : public Stage {
                 if (is_split_) {
                     run_range(m, step, thread, i);
                 } else {
-                    const int num_heads = m.pages->layout().num_kv_heads;
+                    const int num_heads = m.pages->layout(layer_).num_kv_heads;
                     const int block = i / num_heads;
                     if (does_rope_kv_) {
                         const Step::RowBlock& rows = step.row_blocks[block];
@@ -114,11 +97,11 @@ class Attention final : public Stage {
     }
 
     size_t scratch_bytes(const Machine& m) const override {
-        const KvLayout& layout = m.pages->layout();
+        const KvLayout& layout = m.pages->layout(layer_);
         return m.kernels.attention_scratch_bytes(layout, shape_.num_heads / layout.num_kv_heads);
     }
     size_t shared_bytes(const Machine& m) const override {
-        return attention_shared_bytes(m.pages->layout(), shape_.num_heads, m.pages->num_pages());
+        return attention_shared_bytes(m.pages->layout(layer_), shape_.num_heads, m.pages->num_pages());
     }
 
  private:
@@ -146,7 +129,7 @@ class Attention final : public Stage {
 
     // Lays out the partial results; false when there is nothing to split or no room.
     bool split(const Machine& m, const Step& step) {
-        const KvLayout& layout = m.pages->layout();
+        const KvLayout& layout = m.pages->layout(layer_);
         if (blocks_.empty()) {  // by the first step, which belongs to the warm-up
             blocks_.resize(size_t(kSplitBlocks) * m.pool.size() + 1);
             pending_ = std::make_unique<std::atomic<int>[]>(blocks_.size() * layout.num_kv_heads);
@@ -184,7 +167,7 @@ class Attention final : public Stage {
         args.range_begin = all.begin + range;
         args.range_end = args.range_begin + 1;
         m.kernels.attention(args);
-        std::atomic<int>& pending = pending_[b * m.pages->layout().num_kv_heads + head];
+        std::atomic<int>& pending = pending_[b * m.pages->layout(layer_).num_kv_heads + head];
         if (pending.fetch_sub(1, std::memory_order_acq_rel) > 1) return;
         args.partials = partials;
         args.range_begin = all.begin, args.range_end = all.end;
@@ -193,7 +176,7 @@ class Attention final : public Stage {
 
     // Of all ranges that the block sees.
     AttentionArgs arguments(const Machine& m, const Step& step, int thread, int index, int head) const {
-        const KvLayout& layout = m.pages->layout();
+        const KvLayout& layout = m.pages->layout(layer_);
         const Step::RowBlock& block = step.row_blocks[index];
         const int first = step.run_starts[block.run];
         const Ranges ranges = ranges_of(step, block);

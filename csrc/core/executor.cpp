@@ -33,8 +33,8 @@ Executor::Executor(const ExecutorSizes& sizes)
     if (sizes.max_tokens < 1 || sizes.max_outputs < 1) throw std::invalid_argument("a step needs at least one row");
 }
 
-void Executor::set_kv_cache(KvLayout layout, int num_pages) {
-    pages_ = std::make_unique<PagePool>(layout, num_pages);
+void Executor::set_kv_cache(std::vector<KvLayout> layers, int num_pages) {
+    pages_ = std::make_unique<PagePool>(std::move(layers), num_pages);
     stages_.push_back(make_clear_pages());
 }
 
@@ -67,6 +67,7 @@ void Executor::add_row_stage(std::unique_ptr<RowStage> stage, int out, bool is_s
 }
 
 void Executor::add_attention(int q, int out, int layer, AttentionShape shape, bool does_rope_kv) {
+    check_layer(layer);
     RopeKvStage* rope_kv = nullptr;
     if (does_rope_kv) rope_kv = stages_.empty() ? nullptr : dynamic_cast<RopeKvStage*>(stages_.back().get());
     if (does_rope_kv && !rope_kv) throw std::invalid_argument("the stage before this attention is no rope_kv");
@@ -105,8 +106,13 @@ void Executor::add_route(const RouteParts& parts) {
     }
     const Buffer& logits = buffers_.at(parts.logits);
     if (logits.layout.format != ActFormat::kF32 || logits.layout.width != r.num_experts || logits.outputs ||
-        parts.width < 1 || (parts.bias >= 0 && weights_.vector(parts.bias).size() != size_t(r.num_experts))) {
+        parts.width < 1) {
         throw std::invalid_argument("a router needs one number for each expert");
+    }
+    for (const int vector : {parts.bias, parts.expert_scale}) {
+        if (vector >= 0 && weights_.vector(vector).size() != size_t(r.num_experts)) {
+            throw std::invalid_argument("a router needs one weight for each expert");
+        }
     }
     max_experts_ = std::max(max_experts_, r.num_experts);
     max_used_ = std::max(max_used_, r.num_used);
@@ -183,6 +189,44 @@ void Executor::add_gated_norm(const GatedNormParts& p) {
         throw std::invalid_argument("a norm of heads needs one weight for each element of a head");
     }
     stages_.push_back(make_gated_norm(p));
+}
+
+void Executor::add_heads_norm(const HeadsNormParts& p) {
+    const int width = buffers_.at(p.out).layout.width;
+    floats_of(p.out, width);
+    floats_of(p.x, width);
+    check_head_norm(p.weight, p.num_heads < 1 || width % p.num_heads != 0 ? 0 : width / p.num_heads);
+    stages_.push_back(make_heads_norm(p));
+}
+
+void Executor::add_glu(int gate, int up, int up_start, int out, GluActivation activation) {
+    const int width = buffers_.at(out).layout.width;
+    floats_of(gate, width);
+    if (up_start < 0 || up_start > floats_of(up, buffers_.at(up).layout.width).layout.width - width) {
+        throw std::invalid_argument("columns behind the end of a row");
+    }
+    stages_.push_back(make_glu(gate, up, up_start, out, activation));
+}
+
+void Executor::add_rope_kv(std::vector<RopePart> parts, int k, int v, int layer) {
+    check_layer(layer);
+    for (const RopePart& part : parts) {
+        if (part.norm >= 0) check_head_norm(part.norm, part.head_dim);
+    }
+    stages_.push_back(make_rope_kv(std::move(parts), ropes_, k, v, layer));
+}
+
+void Executor::check_head_norm(int weight, int head_dim) const {
+    if (head_dim < 1 || head_dim > kMaxNormedHead) throw std::invalid_argument("a head too wide to normalise");
+    if (weights_.vector(weight).size() != size_t(head_dim)) {
+        throw std::invalid_argument("a norm of heads needs one weight for each element of a head");
+    }
+}
+
+void Executor::check_layer(int layer) const {
+    if (!pages_ || layer < 0 || layer >= pages_->num_layers()) {
+        throw std::invalid_argument("attention over a layer that the cache does not hold");
+    }
 }
 
 void Executor::finish(size_t arena_bytes, int logits, int output_width, bool merge_inputs) {

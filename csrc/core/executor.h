@@ -41,7 +41,7 @@ class Executor {
     // -- building: weights, buffers, stages, then finish() ------------------------------------------
     Weights& weights() { return weights_; }
     ThreadPool& pool() { return pool_; }
-    void set_kv_cache(KvLayout layout, int num_pages);
+    void set_kv_cache(std::vector<KvLayout> layers, int num_pages);
     // sizes: floats of each state that stages keep.
     void set_states(int num_slots, const std::vector<size_t>& sizes);
     // copies: rows for each token or output; spare: further rows.
@@ -61,6 +61,9 @@ class Executor {
     void add_causal_conv(int x, int weights, int num_taps, int out, int state);
     void add_gated_delta(const GatedDeltaParts& parts);
     void add_gated_norm(const GatedNormParts& parts);
+    void add_heads_norm(const HeadsNormParts& parts);
+    void add_glu(int gate, int up, int up_start, int out, GluActivation activation);
+    void add_rope_kv(std::vector<RopePart> parts, int k, int v, int layer);
     // Allocates the arena and each thread's scratch. `logits` is the buffer that a step returns. merge_inputs: stages
     // that read the batch alone share one barrier.
     void finish(size_t arena_bytes, int logits, int output_width, bool merge_inputs);
@@ -105,6 +108,8 @@ class Executor {
     void set_positions(bool is_done);  // of the step's state slots
     void check_state(int state, size_t floats) const;
     const Buffer& floats_of(int buffer, int width) const;
+    void check_head_norm(int weight, int head_dim) const;
+    void check_layer(int layer) const;
     void choose_stages();  // fills active_
     static void run_stages(void* context, int thread);
 

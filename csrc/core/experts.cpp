@@ -83,8 +83,8 @@ void close_groups(const Routing& r, float* scores, float* groups) {
 
 }  // namespace
 
-void choose_experts(const Routing& r, const float* logits, const float* bias, float* scratch, int32_t* experts,
-                    float* weights) {
+void choose_experts(const Routing& r, const float* logits, const float* bias, const float* expert_scale, float* scratch,
+                    int32_t* experts, float* weights) {
     float *scores = scratch, *choice = scratch + r.num_experts;
     score(r, logits, scores);
     for (int e = 0; e < r.num_experts; e++) choice[e] = bias ? scores[e] + bias[e] : scores[e];
@@ -100,6 +100,7 @@ void choose_experts(const Routing& r, const float* logits, const float* bias, fl
     }
     const bool is_divided = r.normalised || r.scoring == Scoring::kSoftmaxChosen;
     for (int i = 0; i < r.num_used; i++) weights[i] = (is_divided ? weights[i] / sum : weights[i]) * r.scale;
+    for (int i = 0; expert_scale && i < r.num_used; i++) weights[i] *= expert_scale[experts[i]];
 }
 
 Routes::Routes(int max_tokens, int num_experts, int num_used, int num_threads)

@@ -29,9 +29,10 @@ struct Routing {
 };
 
 // Chooses the experts of one token, best first (of equal ones the lower index), and their weights. bias: added to the
-// scores that choose, not to those that weigh; null = none. scratch: route_scratch_floats(routing).
-void choose_experts(const Routing& routing, const float* logits, const float* bias, float* scratch, int32_t* experts,
-                    float* weights);
+// scores that choose, not to those that weigh; expert_scale: factors on the weights, in the end; null = none. scratch:
+// route_scratch_floats(routing).
+void choose_experts(const Routing& routing, const float* logits, const float* bias, const float* expert_scale,
+                    float* scratch, int32_t* experts, float* weights);
 inline size_t route_scratch_floats(const Routing& routing) {
     return 2 * size_t(routing.num_experts) + size_t(routing.num_groups);
 }

@@ -60,10 +60,11 @@ class Route final : public Stage {
     void run(const Machine& m, const Step& step, int thread) override {
         const int num_used = p_.routing.num_used;
         const float* bias = p_.bias >= 0 ? m.weights.vector(p_.bias).data() : nullptr;
+        const float* scale = p_.expert_scale < 0 ? nullptr : m.weights.vector(p_.expert_scale).data();
         float* scratch = reinterpret_cast<float*>(m.thread_scratch(thread));
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int t = begin; t < end; t++) {
-                choose_experts(p_.routing, m.floats(p_.logits, t), bias, scratch, m.routes->experts(t, num_used),
+                choose_experts(p_.routing, m.floats(p_.logits, t), bias, scale, scratch, m.routes->experts(t, num_used),
                                m.routes->weights(t, num_used));
             }
             if (num_left_.fetch_sub(end - begin, std::memory_order_acq_rel) == end - begin) {

@@ -1,4 +1,5 @@
-// Stages of latent attention: columns taken from values and put side by side, and products with a matrix for each head.
+// Stages of columns and heads: columns taken from values and put side by side, norms of heads, and products with a matrix
+// for each head.
 #include <algorithm>
 #include <cstring>
 
@@ -28,6 +29,21 @@ class Columns final : public Stage {
  private:
     std::vector<ColumnPiece> pieces_;
     int count_, out_;
+};
+
+class HeadsNorm final : public Stage {
+ public:
+    explicit HeadsNorm(const HeadsNormParts& parts) : p_(parts) {}
+    void prepare(const Machine& m, const Step& step) override { work_.reset(m.num_rows(p_.x, step), 1, m.pool.size()); }
+    void run(const Machine& m, const Step&, int thread) override {
+        const int head_dim = m.buffers[p_.out].layout.width / p_.num_heads;
+        for (int row, end; work_.claim(thread, row, end);) {
+            normalise_heads(m, m.floats(p_.x, row), p_.weight, p_.eps, p_.num_heads, head_dim, m.floats(p_.out, row));
+        }
+    }
+
+ private:
+    HeadsNormParts p_;
 };
 
 // Rows of one head that are converted and multiplied together at most.
@@ -89,6 +105,22 @@ class HeadsMatmul final : public Stage {
 
 std::unique_ptr<Stage> make_columns(std::vector<ColumnPiece> pieces, int count, int out) {
     return std::make_unique<Columns>(std::move(pieces), count, out);
+}
+std::unique_ptr<Stage> make_heads_norm(const HeadsNormParts& parts) { return std::make_unique<HeadsNorm>(parts); }
+
+// The kernel writes whole vectors: where a head is no multiple of them, it makes each row elsewhere.
+void normalise_heads(const Machine& m, const float* from, int weight, float eps, int num_heads, int head_dim,
+                     float* to) {
+    const ActLayout layout{ActFormat::kF32, head_dim};
+    const float* weights = m.weights.vector(weight).data();
+    if (layout.row_bytes() == head_dim * sizeof(float)) {
+        return m.kernels.rms_norm_rows(from, head_dim, weights, eps, num_heads, layout, reinterpret_cast<uint8_t*>(to));
+    }
+    alignas(kRowAlignment) float row[kMaxNormedHead];
+    for (int h = 0; h < num_heads; h++, from += head_dim, to += head_dim) {
+        m.kernels.rms_norm_rows(from, 0, weights, eps, 1, layout, reinterpret_cast<uint8_t*>(row));
+        std::memcpy(to, row, head_dim * sizeof(float));
+    }
 }
 std::unique_ptr<Stage> make_heads_matmul(int x, int first, int num_heads, int out) {
     return std::make_unique<HeadsMatmul>(x, first, num_heads, out);

@@ -35,7 +35,7 @@ TL_SHARED_CONSTEXPR size_t kv_row_bytes(KvType type, int width) {
     return 0;
 }
 
-// A page holds kPageTokens positions for all layers:
+// A page holds kPageTokens positions for all layers that keep keys and values, each with heads of its own size (PagePool):
 //   page = [layer][K of all kv heads | V of all kv heads]
 //   K of a head: [kPageTokens / 16 groups][head_dim][16 keys]   keys in lanes: scores need no horizontal sum
 //   V of a head: [kPageTokens keys][value_width]                head dimensions in lanes; value_width is head_dim
@@ -47,7 +47,6 @@ TL_SHARED_CONSTEXPR size_t kv_row_bytes(KvType type, int width) {
 // No two tokens share a byte, so tokens of one page may be written at the same time.
 struct KvLayout {
     KvType k_type, v_type;
-    int num_layers;
     int num_kv_heads;
     int head_dim;
 
@@ -64,7 +63,6 @@ struct KvLayout {
     TL_SHARED_CONSTEXPR size_t layer_bytes() const {
         return align_up(num_kv_heads * (k_head_bytes() + v_head_bytes()), kRowAlignment);
     }
-    TL_SHARED_CONSTEXPR size_t page_bytes() const { return align_up(num_layers * layer_bytes(), 4096); }
 
  private:
     TL_SHARED_CONSTEXPR size_t scale_bytes(KvType type) const {

@@ -1,6 +1,8 @@
 // Memory of the paged KV cache: address space for all pages, committed as they are used.
 #pragma once
 
+#include <vector>
+
 #include "core/kv_layout.h"
 #include "core/memory.h"
 
@@ -8,20 +10,26 @@ namespace tl {
 
 class PagePool {
  public:
-    PagePool(KvLayout layout, int num_pages);
+    // layers: how each layer's part of a page is laid out; at least one.
+    PagePool(std::vector<KvLayout> layers, int num_pages);
+    // Bytes of a page that holds these layers one after another.
+    static size_t page_bytes(const std::vector<KvLayout>& layers);
 
-    const KvLayout& layout() const { return layout_; }
+    int num_layers() const { return int(layers_.size()); }
+    const KvLayout& layout(int layer) const { return layers_[layer]; }
     int num_pages() const { return num_pages_; }
-    size_t page_bytes() const { return layout_.page_bytes(); }
+    size_t page_bytes() const { return page_bytes_; }
 
     // Address of page 0's part for a layer; page p is page_bytes() * p further on.
-    uint8_t* layer(int layer) const { return memory_.data() + size_t(layer) * layout_.layer_bytes(); }
+    uint8_t* layer(int layer) const { return memory_.data() + offsets_[layer]; }
 
     // Gives a page's memory back to the system.
     void release(int page);
 
  private:
-    KvLayout layout_;
+    std::vector<KvLayout> layers_;
+    std::vector<size_t> offsets_;  // of each layer in a page
+    size_t page_bytes_;
     int num_pages_;
     MappedBuffer memory_;
 };

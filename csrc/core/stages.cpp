@@ -154,8 +154,8 @@ class LayerNorm final : public Norm {
 
 class Glu final : public Stage {
  public:
-    Glu(int gate, int up, int out, GluActivation activation)
-        : gate_(gate), up_(up), out_(out), activation_(activation) {}
+    Glu(int gate, int up, int up_start, int out, GluActivation activation)
+        : gate_(gate), up_(up), up_start_(up_start), out_(out), activation_(activation) {}
     void prepare(const Machine& m, const Step& step) override {
         work_.reset(m.num_rows(gate_, step), 1, m.pool.size());
     }
@@ -164,15 +164,14 @@ class Glu final : public Stage {
         const bool is_interleaved = m.is_interleaved(out_, step);
         for (int i, end; work_.claim(thread, i, end);) {  // one row at a time
             uint8_t* row = is_interleaved ? m.thread_scratch(thread) : m.row(out_, i);
-            m.kernels.glu_rows(activation_, m.floats(gate_, i), m.floats(up_, i), m.stride_floats(gate_), 1, layout,
-                               row);
+            m.kernels.glu_rows(activation_, m.floats(gate_, i), m.floats(up_, i) + up_start_, 0, 1, layout, row);
             if (is_interleaved) m.put_row(out_, step, i, layout, 0, row);
         }
     }
     size_t scratch_bytes(const Machine& m) const override { return m.buffers[out_].row_bytes; }
 
  private:
-    int gate_, up_, out_;
+    int gate_, up_, up_start_, out_;
     GluActivation activation_;
 };
 
@@ -239,8 +238,8 @@ std::unique_ptr<RowStage> make_rms_norm(int x, int weight, float eps, int out) {
 std::unique_ptr<RowStage> make_layer_norm(int x, int weight, int bias, float eps, int out) {
     return std::make_unique<LayerNorm>(x, weight, bias, eps, out);
 }
-std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation) {
-    return std::make_unique<Glu>(gate, up, out, activation);
+std::unique_ptr<Stage> make_glu(int gate, int up, int up_start, int out, GluActivation activation) {
+    return std::make_unique<Glu>(gate, up, up_start, out, activation);
 }
 std::unique_ptr<RowStage> make_map(int x, int out, MapFunction function, float parameter) {
     return std::make_unique<Map>(x, out, function, parameter);

@@ -176,6 +176,7 @@ struct MatmulPart {
 
 struct RopePart {
     int buffer;
+    int source;  // what is normalised, if not the buffer itself: a part before the one that changes it
     int num_heads;
     int head_dim;
     int rope;  // index of a RopeTable; -1: none
@@ -206,7 +207,7 @@ std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts);
 std::unique_ptr<Stage> make_head(int x, const MatmulPart& part);
 // Scratch of one thread for it, beside that of the matrix kernels.
 size_t head_scratch_bytes();
-// Rotates in place, then stores keys and values of this step in the layer's pages.
+// Rotates in place, then stores keys and values of this step in the layer's pages; k, v -1: nothing.
 class RopeKvStage : public Stage {
  public:
     bool is_needed(const Machine&, const Step&) const override { return !is_left_; }
@@ -233,7 +234,8 @@ struct AttentionShape {
 std::unique_ptr<Stage> make_attention(int q, int out, int layer, AttentionShape shape, RopeKvStage* rope_kv);
 // Memory that its threads share, for a cache of num_pages.
 size_t attention_shared_bytes(const KvLayout& layout, int num_heads, int num_pages);
-std::unique_ptr<Stage> make_glu(int gate, int up, int out, GluActivation activation);
+// up_start: the first column of `up` that is multiplied.
+std::unique_ptr<Stage> make_glu(int gate, int up, int up_start, int out, GluActivation activation);
 // activation(gate(x)) * up(x), a group of columns at a time: neither product is ever held as a whole.
 // The width is a multiple of kGroupColumns.
 struct GatedMatmul {
@@ -255,9 +257,9 @@ inline constexpr int kMaxExpertsUsed = 64;  // by one token
 // Matrices `first`, first + 1, ... of a layer's experts, and a vector of all their biases or -1.
 struct ExpertMatrices { int first, bias; };
 struct RouteParts {
-    int logits;  // buffer of floats, one for each expert
-    int bias;    // vector or -1: see choose_experts
-    int width;   // of the gated product
+    int logits;              // buffer of floats, one for each expert
+    int bias, expert_scale;  // vectors or -1: see choose_experts
+    int width;               // of the gated product
     Routing routing;
 };
 struct ExpertsGatedParts {
@@ -285,6 +287,16 @@ size_t experts_part_bytes(int max_tokens, int num_used);
 // Columns of buffers side by side: every piece, then every piece `stride` further, `count` times in all.
 struct ColumnPiece { int buffer, start, width, stride; };
 std::unique_ptr<Stage> make_columns(std::vector<ColumnPiece> pieces, int count, int out);
+// Heads of float rows, each normalised by itself: to = from / sqrt(mean(from^2) + eps) * weight (a vector). May be in place.
+inline constexpr int kMaxNormedHead = 1024;
+void normalise_heads(const Machine& m, const float* from, int weight, float eps, int num_heads, int head_dim,
+                     float* to);
+struct HeadsNormParts {
+    int x, weight, num_heads;
+    float eps;
+    int out;
+};
+std::unique_ptr<Stage> make_heads_norm(const HeadsNormParts& parts);
 // Each head of x times a matrix of its own: matrices first, first + 1, ...
 std::unique_ptr<Stage> make_heads_matmul(int x, int first, int num_heads, int out);
 size_t heads_scratch_bytes(const ActLayout& layout, size_t kernel);

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torchless import quants
 from torchless.backends.base import PAGE_TOKENS
-from torchless.plan import Attention, Experts, GatedDelta, Linear, Plan
+from torchless.plan import Experts, GatedDelta, Linear, Plan
 from torchless.weights.source import WeightSource
 
 __all__ = ["ModelWork", "Work", "count_work", "dot_kinds"]
@@ -48,7 +48,7 @@ class ModelWork:
         kv_bytes_per_token: keys and values of all layers.
         token_operations: of the products, per token row, by kind.
         output_operations: of the products, per output row, by kind.
-        attentions: (heads x head size, window or None) of each layer.
+        attentions: (heads x head size, window or None, its share of kv_bytes_per_token) of each layer.
         experts: (bytes of all, how many, how many a token takes) of each layer with experts. A step is taken to read
             those that its tokens choose when all are equally likely.
         state_bytes: recurrent state of one sequence, read once a step.
@@ -58,21 +58,21 @@ class ModelWork:
     kv_bytes_per_token: float
     token_operations: dict[str, int]
     output_operations: dict[str, int]
-    attentions: tuple[tuple[int, int | None], ...]
+    attentions: tuple[tuple[int, int | None, float], ...]
     experts: tuple[tuple[int, int, int], ...] = ()
     state_bytes: int = 0
 
     def step(self, runs: Iterable[tuple[int, int]], num_outputs: int) -> Work:
         """Work of one step: `runs` are (first position, tokens) of the sequences in it."""
         work = Work(read_bytes=self.weight_bytes)
-        num_tokens, layers = 0, max(len(self.attentions), 1)
+        num_tokens = 0
         for first, count in runs:
             num_tokens += count
             work.read_bytes += self.state_bytes
-            for width, window in self.attentions:
+            for width, window, share in self.attentions:
                 work.add(ATTENTION, 4 * width * _visible_keys(first, count, window))
                 seen = first + count if window is None else min(first + count, window + count)
-                work.read_bytes += round(seen * self.kv_bytes_per_token / layers)
+                work.read_bytes += round(seen * self.kv_bytes_per_token * share)
         for num_bytes, count, used in self.experts:
             work.read_bytes -= round(num_bytes * (1 - used / count) ** num_tokens)
         for kind, operations in self.token_operations.items():
@@ -110,8 +110,10 @@ def count_work(
             counts = output if op.out.rows == "outputs" else token
             kind = kinds.get(source.tensors[op.weight].type, "f32")
             counts[kind] = counts.get(kind, 0) + 2 * op.x.width * op.out.width
+    cached = sum(op.num_kv_heads * op.head_dim for op in plan.cache_ops)
     attentions = tuple(
-        (op.num_heads * op.head_dim, op.window) for op in plan.ops if isinstance(op, Attention)
+        (op.num_heads * op.head_dim, op.window, op.num_kv_heads * op.head_dim / cached)
+        for op in plan.attention_ops
     )
     states = sum(
         4 * op.num_heads * op.key_dim * op.value_dim for op in plan.ops if isinstance(op, GatedDelta)

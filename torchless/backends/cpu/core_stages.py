@@ -19,7 +19,7 @@ def add_stages(core: Any, layout: Layout, handles: dict[str, dict[Any, int]]) ->
     for spec, cos, sin in lowered.ropes:
         numbers = list(spec.inv_freq), spec.magnitude, *(spec.temperature or (0.0, 1))
         core.add_rope(spec.layout == "interleaved", *numbers, cos, sin)
-    layers = {op.layer: i for i, op in enumerate(layout.plan.attention_ops)}
+    layers = {op.layer: i for i, op in enumerate(layout.plan.cache_ops)}
     for stage in lowered.stages:
         args: dict[str, Any] = dict(stage.args)
         if "table" in args:
@@ -54,7 +54,8 @@ def add_stages(core: Any, layout: Layout, handles: dict[str, dict[Any, int]]) ->
                 *rest,
             )
         if stage.kind in ("route", "layer_norm"):
-            args["bias"] = -1 if args["bias"] is None else handles["vector"][args["bias"]]
+            for key in args.keys() & {"bias", "expert_scale"}:
+                args[key] = -1 if args[key] is None else handles["vector"][args[key]]
         if stage.kind == "heads_matmul":
             stack = Stack(args["heads"], None)
             args["heads"] = (handles["stack"][stack], layout.num_experts(stack))

@@ -13,6 +13,7 @@ from torchless import quants
 from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
 from torchless.backends.cpu.core_stages import add_stages
 from torchless.backends.cpu.layout import Layout
+from torchless.backends.cpu.lower_attention import ONES
 from torchless.backends.cpu.lower_experts import Stack
 from torchless.backends.cpu.residency import MappedMatrix, locate
 from torchless.backends.cpu.stages import Stage
@@ -68,10 +69,8 @@ class CpuExecutor:
             options.activations,
             list(options.cpus),
         )
-        kv = layout.attention
-        if kv is not None:
-            layers = len({op.layer for op in layout.plan.attention_ops})
-            self._core.set_kv_cache(*layout.kv_types, layers, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        if layout.kv_layers:
+            self._core.set_kv_cache(*layout.kv_types, layout.kv_layers, options.num_pages)
         self.num_state_slots = options.num_state_slots if layout.state_sizes else 0
         self._slots_used = np.zeros(self.num_state_slots, dtype=bool)
         if self.num_state_slots:
@@ -184,6 +183,8 @@ class CpuExecutor:
         }
 
         def decoded(name: str) -> npt.NDArray[np.float32]:
+            if name.startswith(ONES):
+                return np.ones(int(name.removeprefix(ONES)), np.float32)
             info = layout.tensor(name)
             values = quants.by_name(info.type).decode(source.raw(info.name)).astype(np.float32, copy=False)
             _, first, end = layout.parts.get(name, (name, 0, None))

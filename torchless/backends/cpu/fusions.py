@@ -63,7 +63,7 @@ def read_by(stage: Stage) -> set[object]:
     }.get(stage.kind, ("x",))
     changed = {part[2] for part in _parts(stage) if part[3]} if stage.kind in _PRODUCTS else set()
     if stage.kind == "rope_kv":
-        changed = {part[0] for part in _parts(stage)}
+        changed = {place for part in _parts(stage) for place in part[:2]}
     if stage.kind == "experts_down" and args["accumulate"]:
         changed = {args["out"]}
     return {args[name] for name in names} | changed

@@ -11,6 +11,7 @@ from torchless.backends.base import ExecutorOptions
 from torchless.backends.cpu.arena import Lifetime, plan_arena
 from torchless.backends.cpu.extension import load_extension
 from torchless.backends.cpu.lower import lower
+from torchless.backends.cpu.lower_attention import ONES, norm_name
 from torchless.backends.cpu.lower_experts import Stack, gate_stacks, stacks
 from torchless.backends.cpu.lower_recurrent import scratch_needs, state_sizes
 from torchless.backends.cpu.residency import Candidate, WeightKey, choose_mapped
@@ -26,6 +27,7 @@ from torchless.plan import (
     HeadsLinear,
     LayerNorm,
     Linear,
+    Op,
     Plan,
     RmsNorm,
 )
@@ -57,25 +59,15 @@ class Layout:
         }
         self.matrices = tuple(dict.fromkeys(op.matrix for op in products))
         self.tables = tuple(dict.fromkeys(op.weight for op in plan.ops if isinstance(op, Embed)))
-        convolutions = [op.weight for op in plan.ops if isinstance(op, CausalConv)]
-        rules = [op for op in plan.ops if isinstance(op, GatedDelta)]
-        self.transposed = frozenset(convolutions)  # held column by column
-        self.vectors = tuple(
-            dict.fromkeys(
-                [op.weight for op in plan.ops if isinstance(op, RmsNorm | LayerNorm)]
-                + [op.bias for op in plan.ops if isinstance(op, LayerNorm) and op.bias]
-                + [op.bias_vector for op in products if op.bias_vector is not None]
-                + [op.sinks for op in plan.attention_ops if op.sinks is not None]
-                + [op.selection_bias for op in plan.ops if isinstance(op, Experts) and op.selection_bias]
-                + [name for op in rules for name in (op.decay, op.step_bias)]
-                + convolutions
-            )
-        )
+        # Held column by column.
+        self.transposed = frozenset(op.weight for op in plan.ops if isinstance(op, CausalConv))
+        self.vectors = tuple(dict.fromkeys(name for op in plan.ops for name in _vectors(op) if name))
         head_names = dict.fromkeys(op.head_weights for op in plan.ops if isinstance(op, HeadsLinear))
         self.head_stacks = tuple(Stack(name, None) for name in head_names)
         self.stacks = (*stacks(plan), *self.head_stacks)
         self._check_types()
-        self.attention = _common_attention(plan)
+        # (key/value heads, head dimension) of each layer that has a place in the cache.
+        self.kv_layers = [(op.num_kv_heads, op.head_dim) for op in plan.cache_ops]
         self.kv_types = split_kv_type(options.kv_type)
         self.lowered: LoweredPlan = lower(plan, self._activation_format, fuse=fuses())
         self.offsets, self.arena_bytes = plan_arena(
@@ -95,23 +87,17 @@ class Layout:
     def _count_cache_and_scratch(self) -> None:
         """Bytes of a cache page, and of what a step writes."""
         _core, plan, options = self.core, self.plan, self.options
-        kv = self.attention
-        self.page_bytes: int = 0
-        group = 1
-        if kv is not None:
-            layers = len({op.layer for op in plan.attention_ops})
-            self.page_bytes = _core.kv_page_bytes(*self.kv_types, layers, kv.num_kv_heads, kv.head_dim)
-            group = max(op.num_heads // op.num_kv_heads for op in plan.attention_ops)
+        self.page_bytes: int = _core.kv_page_bytes(*self.kv_types, self.kv_layers) if self.kv_layers else 0
+        attentions = {
+            (op.num_kv_heads, op.head_dim, op.num_heads // op.num_kv_heads) for op in plan.attention_ops
+        }
         self.routes_bytes = 0
         self.thread_scratch_bytes: int = _core.thread_scratch_bytes(
             [(*self.matrix(name)[::2], name in self.mapped) for name in self.matrices],
             *self.kv_types,
-            kv.num_kv_heads if kv else 0,
-            kv.head_dim if kv else 0,
-            group,
+            sorted(attentions),
             options.activations,
         )
-
         shared = 0
         for op in plan.ops:
             if isinstance(op, Experts):
@@ -125,9 +111,9 @@ class Layout:
             kind = (*self.expert(stack)[::2], stack in self.mapped)
             head_bytes = _core.heads_scratch_bytes(*kind, options.activations)
             self.thread_scratch_bytes = max(self.thread_scratch_bytes, head_bytes)
-        if kv is not None:
-            heads = max(op.num_heads for op in plan.attention_ops)
-            shared = _core.attention_shared_bytes(heads, kv.num_kv_heads, kv.head_dim, options.num_pages)
+        for kv_heads, head_dim, group in attentions:
+            needed = _core.attention_shared_bytes(kv_heads * group, kv_heads, head_dim, options.num_pages)
+            shared = max(shared, needed)
         shared += self.routes_bytes
         self.state_sizes = state_sizes(plan, _core)
         self.slot_bytes: int = _core.state_slot_bytes(self.state_sizes)
@@ -195,7 +181,8 @@ class Layout:
                     f"{self.source.path}: tensor {name} has type {info.type}, for which the cpu backend has no "
                     f"kernels; get the model in one of the types that it has: {', '.join(sorted(names))}"
                 )
-        for name in (*self.vectors, *(stack.bias for stack in self.stacks if stack.bias is not None)):
+        vectors = (name for name in self.vectors if not name.startswith(ONES))
+        for name in (*vectors, *(stack.bias for stack in self.stacks if stack.bias is not None)):
             info = self.tensor(name)
             if info.type not in _VECTOR_TYPES:
                 raise UnsupportedError(
@@ -220,13 +207,18 @@ def _check_formats(formats: list[tuple[int, int, int, str]]) -> dict[int, str]:
     return {type_id: activation for type_id, _, _, activation in formats}
 
 
-def _common_attention(plan: Plan) -> Attention | None:
-    """The attention whose head sizes all layers share: one KV cache holds them all."""
-    ops = plan.attention_ops
-    for op in ops:
-        if (op.num_kv_heads, op.head_dim) != (ops[0].num_kv_heads, ops[0].head_dim):
-            raise UnsupportedError(
-                f"layer {op.layer} has {op.num_kv_heads} key/value heads of {op.head_dim}, layer {ops[0].layer} "
-                f"{ops[0].num_kv_heads} of {ops[0].head_dim}: the cpu backend needs all layers alike"
-            )
-    return ops[0] if ops else None
+def _vectors(op: Op) -> tuple[str | None, ...]:
+    """Names of the vectors that an op reads."""
+    if isinstance(op, RmsNorm):
+        return (norm_name(op),)
+    if isinstance(op, LayerNorm):
+        return op.weight, op.bias
+    if isinstance(op, Linear):
+        return (op.bias_vector,)
+    if isinstance(op, Attention):
+        return (op.sinks,)
+    if isinstance(op, Experts):
+        return op.selection_bias, op.expert_scale
+    if isinstance(op, GatedDelta):
+        return op.decay, op.step_bias
+    return (op.weight,) if isinstance(op, CausalConv) else ()

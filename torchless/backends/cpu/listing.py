@@ -76,7 +76,7 @@ def _fused(index: int, stage: Stage, lowered: LoweredPlan) -> Iterable[str]:
         yield "conversion to the number format of the next product"
     if stage.kind == "gated_matmul":
         yield f"gate and up as one product, {args['activation']}, conversion to the next product's number format"
-    if stage.kind == "rope_kv" and any(part[4] for part in args["parts"]):
+    if stage.kind == "rope_kv" and any(part[5] for part in args["parts"]):
         yield "norms of heads"
     if stage.kind == "matmul" and len(args["parts"]) > 1:
         yield f"{len(args['parts'])} products of one input"

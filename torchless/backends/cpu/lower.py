@@ -23,10 +23,10 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 from torchless.backends.cpu.fusions import share_rows
-from torchless.backends.cpu.lower_attention import emit_attention
+from torchless.backends.cpu.lower_attention import emit_attention, is_made_by_attention, norm_name
 from torchless.backends.cpu.lower_experts import emit_experts, gate_stacks
 from torchless.backends.cpu.lower_products import emit_linear
-from torchless.backends.cpu.lower_recurrent import check_readers_of_heads, emit_gated_norm, emit_recurrent
+from torchless.backends.cpu.lower_recurrent import emit_gated_norm, emit_recurrent, is_gated
 from torchless.backends.cpu.stages import F32, Buffer, LoweredPlan, Stage
 from torchless.errors import UnsupportedError
 from torchless.plan import (
@@ -100,15 +100,17 @@ class _Lowering:
 
     def _emit(self, index: int, op: Op) -> None:
         if isinstance(op, Embed):
-            out = self._define(op.out, F32)
-            self._stage("embed", table=op.weight, out=out, scale=op.scale, **_index(self.plan, op))
-            self._convert_for_consumers(op.out)
+            index = _index(self.plan, op)
+            self._emit_floats("embed", op.out, table=op.weight, scale=op.scale, **index)
+        elif isinstance(op, RmsNorm) and (is_made_by_attention(self, op) or is_gated(self, op)):
+            pass  # emitted with what reads it
         elif isinstance(op, RmsNorm) and op.num_heads > 1:
-            check_readers_of_heads(self, op)  # emitted with those
+            weight = norm_name(op)
+            self._emit_floats("heads_norm", op.out, x=op.x, weight=weight, num_heads=op.num_heads, eps=op.eps)
         elif isinstance(op, RmsNorm):
-            self._emit_norm("rms_norm", op)
+            self._emit_norm("rms_norm", op, norm_name(op))
         elif isinstance(op, LayerNorm):
-            self._emit_norm("layer_norm", op, bias=op.bias)
+            self._emit_norm("layer_norm", op, op.weight, bias=op.bias)
         elif isinstance(op, Linear):
             emit_linear(self, index, op)
         elif isinstance(op, Rope):
@@ -122,44 +124,42 @@ class _Lowering:
         elif isinstance(op, Map):
             self._emit_direct("map", op.out, x=op.x, function=op.function, parameter=op.parameter)
         elif isinstance(op, Glu):
-            self._emit_direct("glu", op.out, gate=op.gate, up=op.up, activation=op.activation)
+            up, start = (op.up.x, op.up.start) if isinstance(op.up, Piece) else (op.up, 0)
+            self._emit_direct("glu", op.out, gate=op.gate, up=up, up_start=start, activation=op.activation)
         elif isinstance(op, HeadsLinear):
-            x = self._read(op.x, F32)
-            self._stage("heads_matmul", x=x, heads=op.head_weights, out=self._define(op.out, F32))
-            self._convert_for_consumers(op.out)
+            self._emit_floats("heads_matmul", op.out, x=op.x, heads=op.head_weights)
         elif isinstance(op, Columns):
             pieces = [(self._read(p.x, F32), p.start, p.width, p.stride) for p in op.pieces]
-            self._stage("columns", pieces=pieces, count=op.count, out=self._define(op.out, F32))
-            self._convert_for_consumers(op.out)
+            self._emit_floats("columns", op.out, pieces=pieces, count=op.count)
         elif isinstance(op, Experts):
             emit_experts(self, index, op)
         elif isinstance(op, GateRows):
-            x, gate = self._read(op.x, F32), self._read(op.gate, F32)
-            self._stage("gate_rows", x=x, gate=gate, out=self._define(op.out, F32))
-            self._convert_for_consumers(op.out)
+            self._emit_floats("gate_rows", op.out, x=op.x, gate=op.gate)
         elif isinstance(op, Add):
-            a, b = self._read(op.a, F32), self._read(op.b, F32)
-            self._stage("add", a=a, b=b, out=self._define(op.out, F32))
-            self._convert_for_consumers(op.out)
+            self._emit_floats("add", op.out, a=op.a, b=op.b)
         elif isinstance(op, SelectOutputs) and self._is_for_one_norm(op.out):
             self.selected[op.out.id] = op.x
         elif isinstance(op, SelectOutputs):
-            x = self._read(op.x, F32)
-            self._stage("select", x=x, out=self._define(op.out, F32))
-            self._convert_for_consumers(op.out)
+            self._emit_floats("select", op.out, x=op.x)
         else:
             raise UnsupportedError(f"the cpu backend has no op {type(op).__name__}")
 
-    def _emit_norm(self, kind: str, op: RmsNorm | LayerNorm, **args: object) -> None:
+    def _emit_norm(self, kind: str, op: RmsNorm | LayerNorm, weight: str, **args: object) -> None:
         """One norm for each number format: its readers may make its few rows for themselves."""
         x = self._read(self.selected.get(op.x.id, op.x), F32)
         direct, rest = self._formats_of(op.out)
         for number_format in self._formats_wanted(op.out) if self.fuse else [direct]:
             out = self._define(op.out, number_format)
-            self._stage(kind, x=x, weight=op.weight, eps=op.eps, out=out, shared=False, **args)
+            self._stage(kind, x=x, weight=weight, eps=op.eps, out=out, shared=False, **args)
             self._touch(x, len(self.result.stages) - 1)
         if not self.fuse:
             self._convert(op.out, rest)
+
+    def _emit_floats(self, kind: str, result: Value, **args: object) -> None:
+        """A stage that reads and writes floats."""
+        read = {name: self._read(x, F32) if isinstance(x, Value) else x for name, x in args.items()}
+        self._stage(kind, **read, out=self._define(result, F32))
+        self._convert_for_consumers(result)
 
     def _emit_direct(self, kind: str, result: Value, **args: object) -> None:
         """A stage that reads values as floats and writes its result as the next product reads it."""
@@ -190,6 +190,7 @@ class _Lowering:
             and value != self.plan.output
             and len(ops) == 1
             and isinstance(ops[0], RmsNorm | LayerNorm)
+            and getattr(ops[0], "num_heads", 1) == 1
         )
 
     # -- buffers ----------------------------------------------------------------------------------

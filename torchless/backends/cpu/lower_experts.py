@@ -56,6 +56,7 @@ def emit_experts(lowering: _Lowering, index: int, op: Experts) -> None:
         "route",
         logits=lowering._read(op.logits, "f32"),
         bias=op.selection_bias,
+        expert_scale=op.expert_scale,
         width=width,
         routing=how,
     )

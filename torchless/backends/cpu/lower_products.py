@@ -63,7 +63,7 @@ def _emit_gated(lowering: _Lowering, gate: Linear, number_format: str) -> bool:
     glu = lowering.plan.ops[uses[0]] if len(uses) == 1 else None
     if not isinstance(glu, Glu) or glu.gate != gate.out or gate.out.width % _GROUP_COLUMNS:
         return False
-    up_index, up = next((i, op) for i, op in enumerate(lowering.plan.ops) if op.out == glu.up)
+    up_index, up = next(((i, op) for i, op in enumerate(lowering.plan.ops) if op.out == glu.up), (0, None))
     if not isinstance(up, Linear) or up.x != gate.x or lowering.uses[up.out.id] != uses:
         return False
     out_format, others = lowering._formats_of(glu.out)

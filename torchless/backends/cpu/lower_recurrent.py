@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from torchless.backends.cpu.lower_attention import norm_name
 from torchless.backends.cpu.stages import F32, LoweredPlan
-from torchless.errors import UnsupportedError
-from torchless.plan import Attention, CausalConv, GatedDelta, Glu, Piece, Plan, RmsNorm, Rope
+from torchless.plan import CausalConv, GatedDelta, Glu, Piece, Plan, RmsNorm
 
 if TYPE_CHECKING:
     from torchless.backends.cpu.lower import _Lowering
 
-__all__ = ["check_readers_of_heads", "emit_gated_norm", "emit_recurrent", "scratch_needs", "state_sizes"]
+__all__ = ["emit_gated_norm", "emit_recurrent", "is_gated", "scratch_needs", "state_sizes"]
 
 
 def emit_recurrent(lowering: _Lowering, op: CausalConv | GatedDelta) -> None:
@@ -40,30 +40,24 @@ def emit_recurrent(lowering: _Lowering, op: CausalConv | GatedDelta) -> None:
     lowering._convert_for_consumers(op.out)
 
 
-def check_readers_of_heads(lowering: _Lowering, norm: RmsNorm) -> None:
-    """Raises UnsupportedError unless the op that reads normalised heads can normalise them itself."""
-    readers = [lowering.plan.ops[index] for index in lowering.uses[norm.out.id]]
-    if not _is_gated(lowering, norm) and not all(isinstance(op, Rope | Attention) for op in readers):
-        raise UnsupportedError("the cpu backend normalises heads only where attention or a GLU reads them")
-
-
-def _is_gated(lowering: _Lowering, norm: RmsNorm) -> bool:
+def is_gated(lowering: _Lowering, norm: RmsNorm) -> bool:
     """Whether a GLU alone reads these normalised heads, and multiplies them."""
     ops = [lowering.plan.ops[index] for index in lowering.uses[norm.out.id]]
-    return len(ops) == 1 and isinstance(ops[0], Glu) and norm.out == ops[0].up != ops[0].gate
+    is_of_heads = norm.num_heads > 1
+    return is_of_heads and len(ops) == 1 and isinstance(ops[0], Glu) and norm.out == ops[0].up != ops[0].gate
 
 
 def emit_gated_norm(lowering: _Lowering, op: Glu) -> bool:
     """The norm and the GLU in one stage; False where `op` multiplies something else."""
     norm = next((other for other in lowering.plan.ops if other.out == op.up), None)
-    if not isinstance(norm, RmsNorm) or norm.num_heads == 1 or not _is_gated(lowering, norm):
+    if not isinstance(norm, RmsNorm) or not is_gated(lowering, norm):
         return False
     x, gate = lowering._read(norm.x, F32), lowering._read(op.gate, F32)
     direct, rest = lowering._formats_of(op.out)
     lowering._stage(
         "gated_norm",
         x=x,
-        weight=norm.weight,
+        weight=norm_name(norm),
         num_heads=norm.num_heads,
         eps=norm.eps,
         gate=gate,

@@ -29,6 +29,7 @@ from torchless.plan import (
     Linear,
     Map,
     Op,
+    Piece,
     Plan,
     RmsNorm,
     Rope,
@@ -58,7 +59,7 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
 
 
 def _page_bytes(plan: Plan) -> int:
-    return sum(2 * 8 * PAGE_TOKENS * op.num_kv_heads * op.head_dim for op in plan.attention_ops)
+    return sum(2 * 8 * PAGE_TOKENS * op.num_kv_heads * op.head_dim for op in plan.cache_ops)
 
 
 class ReferenceExecutor:
@@ -143,7 +144,8 @@ class ReferenceExecutor:
         if isinstance(op, Embed):
             return ops.embed(self.weights[op.weight], op.first + self._index(op, batch), op.scale)
         if isinstance(op, RmsNorm):
-            return ops.rms_norm(values[op.x.id], self.weights[op.weight], op.eps, op.num_heads)
+            norm = None if op.weight is None else self.weights[op.weight]
+            return ops.rms_norm(values[op.x.id], norm, op.eps, op.num_heads)
         if isinstance(op, LayerNorm):
             bias = None if op.bias is None else self.weights[op.bias]
             return ops.layer_norm(values[op.x.id], self.weights[op.weight], bias, op.eps)
@@ -170,7 +172,11 @@ class ReferenceExecutor:
         if isinstance(op, Map):
             return ops.map_values(values[op.x.id], op.function, op.parameter)
         if isinstance(op, Glu):
-            return ops.glu(values[op.gate.id], values[op.up.id], op.activation)
+            if isinstance(op.up, Piece):
+                up = values[op.up.x.id][:, op.up.start :][:, : op.up.width]
+            else:
+                up = values[op.up.id]
+            return ops.glu(values[op.gate.id], up, op.activation)
         if isinstance(op, Experts):
             return self._experts(op, values[op.x.id], values[op.logits.id])
         if isinstance(op, GateRows):
@@ -196,6 +202,8 @@ class ReferenceExecutor:
         """Each expert's tokens together."""
         bias = None if op.selection_bias is None else self.weights[op.selection_bias]
         chosen, weights = ops.choose_experts(logits, op.routing, bias)
+        if op.expert_scale is not None:
+            weights = weights * self.weights[op.expert_scale][chosen]
         out = np.zeros((len(x), op.out.width))
         for expert in np.unique(chosen):
             rows, ranks = np.nonzero(chosen == expert)
@@ -214,8 +222,8 @@ class ReferenceExecutor:
         return out
 
     def _attention(self, op: Attention, batch: Batch, values: dict[int, Array]) -> Array:
-        """Each run on its own: store its keys and values in its pages, then attend over all of them."""
-        q, k, v = (values[value.id] for value in (op.q, op.k, op.v))
+        """Each run on its own: store its keys and values, if any, in its pages, then attend over all of them."""
+        q = values[op.q.id]
         out = np.empty_like(q)
         tables = pairwise(batch.page_starts.tolist())
         for (begin, end), (first, last) in zip(pairwise(batch.run_starts.tolist()), tables, strict=True):
@@ -223,7 +231,9 @@ class ReferenceExecutor:
             position = int(batch.positions[begin])
             length = position + end - begin
             shape = (end - begin, op.num_kv_heads, op.head_dim)
-            self._store(op, table, position, k[begin:end].reshape(shape), v[begin:end].reshape(shape))
+            if op.k is not None and op.v is not None:
+                k, v = (values[value.id][begin:end].reshape(shape) for value in (op.k, op.v))
+                self._store(op, table, position, k, v)
             used = [self.pages[op.layer, page] for page in table[: -(-length // PAGE_TOKENS)]]
             keys = np.concatenate([page[0] for page in used])[:length]
             cached = np.concatenate([page[1] for page in used])[:length]

@@ -40,11 +40,11 @@ def embed(table: Array, index: npt.NDArray[np.int32], scale: float) -> Array:
     return rows
 
 
-def rms_norm(x: Array, weight: Array, eps: float, num_heads: int = 1) -> Array:
+def rms_norm(x: Array, weight: Array | None, eps: float, num_heads: int = 1) -> Array:
     """x / sqrt(mean(x^2) + eps) * weight, row by row and head by head."""
     heads = x.reshape(len(x), num_heads, x.shape[-1] // num_heads)
-    normed: Array = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True) + eps) * weight
-    result: Array = normed.reshape(x.shape)
+    normed: Array = heads / np.sqrt(np.mean(heads * heads, axis=-1, keepdims=True) + eps)
+    result: Array = (normed if weight is None else normed * weight).reshape(x.shape)
     return result
 
 
