@@ -59,11 +59,17 @@ def make_model(
             if tensor.dim() == 1:  # norms, biases, sinks
                 tensor.add_(0.2 * torch.randn(tensor.shape, generator=generator))
         for name, tensor in network.named_parameters():
+            if config.model_type.startswith(("gemma3n", "gemma4")) and name.endswith("q_norm.weight"):
+                tensor.mul_(
+                    tensor.shape[0] ** -0.5
+                )  # no other factor keeps these scores from one-hot weights
             if name.endswith(
                 "A_log"
             ):  # delta-nets that remember some tokens, whatever the library starts with
                 tensor.copy_((0.02 + 0.6 * torch.rand(tensor.shape, generator=generator)).log())
         for name, tensor in network.named_buffers():
+            if name.endswith("layer_scalar"):
+                tensor.copy_(0.7 + 0.5 * torch.rand(tensor.shape, generator=generator))
             if name.endswith("e_score_correction_bias"):
                 tensor.copy_(0.3 * torch.randn(tensor.shape, generator=generator))
         ids = torch.randint(0, vocab_size, (3, LENGTH), generator=generator)

@@ -128,15 +128,24 @@ def _gated(plan: Plan, x: Value, prefix: str, suffix: str, activation: Activatio
     return _linear(plan, plan.glu(gate, up, activation=activation), f"{prefix}down{suffix}")
 
 
-def routed_mlp(plan: Plan, x: Value, routing: Routing, *, layer: int, activation: Activation) -> Value:
+def routed_mlp(
+    plan: Plan,
+    x: Value,
+    routing: Routing,
+    *,
+    layer: int,
+    activation: Activation,
+    logits: Value | None = None,
+) -> Value:
     """The experts that a router chooses for each token, mixed; see `plan.Experts`.
 
-    Gate and up may be one tensor (``ffn_gate_up_exps``); biases are used where the model has them.
+    Gate and up may be one tensor (``ffn_gate_up_exps``); biases and experts' scales are used where the model has them.
+    `logits` are the router's, where it does not simply read x.
     """
     prefix = f"blk.{layer}.ffn_"
-    logits = _linear(plan, x, prefix + "gate_inp")
+    logits = _linear(plan, x, prefix + "gate_inp") if logits is None else logits
 
-    def bias(name: str) -> str | None:
+    def found(name: str) -> str | None:
         return name if name in plan.shapes else None
 
     is_fused = f"{prefix}gate_up_exps.weight" in plan.shapes
@@ -149,10 +158,11 @@ def routed_mlp(plan: Plan, x: Value, routing: Routing, *, layer: int, activation
         gate=f"{gate}.weight",
         up=None if is_fused else f"{prefix}up_exps.weight",
         down=f"{prefix}down_exps.weight",
-        gate_bias=bias(f"{gate}.bias"),
-        up_bias=None if is_fused else bias(f"{prefix}up_exps.bias"),
-        down_bias=bias(f"{prefix}down_exps.bias"),
-        selection_bias=bias(f"blk.{layer}.exp_probs_b.bias"),
+        gate_bias=found(f"{gate}.bias"),
+        up_bias=None if is_fused else found(f"{prefix}up_exps.bias"),
+        down_bias=found(f"{prefix}down_exps.bias"),
+        selection_bias=found(f"blk.{layer}.exp_probs_b.bias"),
+        expert_scale=found(f"{prefix}down_exps.scale"),
     )
 
 

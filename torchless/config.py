@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torchless import quants
 from torchless.errors import FormatError, UnsupportedError
 from torchless.plan import RopeSpec, Routing
 from torchless.pooling_types import Pooling
@@ -129,6 +131,7 @@ class ConfigReader:
         self.metadata: Mapping[str, Any] = source.metadata
         self.architecture = str(self.metadata.get("general.architecture", ""))
         self._read: set[str] = set()
+        self.tensors_read: set[str] = set()
 
     def integer(self, key: str, default: int | None = None) -> int:
         """A positive integer. Raises FormatError when it is absent without a default, or of another kind."""
@@ -187,8 +190,33 @@ class ConfigReader:
             raise self._wrong(key, value, f"{count} times true or false")
         return tuple(value)
 
-    def float_tensor(self, name: str) -> tuple[float, ...] | None:
-        """A small float32 tensor that belongs to the configuration, or None when the model has none."""
+    def integers(self, key: str, count: int) -> tuple[int, ...]:
+        """`count` positive integers, of which a model may say one for all."""
+        value = self._value(key, None)
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        values: list[Any] = list(value) if is_list else [value] * count
+        if len(values) != count or any(type(item) is not int or item < 1 for item in values):
+            raise self._wrong(key, value, f"a positive integer, or one for each of {count} layers")
+        return tuple(values)
+
+    def scalar_tensor(self, name: str, default: float) -> float:
+        """The one finite number in a tensor that belongs to the configuration, or what it is without it."""
+        info = self.source.tensors.get(name)
+        if info is None:
+            return default
+        if info.type not in ("F32", "F16", "BF16") or info.shape != (1,):
+            raise FormatError(
+                f"{self.source.path}: tensor {name} is {info.type} {info.shape}, expected one float"
+            )
+        self.tensors_read.add(name)
+        value = float(quants.by_name(info.type).decode(self.source.raw(name)).reshape(-1)[0])
+        if not math.isfinite(value):
+            raise FormatError(f"{self.source.path}: tensor {name} holds {value}, expected a finite number")
+        return value
+
+    def float_tensor(self, name: str, most: float = 1e30) -> tuple[float, ...] | None:
+        """A small float32 tensor that belongs to the configuration, or None when the model has none; its numbers are
+        positive and less than `most`."""
         info = self.source.tensors.get(name)
         if info is None:
             return None
@@ -197,7 +225,7 @@ class ConfigReader:
                 f"{self.source.path}: tensor {name} is {info.type} {info.shape}, expected a vector of F32"
             )
         values = tuple(float(value) for value in self.source.raw(name).view("<f4"))
-        if not all(0 < value < 1e30 for value in values):
+        if not all(0 < value < most for value in values):
             raise FormatError(
                 f"{self.source.path}: tensor {name} holds a number that is not positive and finite"
             )
@@ -253,6 +281,10 @@ class ConfigReader:
         if value is None:
             raise FormatError(f"{self.source.path}: {name} is missing; a {self.architecture} model needs it")
         return value
+
+    def wrong(self, key: str, expected: str) -> FormatError:
+        """The error of a setting that does not fit the others."""
+        return self._wrong(key, self.metadata.get(self._name(key)), expected)
 
     def _wrong(self, key: str, value: Any, expected: str) -> FormatError:
         return FormatError(f"{self.source.path}: {self._name(key)}: found {value!r:.60}, expected {expected}")

@@ -104,7 +104,7 @@ def test_tensors_of_images_are_passed_over_with_a_word_in_the_log(
 ) -> None:
     with caplog.at_level(logging.INFO, "torchless"):
         open_executor(model[0], "reference")
-    assert "tensors that read images are passed over" in caplog.text
+    assert "tensors that read images or sound are passed over" in caplog.text
 
 
 def test_the_way_back_is_a_folder_of_the_language_model(model: Any, tmp_path: Path) -> None:

@@ -39,6 +39,9 @@ _LEFT_OUT = ("_name_or_path", "quantization_config")
 _NOT_IN_GGUF = ("hidden_act", "tie_word_embeddings")
 """Settings that GGUF files do not have: the architecture implies the first, the tensors say the second."""
 
+_NEVER = 1e30
+"""What GGUF files divide the frequency of a pair by that does not turn."""
+
 _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
 """Settings of Llama 3.1's rule in every model that was published with it; `factor` differs."""
 
@@ -78,13 +81,16 @@ def gguf_settings(source: SafetensorsSource) -> dict[str, Any]:
 
 
 def rope_factors(source: SafetensorsSource, config: ModelConfig) -> dict[str, Floats]:
-    """Tensors of divisors of the rotary frequencies, for models with Llama 3.1's rule and with LongRoPE."""
+    """Tensors of divisors of the rotary frequencies: Llama 3.1's rule, LongRoPE, Gemma 4's pairs that stay."""
     architecture = source.metadata["general.architecture"]
     found: dict[str, Floats] = {}
     for kind, name in FACTOR_TENSORS.items():
         values = source.metadata.get(f"{architecture}.rope.scaling.{kind}_factor")
         if values is not None:
             found[name] = np.array(values, "<f4")
+    if architecture == "gemma4":
+        stays = np.array(config.rope.inv_freq) == 0
+        return {ROPE_FACTORS: np.where(stays, _NEVER, 1.0).astype("<f4")}
     if source.metadata.get(f"{architecture}.rope.scaling.type") != "llama3":
         return found
     theta = float(source.metadata.get(f"{architecture}.rope.freq_base", 10000.0))

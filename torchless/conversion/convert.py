@@ -163,7 +163,7 @@ class _Job:
         if family.is_one_way:
             raise UnsupportedError(
                 f"{self.source.path}: torchless writes {architecture} models as GGUF files only: folders hold their "
-                f"tensors in another arrangement"
+                f"tensors or settings in another arrangement"
             )
         view, files = self._folder_view(wanted, family, config)
         kept = _kept_types(view)

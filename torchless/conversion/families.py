@@ -36,6 +36,7 @@ class Family:
         expert_weights_norm: whether GGUF's readers divide the weights of a token's experts by their sum, where files
             do not say it; None where they do.
         experts: how folders hold experts: one by one, or in stacks in which up's rows follow gate's.
+        has_ranks: whether GGUF files keep the ranks of a tokenizer's merges where others have scores ("gemma4").
         expert_count: config.json's name of the number of experts, which has several.
         shared_width: config.json's name of the width of the expert that all tokens share, likewise.
     """
@@ -55,6 +56,7 @@ class Family:
     shared_width: str = "shared_expert_intermediate_size"
     centred_norms: bool = False
     expert_weights_norm: bool | None = None
+    has_ranks: bool = False
 
 
 _INTERLEAVED = (("attn_q", "attention.head_count"), ("attn_k", "attention.head_count_kv"))
@@ -81,6 +83,7 @@ _FAMILIES = {
     "gemma": Family("GemmaForCausalLM", "gemma", centred_norms=True),
     "gemma2": Family("Gemma2ForCausalLM", "gemma2", names=_AROUND, centred_norms=True),
     "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),
+    "gemma4": Family("Gemma4ForCausalLM", "gemma4_text", is_one_way=True, has_ranks=True),
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
     "mistral3": Family("Ministral3ForCausalLM", "ministral3", rotary_rows=_INTERLEAVED),
     "granite": Family("GraniteForCausalLM", "granite", rotary_rows=_INTERLEAVED),

@@ -26,7 +26,8 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
     if config.routing is not None:
         _check_weights_norm(source, config.routing, family)
     folder = source.path if source.path.is_dir() else source.path.parent
-    metadata = {**gguf_settings(source), **tokenizer_metadata(folder, config.vocab_size)}
+    tokenizer = tokenizer_metadata(folder, config.vocab_size, has_ranks=family.has_ranks)
+    metadata = {**gguf_settings(source), **tokenizer}
     for name, other in family.gguf_settings.items():
         metadata.setdefault(f"{architecture}.{name}", metadata[f"{architecture}.{other}"])
     if "token_types.weight" in source.tensors:  # of encoders; llama.cpp asks for it

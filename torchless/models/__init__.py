@@ -73,7 +73,7 @@ def record_plan(
     reader.finish()
     plan = Plan({name: info.shape for name, info in source.tensors.items()})
     family.forward(plan, config)
-    known = {*plan.weight_names, *_CONFIG_TENSORS}
+    known = {*plan.weight_names, *_CONFIG_TENSORS, *reader.tensors_read}
     drafts = _draft_layers(reader, config)
     unused = [name for name in source.tensors if name not in known and not name.startswith(drafts)]
     if unused:

@@ -18,7 +18,7 @@ from torchless.weights.pieces import FilePiece
 from torchless.weights.source import TensorInfo
 from torchless.weights.stored_weights import FileTensor, StoredWeight
 
-__all__ = ["stack_experts"]
+__all__ = ["renamed", "stack_experts"]
 
 _EXPERT_NAME = re.compile(r"(blk\.\d+\.ffn_\w+_exps)\.(\d+)\.(weight|bias)")
 
@@ -74,6 +74,14 @@ class _Renamed(NamedTuple):
     def pieces(self) -> tuple[FilePiece, ...]:
         """As the weight's own."""
         return self.weight.pieces()
+
+
+def renamed(weight: StoredWeight, name: str) -> StoredWeight:
+    """The weight under another name."""
+    info = weight.info
+    if name == info.name:
+        return weight
+    return _Renamed(TensorInfo(name, info.shape, info.type, info.num_bytes), weight)
 
 
 def _one_row(weight: StoredWeight) -> StoredWeight:

@@ -3,6 +3,7 @@
     Granite  block_sparse_moe.input_linear.weight (experts, 2 inner, in): the rows of gate, then those of up
              shared_mlp.input_linear.weight (2 inner, in): likewise, of the expert that all tokens share
     Qwen3.5  mlp.experts.gate_up_proj (experts, 2 inner, in), as Granite's; mlp.experts.down_proj (experts, out, inner)
+    Gemma 4  experts.gate_up_proj and experts.down_proj, as Qwen3.5's
     gpt-oss  mlp.experts.gate_up_proj (experts, in, 2 inner): transposed, gate and up in turns; its ``_bias`` likewise
              mlp.experts.gate_up_proj_blocks (experts, 2 inner, in / 32, 16), ``_scales`` (experts, 2 inner, in / 32):
              MXFP4 by rows, gate and up in turns
@@ -31,7 +32,7 @@ from torchless.weights.stored_weights import PLAIN, DecodedWeight, FileTensor
 __all__ = ["fused_experts", "is_fused"]
 
 _NAME = re.compile(
-    r"model\.layers\.(\d+)\.(?:mlp\.experts\.(gate_up_proj|down_proj)(_bias|_blocks|_scales)?"
+    r"model\.layers\.(\d+)\.(?:(?:mlp\.)?experts\.(gate_up_proj|down_proj)(_bias|_blocks|_scales)?"
     r"|(block_sparse_moe|shared_mlp)\.input_linear\.weight)"
 )
 _Bits = npt.NDArray[Any]

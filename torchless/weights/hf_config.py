@@ -15,6 +15,7 @@ import numpy as np
 
 from torchless.errors import FormatError, UnsupportedError
 from torchless.weights.encoder_parts import encoder_settings
+from torchless.weights.gemma4_parts import gemma4_settings
 from torchless.weights.gemma_parts import gemma_settings
 from torchless.weights.hf_keys import (
     ARCHITECTURES,
@@ -56,7 +57,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         FormatError: a file is not a JSON object, or a setting has the wrong type (named).
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
-    config = text_settings(read_json(config_path, "configuration"))
+    config, of_layers = gemma4_settings(text_settings(read_json(config_path, "configuration")))
     for in_flat_words in (gemma_settings, mistral_settings, phi_settings, encoder_settings):
         config = in_flat_words(config)
     settings = _Settings(config_path, config)
@@ -72,6 +73,7 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
     settings.recurrent(architecture)
     if not settings.latent(architecture):
         settings.heads(architecture)
+    settings.out.update({f"{architecture}.{key}": value for key, value in of_layers.items()})
     pooling = pooling_settings(config_path.parent, architecture)
     if settings.out["hf.architecture"].endswith("ForSequenceClassification"):
         pooling = {f"{architecture}.pooling_type": POOLING_TYPES["rank"]}

@@ -16,6 +16,9 @@ _TOP = {
     "model.embed_tokens": "token_embd",
     "model.final_layernorm": "output_norm",
     "model.norm": "output_norm",
+    "model.embed_tokens_per_layer": "per_layer_token_embd",
+    "model.per_layer_model_projection": "per_layer_model_proj",
+    "model.per_layer_projection_norm": "per_layer_proj_norm",
     "lm_head": "output",
 }
 
@@ -40,6 +43,13 @@ _LAYER = {
     "post_feedforward_layernorm": "post_ffw_norm",
     "mlp.fc1": "ffn_up",
     "mlp.fc2": "ffn_down",
+    "post_feedforward_layernorm_1": "post_ffw_norm_1",
+    "pre_feedforward_layernorm_2": "pre_ffw_norm_2",
+    "post_feedforward_layernorm_2": "post_ffw_norm_2",
+    "per_layer_input_gate": "inp_gate",
+    "per_layer_projection": "proj",
+    "post_per_layer_input_norm": "post_norm",
+    "router.proj": "ffn_gate_inp",
     "mlp.gate_up_proj": "ffn_up",  # gate's rows, then up's, as GGUF's ffn_up of these families
     "mlp.gate_proj": "ffn_gate",
     "mlp.up_proj": "ffn_up",
@@ -113,6 +123,9 @@ _EXPERT = {
 _WHOLE = {
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "self_attn.sinks": "attn_sinks.weight",
+    "layer_scalar": "layer_output_scale.weight",
+    "router.scale": "ffn_gate_inp.scale",
+    "router.per_expert_scale": "ffn_down_exps.scale",
     "linear_attn.A_log": "ssm_a",
     "linear_attn.dt_bias": "ssm_dt.bias",
 }

@@ -1,8 +1,8 @@
-"""The language model inside a checkpoint that also sees images: its settings and its tensors.
+"""The language model inside a checkpoint that also sees images or hears: its settings and its tensors.
 
 Such a folder has the settings of the language model under ``text_config`` and its tensors under
-``model.language_model.`` or, as most are published, ``language_model.``. What is of images is left out, and the log
-says so: the model reads text alone.
+``model.language_model.`` or, as most are published, ``language_model.``. What is of images and sound is left out, and
+the log says so: the model reads text alone.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ _CLASSES = {
         "mistral": "MistralForCausalLM",
         "ministral3": "Ministral3ForCausalLM",
     },
+    "Gemma4ForConditionalGeneration": {"": "Gemma4ForCausalLM"},
+    "Gemma4UnifiedForConditionalGeneration": {"": "Gemma4UnifiedForCausalLM"},
 }
 """Classes of such checkpoints, and of their language model alone by its ``model_type`` (``""``: of any)."""
 
@@ -41,9 +43,13 @@ _TEXT = {
 }
 """How names of its tensors begin, and how they would in a model without images."""
 
-_IMAGES = (
-    *("model.visual.", "model.vision_tower.", "model.multi_modal_projector."),
-    *("vision_tower.", "multi_modal_projector."),
+_OTHERS = tuple(
+    f"{begin}{part}."
+    for begin in ("model.", "")
+    for part in (
+        *("visual", "vision_tower", "vision_embedder", "embed_vision", "multi_modal_projector"),
+        *("audio_tower", "audio_embedder", "embed_audio"),
+    )
 )
 
 
@@ -70,14 +76,16 @@ def text_tensors(tensors: Mapping[str, FileTensor]) -> dict[str, FileTensor]:
     """The tensors of the language model under the names that they have in a model without images."""
     if not any(name.startswith(tuple(_TEXT)) for name in tensors):
         return dict(tensors)
-    found, num_images = {}, 0
+    found, num_others = {}, 0
     for name, tensor in tensors.items():
-        if name.startswith(_IMAGES):
-            num_images += 1
+        if name.startswith(_OTHERS):
+            num_others += 1
             continue
         begin = next((item for item in _TEXT if name.startswith(item)), "")
         short = _TEXT.get(begin, "") + name.removeprefix(begin)
         found[short] = tensor._replace(name=short)
-    if num_images:
-        _log.info("%d tensors that read images are passed over: the model reads text alone", num_images)
+    if num_others:
+        _log.info(
+            "%d tensors that read images or sound are passed over: the model reads text alone", num_others
+        )
     return found
