@@ -51,11 +51,15 @@ LETTERS = find_pre_tokenizer("deepseek-llm").splits[1]
 
 @dataclass(frozen=True)
 class Family:
-    """The steps before merging; `nfc` and `ignore_merges` as in the published file."""
+    """The steps before merging; `nfc` and `ignore_merges` as in the published file.
+
+    `has_pieces`: spaces become U+2581 and characters without a token bytes, as SentencePiece does; no bytes as letters.
+    """
 
     steps: tuple[object, ...]
     nfc: bool = False
     ignore_merges: bool = False
+    has_pieces: bool = False
 
 
 def _split(regex: str) -> object:
@@ -123,6 +127,7 @@ FAMILIES = {
         )
     ),
 }
+FAMILIES["gemma4"] = Family((pre_tokenizers.Split(" ", "merged_with_previous"),), has_pieces=True)
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<\uff5cfim\u2581begin\uff5c>")
 
 _RANGES = (
@@ -158,19 +163,51 @@ def random_text(draw: random.Random) -> str:
 def make_library_tokenizer(name: str, vocab_size: int = 1500) -> Tokenizer:
     """The family's tokenizer with a vocabulary trained on random words and texts."""
     family = FAMILIES[name]
+    if family.has_pieces:
+        return _with_pieces(family, vocab_size)
     library = Tokenizer(models.BPE(ignore_merges=family.ignore_merges))
     if family.nfc:
         library.normalizer = normalizers.NFC()
     library.pre_tokenizer = pre_tokenizers.Sequence(list(family.steps))
     library.decoder = decoders.ByteLevel()
-    draw = random.Random(name)
-    words = ["".join(draw.choices("etaoinshrdlu'T1 ", k=draw.randrange(2, 9))) for _ in range(300)]
-    texts = [" ".join(draw.choices(words, k=12)) + random_text(draw) for _ in range(1500)]
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    library.train_from_iterator(texts, trainer)
+    library.train_from_iterator(_training_texts(name), trainer)
     library.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in SPECIAL])
+    return library
+
+
+def _training_texts(name: str) -> list[str]:
+    draw = random.Random(name)
+    words = ["".join(draw.choices("etaoinshrdlu'T1 ", k=draw.randrange(2, 9))) for _ in range(300)]
+    return [" ".join(draw.choices(words, k=12)) + random_text(draw) for _ in range(1500)]
+
+
+def _with_pieces(family: Family, vocab_size: int) -> Tokenizer:
+    """Trained on words behind U+2581 and runs of line breaks; tokens for bytes are what all other characters become."""
+    trained = Tokenizer(models.BPE())
+    trained.normalizer = normalizers.Replace(" ", "\u2581")
+    trained.pre_tokenizer = pre_tokenizers.Split(Regex("\u2581*[^\u2581\n]+|\n+|\u2581+"), "isolated")
+    # Without the special tokens, which merging must not make.
+    texts = [
+        text.replace("\n", "\n\n\n").replace("<", "").replace("|", "") for text in _training_texts("gemma4")
+    ]
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, limit_alphabet=300, show_progress=False)
+    trained.train_from_iterator(texts, trainer)
+    state = json.loads(trained.to_str())["model"]
+    heads = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    vocabulary = {text: index for index, text in enumerate([*heads, *state["vocab"]])}
+    merges = [tuple(pair) for pair in state["merges"]]
+    model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
+    library = Tokenizer(model)
+    library.normalizer = normalizers.Replace(" ", "\u2581")
+    library.pre_tokenizer = pre_tokenizers.Sequence(list(family.steps))
+    library.decoder = decoders.Sequence(
+        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", *SPECIAL]
+    library.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     return library
 
 

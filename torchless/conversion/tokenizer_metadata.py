@@ -44,11 +44,12 @@ PROBES = (
 """Texts on which tokenizers that differ in a rule give different ids."""
 
 
-def tokenizer_metadata(folder: Path, num_rows: int) -> dict[str, Any]:
+def tokenizer_metadata(folder: Path, num_rows: int, *, has_ranks: bool = False) -> dict[str, Any]:
     """``tokenizer.*`` metadata for a folder's tokenizer.
 
     Args:
         num_rows: rows of the embedding table; ids that no token has are filled up with unused ones.
+        has_ranks: whether GGUF files of this family keep the ranks of merges where others have scores.
 
     Raises:
         FormatError: the tokenizer is missing or broken, or has more tokens than the model.
@@ -57,7 +58,7 @@ def tokenizer_metadata(folder: Path, num_rows: int) -> dict[str, Any]:
     wanted = Tokenizer.from_folder(folder)
     library, spec = tokenizer_from_folder(folder)
     problem: TorchlessError | None = None
-    for found in _candidates(folder, library, spec):
+    for found in _candidates(folder, library, spec, has_ranks):
         complete = {**found, **_settings(spec, folder), **_infill(wanted)}
         _fill(complete, num_rows, folder)
         try:
@@ -108,7 +109,7 @@ def _shown(ids: list[int], others: list[int]) -> str:
     return f"[... {', '.join(map(str, ids[max(at - 1, 0) : at + 3]))} ...]"
 
 
-def _candidates(folder: Path, library: Any, spec: TokenizerSpec) -> list[dict[str, Any]]:
+def _candidates(folder: Path, library: Any, spec: TokenizerSpec, has_ranks: bool) -> list[dict[str, Any]]:
     """The vocabulary as metadata, in each way that could be right, the likeliest first."""
     if not (folder / "tokenizer.json").is_file():
         return [_from_model_file(folder)]
@@ -126,6 +127,9 @@ def _candidates(folder: Path, library: Any, spec: TokenizerSpec) -> list[dict[st
     if spec.kind == "byte-level":
         return [_byte_level(library, state, _find_words(library, model, folder))]
     found = [_sentencepiece_like(library, state)]
+    if has_ranks:
+        del found[0][_GGML + "pre"]
+        return [{**found[0], _GGML + "model": "gemma4", _GGML + "merges": _merges(state)}]
     if (folder / "tokenizer.model").is_file():
         found.insert(0, _from_model_file(folder))
     return found
@@ -137,14 +141,17 @@ def _from_model_file(folder: Path) -> dict[str, Any]:
 
 def _byte_level(library: Any, state: Mapping[str, Any], words: PreTokenizer) -> dict[str, Any]:
     tokens, types = _tokens(library)
-    merges = [item if isinstance(item, str) else " ".join(item) for item in state["model"]["merges"]]
     return {
         _GGML + "model": "gpt2",
         _GGML + "pre": words.names[0],
         _GGML + "tokens": tokens,
         _GGML + "token_type": types,
-        _GGML + "merges": merges,
+        _GGML + "merges": _merges(state),
     }
+
+
+def _merges(state: Mapping[str, Any]) -> list[str]:
+    return [item if isinstance(item, str) else " ".join(item) for item in state["model"]["merges"]]
 
 
 def _sentencepiece_like(library: Any, state: Mapping[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,8 @@ def build_tokenizer(vocabulary: Vocabulary) -> BuiltTokenizer:
         mergeable = np.isin(types, (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED))
         merges = spm_merges(texts, vocabulary.scores, mergeable)
         text_rules = _spm_text_rules(vocabulary)
+    elif not vocabulary.is_byte_level:
+        text_rules = _spm_text_rules(vocabulary)
     else:
         assert vocabulary.pre is not None
         text_rules = byte_level_text_rules(vocabulary.pre)
@@ -73,8 +75,8 @@ def build_tokenizer(vocabulary: Vocabulary) -> BuiltTokenizer:
     model = {
         "type": "BPE",
         "unk_token": None if unknown is None else texts[unknown],
-        "fuse_unk": vocabulary.model == "llama",
-        "byte_fallback": vocabulary.model == "llama",
+        "fuse_unk": not vocabulary.is_byte_level,
+        "byte_fallback": not vocabulary.is_byte_level,
         "ignore_merges": vocabulary.pre is not None and vocabulary.pre.ignore_merges,
         "vocab": ids,
         "merges": merges,

@@ -24,6 +24,7 @@ KINDS: dict[str, Literal["byte-level", "sentencepiece", "wordpiece"]] = {
     "gpt2": "byte-level",
     "bert": "wordpiece",
     "t5": "sentencepiece",
+    "gemma4": "sentencepiece",
 }
 # Goes into the key of the cache: raise it with every change of what is built.
 _BUILD_VERSION = "3"

@@ -56,12 +56,12 @@ class Vocabulary:
     """A vocabulary as a GGUF file describes it. Sequences may be lazy views into the file.
 
     Attributes:
-        model: ``"llama"`` (SentencePiece BPE), ``"gpt2"`` (byte-level BPE), ``"bert"`` (WordPiece) or ``"t5"``
-            (SentencePiece Unigram).
+        model: ``"llama"`` (SentencePiece BPE), ``"gpt2"`` (byte-level BPE), ``"bert"`` (WordPiece), ``"t5"``
+            (SentencePiece Unigram) or ``"gemma4"`` (pieces as SentencePiece has them, merged by rank).
         tokens: texts by id; bytes that are not UTF-8 stand as lone surrogates.
         types: `TokenType` by id.
         scores: by id (SentencePiece only, else empty): the higher, the earlier a merge; log probabilities in "t5".
-        merges: ``"left right"`` in order of rank ("gpt2" only, else empty).
+        merges: ``"left right"`` in order of rank ("gpt2" and "gemma4", else empty).
         pre: how text is cut into words ("gpt2" only).
         special_ids: ids that the file names by role: ``{"bos": 1, "eos": 2, ...}``.
         more_end_ids: further ids that the file names as ends of a text.
@@ -73,7 +73,7 @@ class Vocabulary:
         charsmap: how characters are normalised, in SentencePiece's compiled form ("t5" only, else empty).
     """
 
-    model: Literal["llama", "gpt2", "bert", "t5"]
+    model: Literal["llama", "gpt2", "bert", "t5", "gemma4"]
     tokens: Sequence[str]
     types: npt.NDArray[np.int32]
     scores: npt.NDArray[np.float32]
@@ -88,6 +88,11 @@ class Vocabulary:
     strip_after_special: bool
     pair_separator: tuple[int, ...] = ()
     charsmap: bytes = b""
+
+    @property
+    def is_byte_level(self) -> bool:
+        """Whether tokens write their bytes as letters."""
+        return self.model == "gpt2"
 
 
 def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
@@ -105,10 +110,11 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     if model not in _DEFAULT_IDS:
         raise UnsupportedError(
             f"tokenizer.ggml.model is {model!r}; torchless knows 'llama' (SentencePiece), 'gpt2' (byte-level BPE), "
-            f"'bert' (WordPiece) and 't5' (Unigram); load the original model's folder with its tokenizer.json instead"
+            f"'bert' (WordPiece), 't5' (Unigram) and 'gemma4'; load the original model's folder with its tokenizer.json "
+            f"instead"
         )
-    spm, bpe, pieces = model in ("llama", "t5"), model == "gpt2", model == "bert"
-    pre = find_pre_tokenizer(text_of(metadata, "pre")) if bpe else None
+    spm, bpe, pieces = model in ("llama", "t5"), model in ("gpt2", "gemma4"), model == "bert"
+    pre = find_pre_tokenizer(text_of(metadata, "pre")) if model == "gpt2" else None
     tokens = _sequence(metadata, "tokens", required=True)
     if not 0 < len(tokens) <= _MAX_TOKENS:
         raise FormatError(f"tokenizer.ggml.tokens has {len(tokens)} entries, expected 1 to {_MAX_TOKENS}")
@@ -154,6 +160,7 @@ _DEFAULT_IDS: Mapping[str, Mapping[str, int]] = {
     "gpt2": {},
     "bert": {"unknown": 100, "sep": 102, "padding": 0, "mask": 103},
     "t5": {"eos": 1, "unknown": 2, "padding": 0},
+    "gemma4": {"bos": 2, "eos": 1, "unknown": 3, "padding": 0},
 }
 
 
