@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 from torchless.plan import Piece, Plan, Value
 
 __all__ = ["add_layer_input", "layer_inputs", "shared_cache"]
-
-
-class _Windowed(Protocol):
-    @property
-    def window(self) -> int | None: ...
 
 
 def layer_inputs(plan: Plan, x: Value, num_layers: int, length: int, eps: float) -> Value:
@@ -35,12 +29,12 @@ def add_layer_input(plan: Plan, x: Value, inputs: Value, layer: int, length: int
     return plan.linear(gated, f"blk.{layer}.proj.weight")
 
 
-def shared_cache(layers: Sequence[_Windowed], num_shared: int, layer: int) -> int:
+def shared_cache(are_local: Sequence[bool], num_shared: int, layer: int) -> int:
     """The layer whose keys and values a layer reads.
 
-    Its own, or, of the `num_shared` last ones, those of the last layer before them with the same window.
+    Its own, or, of the `num_shared` last ones, those of the last layer before them that has a window as it does.
     """
-    first_shared = len(layers) - num_shared
+    first_shared = len(are_local) - num_shared
     if layer < first_shared:
         return layer
-    return max(i for i in range(first_shared) if layers[i].window == layers[layer].window)
+    return max(i for i in range(first_shared) if are_local[i] == are_local[layer])

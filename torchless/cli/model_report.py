@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from torchless.errors import TorchlessError
 from torchless.kv_types import bytes_per_token
 from torchless.memory import format_bytes
 from torchless.models import ModelConfig, record_plan
+from torchless.plan import Attention
 from torchless.quants import by_name
 from torchless.sampling.parameters import SamplingParams
 from torchless.weights.source import TensorInfo, WeightSource
@@ -42,6 +44,7 @@ class ModelReport:
 
     Attributes:
         config: what the model family read, None where it refused.
+        attentions: of each layer that has one; empty where the family refused.
         refusal: why torchless cannot run the model, None where it can.
         tokenizer: its description, or ``{"error": ...}``.
         sampling: what the model recommends, by parameter; empty where it recommends nothing.
@@ -49,6 +52,7 @@ class ModelReport:
 
     source: WeightSource
     config: ModelConfig | None
+    attentions: tuple[Attention, ...]
     refusal: str | None
     types: list[TypeSummary]
     tokenizer: dict[str, Any]
@@ -59,15 +63,17 @@ class ModelReport:
     def of(cls, source: WeightSource, activations: ActivationType = "int8") -> ModelReport:
         """Reads everything but the weights. What is wrong with a part is part of the report."""
         config, refusal = None, None
+        attentions: tuple[Attention, ...] = ()
         types = _types(source.tensors.values(), activations)
         try:
-            _, config = record_plan(source)
+            plan, config = record_plan(source)
+            attentions = plan.attention_ops
             for item in types:
                 by_name(item.type)
         except TorchlessError as error:
             refusal = str(error)
         tokenizer, templates = describe_tokenizer(source)
-        return cls(source, config, refusal, types, tokenizer, templates, _sampling(source))
+        return cls(source, config, attentions, refusal, types, tokenizer, templates, _sampling(source))
 
     @property
     def num_parameters(self) -> int:
@@ -135,17 +141,28 @@ class ModelReport:
             f", {config.num_kv_heads} for keys and values" if config.num_kv_heads != config.num_heads else ""
         )
         yield "heads", f"{config.num_heads} of {config.head_dim}{shared}"
-        seen = "everything before" if config.window is None else f"the last {config.window} tokens"
-        some = f" in {sum(config.windowed)} of the layers" if config.window and config.windowed else ""
-        yield "attention", seen + some
-        shape = (config.num_layers, config.num_kv_heads, config.head_dim)
-        sizes = (f"{format_bytes(bytes_per_token(t, *shape))} in {t}" for t in ("f16", "q8_0", "q4_0"))
-        yield "cache", f"{', '.join(sizes)} for each token"
+        yield "attention", self._reach()
+        yield "cache", f"{', '.join(map(self._cache_size, ('f16', 'q8_0', 'q4_0')))} for each token"
         yield (
             "vocabulary",
             f"{config.vocab_size} tokens" + (", output tied to the embedding" if config.tied else ""),
         )
         yield "rope", self._rope(config)
+
+    def _reach(self) -> str:
+        """What the layers look back at."""
+        counts = Counter(op.window for op in self.attentions)
+        reaches = {window: f"the last {window} tokens" for window in counts}
+        reaches[None] = "everything before"
+        if len(counts) == 1:
+            return reaches[next(iter(counts))]
+        return ", ".join(f"{reaches[window]} in {count} layers" for window, count in counts.items())
+
+    def _cache_size(self, kv_type: str) -> str:
+        """Of one token; layers that read another one's cache have none."""
+        stored = (op for op in self.attentions if op.k is not None)
+        num_bytes = sum(bytes_per_token(kv_type, 1, op.num_kv_heads, op.head_dim) for op in stored)
+        return f"{format_bytes(num_bytes)} in {kv_type}"
 
     def _rope(self, config: ModelConfig) -> str:
         prefix = f"{config.architecture}.rope."

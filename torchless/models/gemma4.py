@@ -34,16 +34,23 @@ class Gemma4Config(ModelConfig):
     """Sizes of a Gemma 4 model; `num_kv_heads`, `head_dim` and `rope` are those of layers without a window.
 
     Attributes:
-        heads: of each layer.
+        local, whole: heads of the layers with a window and of those without.
+        are_local: for each layer, whether it has a window.
         num_shared: how many layers, the last ones, have no keys and values of their own.
         input_length: elements that each layer gets of every token, 0 = none.
         layer_scales: factors on what each layer gives.
     """
 
-    heads: tuple[Heads, ...]
+    local: Heads
+    whole: Heads
+    are_local: tuple[bool, ...]
     num_shared: int
     input_length: int
     layer_scales: tuple[float, ...]
+
+    def heads(self, layer: int) -> Heads:
+        """Of one layer."""
+        return self.local if self.are_local[layer] else self.whole
 
 
 def read_config(reader: ConfigReader) -> Gemma4Config:
@@ -55,7 +62,9 @@ def read_config(reader: ConfigReader) -> Gemma4Config:
     tensors = reader.source.tensors
     are_local = reader.flags("attention.sliding_window_pattern", num_layers)
     if are_local is None:
-        raise reader.wrong("attention.sliding_window_pattern", f"true or false for each of {num_layers} layers")
+        raise reader.wrong(
+            "attention.sliding_window_pattern", f"true or false for each of {num_layers} layers"
+        )
     kinds = _read_heads(reader, are_local)
     unshared = are_local[: num_layers - reader.count("attention.shared_kv_layers")]
     if set(unshared) != set(are_local):
@@ -91,7 +100,9 @@ def read_config(reader: ConfigReader) -> Gemma4Config:
         tied=tied,
         routing=routing,
         logit_softcap=cap or None,
-        heads=tuple(kinds[is_local] for is_local in are_local),
+        local=kinds[True],
+        whole=whole,
+        are_local=are_local,
         num_shared=num_layers - len(unshared),
         input_length=reader.count("embedding_length_per_layer_input"),
         layer_scales=tuple(
@@ -147,7 +158,7 @@ def forward(plan: Plan, config: Gemma4Config) -> None:
 
 
 def _attention(plan: Plan, x: Value, config: Gemma4Config, layer: int) -> Value:
-    heads, prefix, eps = config.heads[layer], f"blk.{layer}.attn_", config.norm_eps
+    heads, prefix, eps = config.heads(layer), f"blk.{layer}.attn_", config.norm_eps
     num_heads, num_kv_heads, head_dim = config.num_heads, heads.num_kv_heads, heads.head_dim
 
     def rotated(value: Value, part: str, count: int) -> Value:
@@ -156,7 +167,7 @@ def _attention(plan: Plan, x: Value, config: Gemma4Config, layer: int) -> Value:
 
     q = rotated(plan.linear(x, f"{prefix}q.weight"), "q", num_heads)
     k = v = None
-    owner = shared_cache(config.heads, config.num_shared, layer)
+    owner = shared_cache(config.are_local, config.num_shared, layer)
     if owner == layer:
         keys = plan.linear(x, f"{prefix}k.weight")
         takes_keys = heads.window is None and f"{prefix}v.weight" not in plan.shapes

@@ -156,7 +156,7 @@ _SMALLER_BLOCKS = {
 }
 _KEPT = re.compile(
     r".*_norm\.weight|.*ffn_gate_inp.*\.weight|.*(position_embd|pos_embd|token_types)\.weight"
-    r"|.*(ssm_conv1d|shortconv\.conv)\.weight|.*attn_rel_b\.weight"
+    r"|.*(ssm_conv1d|shortconv\.conv)\.weight|.*attn_rel_b\.weight|per_layer_model_proj\.weight"
 )
 _PLACE = re.compile(r"blk\.(\d+)\.([a-z0-9_]+)\.weight")
 _LIKE_VALUES = ("attn_v", "attn_qkv", "attn_kv_b")

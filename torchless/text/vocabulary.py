@@ -110,8 +110,8 @@ def read_vocabulary(metadata: Mapping[str, Any]) -> Vocabulary:
     if model not in _DEFAULT_IDS:
         raise UnsupportedError(
             f"tokenizer.ggml.model is {model!r}; torchless knows 'llama' (SentencePiece), 'gpt2' (byte-level BPE), "
-            f"'bert' (WordPiece), 't5' (Unigram) and 'gemma4'; load the original model's folder with its tokenizer.json "
-            f"instead"
+            f"'bert' (WordPiece), 't5' (Unigram) and 'gemma4'; load the original model's folder with its tokenizer.json"
+            " instead"
         )
     spm, bpe, pieces = model in ("llama", "t5"), model in ("gpt2", "gemma4"), model == "bert"
     pre = find_pre_tokenizer(text_of(metadata, "pre")) if model == "gpt2" else None
