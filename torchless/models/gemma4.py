@@ -72,7 +72,7 @@ def read_config(reader: ConfigReader) -> Gemma4Config:
     takes_keys = any(
         f"blk.{i}.attn_v.weight" not in tensors for i, is_local in enumerate(unshared) if not is_local
     )
-    reader.expect("hf.attention_k_eq_v", takes_keys, False)
+    reader.expect("hf.attention_k_eq_v", takes_keys)
     routing = None
     if reader.has("expert_count"):
         routing = read_routing(reader, scoring="softmax", normalised=True)
