@@ -17,6 +17,7 @@ from torchless.layer_inputs import add_layer_input, layer_inputs, shared_cache
 from torchless.plan import Plan, RopeSpec, Value
 
 ARCHITECTURES = ("gemma4",)
+LIMITS = ("text only",)
 
 
 @dataclass(frozen=True, slots=True)
