@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torchless.activation_types import ActivationType, multiplied_type
+from torchless.cli.attention_summary import cache, reach
 from torchless.cli.terminal import columns, listing, number, styled
 from torchless.cli.tokenizer_report import describe_tokenizer
 from torchless.errors import TorchlessError
-from torchless.kv_types import bytes_per_token
 from torchless.memory import format_bytes
 from torchless.models import ModelConfig, record_plan
 from torchless.plan import Attention
@@ -141,28 +140,13 @@ class ModelReport:
             f", {config.num_kv_heads} for keys and values" if config.num_kv_heads != config.num_heads else ""
         )
         yield "heads", f"{config.num_heads} of {config.head_dim}{shared}"
-        yield "attention", self._reach()
-        yield "cache", f"{', '.join(map(self._cache_size, ('f16', 'q8_0', 'q4_0')))} for each token"
+        yield "attention", reach(self.attentions)
+        yield "cache", cache(self.attentions)
         yield (
             "vocabulary",
             f"{config.vocab_size} tokens" + (", output tied to the embedding" if config.tied else ""),
         )
         yield "rope", self._rope(config)
-
-    def _reach(self) -> str:
-        """What the layers look back at."""
-        counts = Counter(op.window for op in self.attentions)
-        reaches = {window: f"the last {window} tokens" for window in counts}
-        reaches[None] = "everything before"
-        if len(counts) == 1:
-            return reaches[next(iter(counts))]
-        return ", ".join(f"{reaches[window]} in {count} layers" for window, count in counts.items())
-
-    def _cache_size(self, kv_type: str) -> str:
-        """Of one token; layers that read another one's cache have none."""
-        stored = (op for op in self.attentions if op.k is not None)
-        num_bytes = sum(bytes_per_token(kv_type, 1, op.num_kv_heads, op.head_dim) for op in stored)
-        return f"{format_bytes(num_bytes)} in {kv_type}"
 
     def _rope(self, config: ModelConfig) -> str:
         prefix = f"{config.architecture}.rope."
