@@ -16,6 +16,7 @@ sys.path.insert(0, str(BENCHMARKS))
 
 from compare_peers import Round, Test, arguments_of, chosen_contestants, chosen_tests, parse_options  # noqa: E402
 from report import as_markdown, summarize  # noqa: E402
+from table import markdown, rows_of  # noqa: E402
 from workers import Worker, WorkerError, call_watched  # noqa: E402
 
 Test.__test__ = False  # type: ignore[attr-defined]  # A dataclass, no test of pytest's.
@@ -162,3 +163,21 @@ def test_any_llama_bench_binary_takes_part(monkeypatch: pytest.MonkeyPatch, tmp_
             assert worker.call("measure", depth_ids=[], token_ids=[0] * 20, batch=batch) == 20 / 50
         with pytest.raises(WorkerError, match="status 1: no such depth"):
             worker.call("measure", depth_ids=[0] * 100, token_ids=[0] * 20, batch=512)
+
+
+def test_a_table_takes_ratios_and_shares_within_rounds() -> None:
+    spread = {"torchless": [20.0, 60.0, 200.0], "llama-default": [10.0, 30.0, 100.0]}
+    results = {
+        "options": {"model": "models/tiny-Q8_0.gguf"},
+        "file_bytes": 100,
+        "read_bytes_per_second": {"values": [4000.0, 12000.0, 40000.0]},
+        "tests": {
+            "tg32": {name: {"values": values, "median": values[1]} for name, values in spread.items()},
+            "tg32 @ d512": {"torchless": {"values": [1.0], "median": 1.0}},
+        },
+    }
+    assert rows_of(results) == [
+        ("tiny-Q8_0", "tg32", "60.0", "2.00 x (2.00 .. 2.00)", "-", "50%"),
+        ("tiny-Q8_0", "tg32 @ d512", "1.0", "-", "-", "-"),
+    ]
+    assert markdown(rows_of(results)).count("\n") == 3
