@@ -60,7 +60,7 @@ def test_batches_come_with_own_and_shared_contexts() -> None:
 
 
 def test_work_of_a_step_counts_every_visible_key() -> None:
-    work = ModelWork(1000, 64.0, {"int8": 10}, {"bf16": 3}, ((8, None), (8, 4)))
+    work = ModelWork(1000, 64.0, {"int8": 10}, {"bf16": 3}, ((8, None, 0.5), (8, 4, 0.5)))
     step = work.step([(0, 6), (9, 1)], 2)
     seen = sum(p + 1 for p in [*range(6), 9])
     in_window = sum(min(p + 1, 4) for p in [*range(6), 9])

@@ -169,7 +169,7 @@ def test_every_loading_keyword_has_an_option():
 
     others = ("progress", "aliases", "task")  # the verb says the task
     keywords = {name for name in inspect.signature(load).parameters if name not in others}
-    parts = {"kv_type_k", "kv_type_v"}  # of kv
+    parts = {"kv_type_k", "kv_type_v", "lora_scaled"}  # of kv and of lora
     assert {option.name for option in LOAD_OPTIONS} == keywords | parts
 
 

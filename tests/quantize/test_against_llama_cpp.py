@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,13 +37,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         tensors.append((name, dims, "F32", iter([values.astype("<f4").reshape(-1).view(np.uint8)])))
     write_gguf(path, synthetic_metadata(shape, synthetic_recipe("F32"), "heavy tails"), iter(tensors))
     return path
-
-
-@pytest.fixture(scope="module", autouse=True)
-def silence() -> Iterator[None]:
-    quiet = llama_cpp.llama_log_callback(lambda *_: None)
-    llama_cpp.llama_log_set(quiet, ctypes.c_void_p())
-    yield
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if name != "MXFP4"])
