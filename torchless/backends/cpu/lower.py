@@ -100,8 +100,8 @@ class _Lowering:
 
     def _emit(self, index: int, op: Op) -> None:
         if isinstance(op, Embed):
-            index = _index(self.plan, op)
-            self._emit_floats("embed", op.out, table=op.weight, scale=op.scale, **index)
+            table = {"table": op.weight, "scale": op.scale, **_index(self.plan, op)}
+            self._emit_floats("embed", op.out, **table)
         elif isinstance(op, RmsNorm) and (is_made_by_attention(self, op) or is_gated(self, op)):
             pass  # emitted with what reads it
         elif isinstance(op, RmsNorm) and op.num_heads > 1:
