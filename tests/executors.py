@@ -28,6 +28,7 @@ def open_executor(
     threads: int = 1,
     kv: KvType = "f16",
     activations: str = "int8",
+    fast: bool = False,
     max_tokens: int = 512,
     pages: int = 256,
     lora: Any = None,
@@ -43,6 +44,7 @@ def open_executor(
     options = ExecutorOptions(
         *(pages, max_tokens, max_tokens, threads, kv),
         activations=activations,
+        fast=fast,
         lazy=lazy,
         packed_bytes=packed_bytes,
     )
@@ -60,8 +62,8 @@ class Run:
         self.pages = np.arange(first_page, first_page + -(-len(ids) // PAGE_TOKENS), dtype=np.int32)
 
 
-def make_batch(pieces: Sequence[tuple[Run, int]]) -> Batch:
-    """The next `count` tokens of each run, logits of every token wanted."""
+def make_batch(pieces: Sequence[tuple[Run, int]], first_fast_run: int | None = None) -> Batch:
+    """The next `count` tokens of each run, logits of every token wanted; in fast arithmetic from a run on."""
     ids, positions, run_starts, page_ids, page_starts = [], [], [0], [], [0]
     for run, count in pieces:
         ids += run.ids[run.done : run.done + count]
@@ -72,23 +74,33 @@ def make_batch(pieces: Sequence[tuple[Run, int]]) -> Batch:
         run.done += count
     slots = [run.slot for run, _ in pieces]
     arrays = (ids, positions, run_starts, page_ids, page_starts, range(len(ids)), slots)
-    return Batch(*(np.array(values, dtype=np.int32) for values in arrays))
+    fast = None if first_fast_run is None else run_starts[first_fast_run]
+    return Batch(*(np.array(values, dtype=np.int32) for values in arrays), fast)
 
 
-def logits_of(executor: Executor, ids: Sequence[int], chunk: int, first_page: int = 0) -> Logits:
-    """Logits (n, vocab) of every token of one sequence, prefilled in chunks."""
+def logits_of(
+    executor: Executor, ids: Sequence[int], chunk: int, first_page: int = 0, *, fast: bool = False
+) -> Logits:
+    """Logits (n, vocab) of every token of one sequence, prefilled in chunks, all of them in fast arithmetic or none."""
     run = Run(ids, first_page)
     rows = []
     while run.done < len(ids):
-        rows.append(executor.step(make_batch([(run, min(chunk, len(ids) - run.done))])).copy())
+        batch = make_batch([(run, min(chunk, len(ids) - run.done))], 0 if fast else None)
+        rows.append(executor.step(batch).copy())
     executor.release_pages(run.pages)
     return np.concatenate(rows)
 
 
 def logits_of_batch(
-    executor: Executor, sequences: Sequence[Sequence[int]], chunks: Sequence[int]
+    executor: Executor,
+    sequences: Sequence[Sequence[int]],
+    chunks: Sequence[int],
+    num_exact: int | None = None,
 ) -> list[Logits]:
-    """Logits of several sequences run together, each with its own chunk size, until all are through."""
+    """Logits of several sequences run together, each with its own chunk size, until all are through.
+
+    Those behind the first `num_exact`, where it is given, are computed in fast arithmetic.
+    """
     runs, first_page = [], 0
     for ids in sequences:
         runs.append(Run(ids, first_page, len(runs)))
@@ -100,7 +112,9 @@ def logits_of_batch(
             for i, (run, chunk) in enumerate(zip(runs, chunks, strict=True))
         ]
         pieces = [piece for piece in pieces if piece[2] > 0]
-        logits = executor.step(make_batch([(run, count) for _, run, count in pieces]))
+        first_fast = None if num_exact is None else sum(i < num_exact for i, _, _ in pieces)
+        first_fast = None if first_fast == len(pieces) else first_fast
+        logits = executor.step(make_batch([(run, count) for _, run, count in pieces], first_fast))
         row = 0
         for i, _, count in pieces:
             results[i].append(logits[row : row + count].copy())

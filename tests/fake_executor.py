@@ -2,7 +2,8 @@
 
 Tokens are kept in pages as keys and values would be. The logits of a row are a hash of the tokens that its
 page table leads to, so that a wrong page, position, chunk or neighbour changes them. With state slots the tokens
-are kept there besides, as recurrent state would be, and must be the same.
+are kept there besides, as recurrent state would be, and must be the same. Tokens in fast arithmetic
+count as other tokens.
 """
 
 from __future__ import annotations
@@ -33,8 +34,9 @@ class FakeExecutor:
         max_outputs=8,
         favourites=(),
         num_state_slots=0,
+        fast=False,
     ):
-        self.options = ExecutorOptions(num_pages, max_batch_tokens, max_outputs, num_threads=1)
+        self.options = ExecutorOptions(num_pages, max_batch_tokens, max_outputs, num_threads=1, fast=fast)
         self.num_state_slots = num_state_slots
         self._states: list[list[int]] = [[] for _ in range(num_state_slots)]
         self._positions = [-1] * num_state_slots
@@ -55,14 +57,18 @@ class FakeExecutor:
         check_state_slots(batch, self._positions)
         self._mark(batch, [-1] * len(batch.state_slots))
         contexts = []
+        kept = batch.token_ids.copy()
+        if batch.first_fast_row is not None:
+            assert self.options.fast and batch.first_fast_row in batch.run_starts[:-1]
+            kept[batch.first_fast_row :] += self.vocab_size
         for i in range(len(batch.run_starts) - 1):
             rows = slice(batch.run_starts[i], batch.run_starts[i + 1])
             table = batch.page_ids[batch.page_starts[i] : batch.page_starts[i + 1]]
             positions = batch.positions[rows]
-            self._tokens[table[positions // PAGE_TOKENS], positions % PAGE_TOKENS] = batch.token_ids[rows]
+            self._tokens[table[positions // PAGE_TOKENS], positions % PAGE_TOKENS] = kept[rows]
             stored = self._tokens[table].reshape(-1)
             contexts += [stored[: p + 1].copy() for p in positions]
-            self._move_state(batch, i, rows, contexts[-1])
+            self._move_state(batch, i, kept[rows], contexts[-1])
         error = self.fail_at.pop(len(self.batches), None)
         if error is not None:
             raise error
@@ -86,7 +92,7 @@ class FakeExecutor:
         return Best(order.astype(np.int32), np.take_along_axis(logits, order, axis=1))
 
     def _check(self, batch: Batch) -> None:
-        arrays = [getattr(batch, name) for name in Batch.__slots__]
+        arrays = [getattr(batch, name) for name in Batch.__slots__ if name != "first_fast_row"]
         assert all(a.dtype == np.int32 and a.ndim == 1 and a.flags.c_contiguous for a in arrays)
         num_rows, num_runs = len(batch.token_ids), len(batch.run_starts) - 1
         assert num_runs >= 1 and len(batch.page_starts) == num_runs + 1 and len(batch.positions) == num_rows
@@ -103,13 +109,13 @@ class FakeExecutor:
             assert (np.diff(positions) == 1).all()
             assert (batch.page_starts[i + 1] - batch.page_starts[i]) * PAGE_TOKENS > positions[-1]
 
-    def _move_state(self, batch: Batch, run: int, rows: slice, context: np.ndarray) -> None:
+    def _move_state(self, batch: Batch, run: int, tokens: np.ndarray, context: np.ndarray) -> None:
         """Adds a run's tokens to its state; they are those of the pages, or the state was another sequence's."""
         if self.num_state_slots:
             state = self._states[batch.state_slots[run]]
-            if batch.positions[rows][0] == 0:
+            if batch.positions[batch.run_starts[run]] == 0:
                 state.clear()
-            state += batch.token_ids[rows].tolist()
+            state += tokens.tolist()
             assert state == context.tolist()
 
     def _mark(self, batch: Batch, positions) -> None:

@@ -39,6 +39,9 @@ def formats(activations: str = "int8") -> list[tuple[int, int, int, str]]:
     Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).
     """
 
+def fast_types() -> list[int]:
+    """GGUF type ids of the weights that have products in fast mode."""
+
 def packed_bytes(type: int, rows: int, columns: int) -> int:
     """Bytes of a weight matrix once packed."""
 
@@ -48,6 +51,7 @@ def thread_scratch_bytes(
     v_type: str,
     attentions: Sequence[tuple[int, int, int]],
     activations: str,
+    fast: bool,
 ) -> int:
     """
     Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and attentions (key/value heads, head dimension, query heads to each).
@@ -97,10 +101,11 @@ class Executor:
         max_outputs: int,
         weight_bytes: int,
         activations: str,
+        fast: bool,
         cpus: Sequence[int],
     ) -> None:
         """
-        activations: int8, bf16 or f32, what products multiply at least; cpus: the processor that each thread keeps to, or none
+        activations: int8, bf16 or f32, what products multiply at least; fast: steps may have fast rows; cpus: the processor that each thread keeps to, or none
         """
 
     def set_kv_cache(
@@ -309,6 +314,7 @@ class Executor:
         state_slots: Annotated[
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
+        first_fast_row: int,
         num_best: int = 0,
     ) -> None:
         """

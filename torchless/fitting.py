@@ -48,6 +48,7 @@ def fit(
     kv: KvType,
     cpus: tuple[int, ...] = (),
     activations: ActivationType = "int8",
+    fast: bool = False,
     lazy: LazyWeights = "off",
     memory: int | None = None,
     measure: Callable[[], Available | None] = available_memory,
@@ -69,7 +70,7 @@ def fit(
     Raises:
         OutOfMemoryError: it does not fit; the message has the numbers and the cheapest ways out.
     """
-    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus, activations, lazy)
+    demand = _Demand(backend, plan, source, batch_tokens, num_threads, kv, cpus, activations, fast, lazy)
     most = ctx or min(trained_context_length, AUTO_CONTEXT_TOKENS)
     available = measure()
     if memory is not None and (available is None or memory < available.num_bytes):
@@ -111,6 +112,7 @@ class _Demand:
     kv: KvType
     cpus: tuple[int, ...]
     activations: ActivationType
+    fast: bool
     lazy: LazyWeights = "off"
 
     def options(self, context_length: int, num_contexts: int = 1) -> ExecutorOptions:
@@ -126,6 +128,7 @@ class _Demand:
             *(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus),
             num_state_slots=num_slots,
             activations=self.activations,
+            fast=self.fast,
             lazy=self.lazy,
         )
 

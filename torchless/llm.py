@@ -49,6 +49,7 @@ def load(
     threads: int | Literal["auto"] = "auto",
     kv: KvType = "f16",
     activations: ActivationType = "int8",
+    fast: bool = False,
     pin: bool = False,
     numa: bool = False,
     backend: str = "cpu",
@@ -74,6 +75,7 @@ def load(
             q4_0 a bit more than a quarter; keys in q4_0 may cost much quality, values hardly any.
         activations: what products multiply weights with: "int8" (fast), "bf16" or "f32", for which quantised weights
             are widened first. See docs/quality.md for what each costs.
+        fast: prompts are computed in coarser arithmetic, faster; see docs/performance.md for what it gains and costs.
         pin: every thread keeps to a core of its own, the calling one while it computes (Linux).
         numa: the same on a machine with several memory nodes, with the weights that a thread reads in the
             memory of its node; without effect on others.
@@ -108,6 +110,7 @@ def load(
         "threads": threads,
         "kv": kv,
         "activations": activations,
+        "fast": fast,
         "pin": pin,
         "numa": numa,
         "backend": backend,

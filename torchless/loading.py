@@ -86,6 +86,7 @@ class LoadSettings:
     chat_template: str | None
     quant: str | None = None
     activations: ActivationType = "int8"
+    fast: bool = False
     task: Task = "auto"
     lora: tuple[ScaledPath, ...] = ()
     lazy: LazyWeights = "off"
@@ -128,6 +129,7 @@ class LoadedModel:
             "cpus": list(options.cpus),
             "kv_type": options.kv_type,
             "activations": options.activations,
+            "fast": options.fast,
             "num_pages": options.num_pages,
             "num_state_slots": self.executor.num_state_slots,
             "batch_tokens": options.max_batch_tokens,
@@ -185,6 +187,7 @@ def load_settings(
         chat_template=chat_template,
         quant=_recipe_name(values.get("quant")),
         activations=activation_type(values.get("activations", "int8")),
+        fast=flag("fast", values.get("fast", False)),
         task=_task(values.get("task", "auto")),
         lora=scaled_paths(values.get("lora")),
         lazy=lazy,
@@ -221,6 +224,7 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
             kv=settings.kv,
             cpus=thread_cpus(num_threads, pin=settings.pin, numa=settings.numa),
             activations=settings.activations,
+            fast=settings.fast,
             lazy=settings.lazy,
             memory=settings.memory,
         )

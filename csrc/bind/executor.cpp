@@ -67,13 +67,14 @@ nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
 namespace tl {
 
 void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
-                      Ints output_rows, Ints state_slots, int num_best) {
+                      Ints output_rows, Ints state_slots, int first_fast_row, int num_best) {
     if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
         throw std::invalid_argument("malformed batch: array lengths do not fit together");
     }
     const BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(),   run_starts.data(),
                             page_starts.data(), run_starts.size() - 1, page_ids.data(),    page_ids.size(),
-                            output_rows.data(), output_rows.size(),    state_slots.data(), state_slots.size()};
+                            output_rows.data(), output_rows.size(),    state_slots.data(), state_slots.size(),
+                            first_fast_row};
     bool completed;
     {
         nb::gil_scoped_release release;
@@ -90,12 +91,13 @@ void bind_executor(nb::module_& m) {
         .def(
             "__init__",
             [](PyExecutor* self, int num_threads, int max_tokens, int max_outputs, size_t weight_bytes,
-               const std::string& activations, std::vector<int> cpus) {
+               const std::string& activations, bool fast, std::vector<int> cpus) {
                 new (self) PyExecutor(tl::ExecutorSizes{num_threads, max_tokens, max_outputs, weight_bytes,
-                                                        precision_named(activations), std::move(cpus)});
+                                                        precision_named(activations), std::move(cpus), fast});
             },
-            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a, "activations"_a, "cpus"_a,
-            "activations: int8, bf16 or f32, what products multiply at least; cpus: the processor that each thread "
+            "num_threads"_a, "max_tokens"_a, "max_outputs"_a, "weight_bytes"_a, "activations"_a, "fast"_a, "cpus"_a,
+            "activations: int8, bf16 or f32, what products multiply at least; fast: steps may have fast rows; cpus: "
+            "the processor that each thread "
             "keeps "
             "to, or none")
         .def(
@@ -348,7 +350,7 @@ void bind_executor(nb::module_& m) {
             "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
             "Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
-             "output_rows"_a, "state_slots"_a, "num_best"_a = 0,
+             "output_rows"_a, "state_slots"_a, "first_fast_row"_a, "num_best"_a = 0,
              "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "
              "each row in `best_ids` and `best_logits`.")
         .def(

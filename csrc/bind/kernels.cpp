@@ -379,6 +379,7 @@ nb::list formats(const std::string& level, const std::string& activations) {
         d["block"] = f.block;
         d["block_bytes"] = f.block_bytes;
         d["activations"] = name_of(kActFormats, f.activations);
+        d["has_fast"] = f.activations == ActFormat::kInt8x256 && find_fast(kernels, f.gguf_type) != nullptr;
         result.append(d);
     }
     return result;
@@ -415,7 +416,7 @@ Result<uint8_t> pack(const std::string& level, int gguf_type, const Bytes2& rows
 // other tiles come back as the residual, or zero.
 Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tiles, size_t num_inputs, size_t num_rows,
                      const Bytes2& x, const std::optional<Floats1>& bias, const std::optional<Floats2>& residual,
-                     int tile_begin, int tile_end, const std::string& activations) {
+                     int tile_begin, int tile_end, const std::string& activations, bool fast) {
     const Kernels& kernels = level_named(level);
     const FormatKernels& format = format_of(kernels, gguf_type, activations);
     require(num_inputs > 0 && num_inputs % size_t(format.block) == 0, "num_inputs is not a multiple of the block");
@@ -432,7 +433,9 @@ Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tile
 
     AlignedBytes out(num_tokens * num_rows * sizeof(float));
     if (residual) std::memcpy(out.as<float>(), residual->data(), num_tokens * num_rows * sizeof(float));
-    AlignedBytes scratch(format.matmul_scratch_bytes(k));
+    const FastKernels* products = fast ? find_fast(kernels, gguf_type) : nullptr;
+    require(!fast || (products && format.activations == ActFormat::kInt8x256), "no fast products of this type");
+    AlignedBytes scratch(products ? products->scratch_bytes : format.matmul_scratch_bytes(k));
     MatmulArgs args{tiles.data(),
                     tiles.shape(1),
                     k,
@@ -454,7 +457,7 @@ Result<float> matmul(const std::string& level, int gguf_type, const Bytes2& tile
                             rows.as<uint8_t>() + t / kInterleavedRows * kInterleavedRows * x.shape(1));
         }
     }
-    format.matmul(args, tile_begin, tile_end, scratch.as<uint8_t>());
+    (fast ? products->matmul : format.matmul)(args, tile_begin, tile_end, scratch.as<uint8_t>());
     return to_numpy<float>(std::move(out), {num_tokens, num_rows});
 }
 
@@ -483,7 +486,7 @@ void bind_kernels(nb::module_& core) {
     m.def("pack", &pack, "level"_a, "gguf_type"_a, "rows"_a);
     m.def("matmul", &matmul, "level"_a, "gguf_type"_a, "tiles"_a, "num_inputs"_a, "num_rows"_a, "x"_a,
           "bias"_a.none() = nb::none(), "residual"_a.none() = nb::none(), "tile_begin"_a = 0, "tile_end"_a = -1,
-          "activations"_a = "int8");
+          "activations"_a = "int8", "fast"_a = false);
 }
 
 }  // namespace tl

@@ -25,7 +25,7 @@ struct PyExecutor {
     explicit PyExecutor(const ExecutorSizes& sizes) : core(sizes) {}
 
     void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
-              Ints state_slots, int num_best);
+              Ints state_slots, int first_fast_row, int num_best);
     void release_pages(Ints pages) {
         for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
     }

@@ -51,6 +51,15 @@ void bind_sizes(nb::module_& m) {
         "activations"_a = "int8",
         "Weight formats with kernels: (GGUF type id, block elements, block bytes, activation format).");
     m.def(
+        "fast_types",
+        [] {
+            const tl::Kernels& kernels = tl::active_kernels();
+            std::vector<int> types;
+            for (int i = 0; i < kernels.num_fast; i++) types.push_back(kernels.fast[i].gguf_type);
+            return types;
+        },
+        "GGUF type ids of the weights that have products in fast mode.");
+    m.def(
         "packed_bytes",
         [](int type, int rows, int columns) {
             return tl::Weights::packed_bytes(tl::active_kernels(), type, rows, columns);
@@ -59,7 +68,8 @@ void bind_sizes(nb::module_& m) {
     m.def(
         "thread_scratch_bytes",
         [](const std::vector<MatrixKind>& matrices, const std::string& k_type, const std::string& v_type,
-           const std::vector<std::tuple<int, int, int>>& attentions, const std::string& activations) {
+           const std::vector<std::tuple<int, int, int>>& attentions, const std::string& activations,
+           bool fast) {
             const tl::Kernels& kernels = tl::active_kernels();
             size_t bytes = tl::kRowAlignment;
             for (const auto& [kv_heads, head_dim, group] : attentions) {
@@ -71,10 +81,12 @@ void bind_sizes(nb::module_& m) {
                 if (!format) continue;
                 const size_t rows = tl::shared_row_bytes({format->activations, columns});
                 bytes = std::max(bytes, rows + tl::product_scratch_bytes(*format, columns, is_mapped));
+                const tl::FastKernels* products = fast ? tl::find_fast(kernels, type) : nullptr;
+                if (products) bytes = std::max(bytes, rows + products->scratch_bytes);
             }
-            return tl::align_up(bytes + std::max(tl::gated_matmul_scratch_bytes(), tl::head_scratch_bytes()), 4096);
+            return tl::align_up(bytes + std::max(tl::gated_matmul_scratch_bytes(fast), tl::head_scratch_bytes()), 4096);
         },
-        "matrices"_a, "k_type"_a, "v_type"_a, "attentions"_a, "activations"_a,
+        "matrices"_a, "k_type"_a, "v_type"_a, "attentions"_a, "activations"_a, "fast"_a,
         "Most scratch bytes that one thread needs for matrices (type, columns, is mapped) and attentions (key/value "
         "heads, head dimension, query heads to each).");
     m.def(

@@ -245,7 +245,7 @@ void Executor::finish(size_t arena_bytes, int logits, int output_width, bool mer
         routes_ = std::make_unique<Routes>(sizes_.max_tokens, max_experts_, max_used_, pool_.size());
     }
     machine_.reset(new Machine{kernels_, pool_, weights_, pages_.get(), states_.get(), arena_.data(), nullptr, 0,
-                               nullptr, 0, &best_, routes_.get(), buffers_});
+                               nullptr, 0, &best_, routes_.get(), sizes_.is_fast, buffers_});
     size_t scratch = kRowAlignment, shared = 0;
     for (const auto& stage : stages_) {
         scratch = std::max(scratch, stage->scratch_bytes(*machine_));
@@ -346,7 +346,13 @@ void Executor::accept(const BatchArrays& batch) {
         const int32_t row = batch.output_rows[i];
         if (row < 0 || row >= num_tokens || (i > 0 && row <= batch.output_rows[i - 1])) bad_batch("bad output row");
     }
+    if (batch.first_fast_row < 0 || batch.first_fast_row > num_tokens ||
+        (batch.first_fast_row < num_tokens && !sizes_.is_fast)) {
+        bad_batch("fast rows from " + std::to_string(batch.first_fast_row) + " on, of " + std::to_string(num_tokens) +
+                  (sizes_.is_fast ? "" : ", in an executor without fast mode"));
+    }
     accept_slots(batch);
+    step_.first_fast_row = batch.first_fast_row;
     step_.num_tokens = num_tokens;
     step_.num_outputs = int(batch.num_outputs);
     step_.num_runs = num_runs;

@@ -16,6 +16,7 @@ struct ExecutorSizes {
     size_t weight_bytes;
     Precision precision;
     std::vector<int> cpus;  // of each thread, or none (see ThreadPool)
+    bool is_fast;           // steps may have rows in fast arithmetic
 };
 
 // The batch of one step, as backends/base.py describes it.
@@ -32,6 +33,7 @@ struct BatchArrays {
     size_t num_outputs;
     const int32_t* state_slots;
     size_t num_state_slots;
+    int first_fast_row;  // num_tokens: no row is multiplied in fast arithmetic
 };
 
 class Executor {

@@ -72,6 +72,14 @@ void multiply_tiles(const PackedMatrix& m, MatmulArgs args, int begin, int end, 
     }
 }
 
+void multiply_tiles_fast(const PackedMatrix& m, MatmulArgs args, int begin, int end, uint8_t* scratch) {
+    args.weights = m.data;
+    args.tile_bytes = m.tile_bytes;
+    args.num_inputs = m.num_columns;
+    args.num_rows = m.num_rows;
+    m.fast->matmul(args, begin, end, scratch);
+}
+
 void forget_tiles(const PackedMatrix& m, int begin, int end) {
     if (!m.is_mapped()) return;
     const int last = std::min(end * kTileRows, m.num_rows);

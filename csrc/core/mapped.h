@@ -12,6 +12,11 @@ size_t product_scratch_bytes(const FormatKernels& format, int num_columns, bool 
 inline size_t product_scratch_bytes(const PackedMatrix& m) {
     return product_scratch_bytes(*m.format, m.num_columns, m.is_mapped());
 }
+// With that of a matrix's fast products, where it has any.
+inline size_t any_product_scratch_bytes(const PackedMatrix& m) {
+    const size_t exact = product_scratch_bytes(m);
+    return m.fast && m.fast->scratch_bytes > exact ? m.fast->scratch_bytes : exact;
+}
 
 // Most bytes of the file that a thread has in use at once, for a stage that claims whole tiles up to kClaimBytes or
 // `num_tiles` of them. What is mapped around them comes on top (kAroundBytes).
@@ -26,6 +31,9 @@ int claimed_tiles(const PackedMatrix& m, int num_tiles, int num_threads);
 // args.format->matmul of tiles [begin, end); args says all but weights and tile_bytes. block_tokens: tokens that read a
 // tile together, a multiple of 16, or 0 for all at once; a mapped tile is packed once for all blocks.
 void multiply_tiles(const PackedMatrix& m, MatmulArgs args, int begin, int end, uint8_t* scratch, int block_tokens = 0);
+
+// The same in fast arithmetic, of a matrix that has it.
+void multiply_tiles_fast(const PackedMatrix& m, MatmulArgs args, int begin, int end, uint8_t* scratch);
 
 // Lets the system take back the pages of a mapped matrix's tiles; nothing to do for a packed one.
 void forget_tiles(const PackedMatrix& m, int begin, int end);

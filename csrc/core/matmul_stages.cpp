@@ -1,5 +1,6 @@
 // Stages of matrix products: plain, and gated (two products, an activation and the next number format in one go).
 #include <algorithm>
+#include <array>
 
 #include "core/mapped.h"
 #include "core/stages.h"
@@ -24,6 +25,50 @@ void touch_tiles(const PackedMatrix& matrix, int begin, int end) {
     for (size_t i = 0; i < num_bytes; i += kPage) *static_cast<volatile uint8_t*>(first + i) = 0;
 }
 
+// Rows in fast arithmetic that share one making of the weights' bytes.
+constexpr int kFastTokens = 512;
+
+// The rows of a product in blocks: those that are multiplied exactly, then those in fast arithmetic.
+class TokenBlocks {
+ public:
+    struct Block {
+        int first, count;
+        bool is_fast;
+    };
+
+    // num_exact: rows before the first fast one; exact_block: most rows of an exact block.
+    void reset(int num_rows, int num_exact, int exact_block) {
+        num_rows_ = num_rows;
+        num_exact_ = std::min(num_exact, num_rows);
+        exact_block_ = exact_block;
+        num_exact_blocks_ = (num_exact_ + exact_block - 1) / exact_block;
+    }
+    int size() const { return num_exact_blocks_ + (num_rows_ - num_exact_ + kFastTokens - 1) / kFastTokens; }
+    Block operator[](int i) const {
+        const bool is_fast = i >= num_exact_blocks_;
+        const int first = is_fast ? num_exact_ + (i - num_exact_blocks_) * kFastTokens : i * exact_block_;
+        return {first, std::min(is_fast ? kFastTokens : exact_block_, (is_fast ? num_rows_ : num_exact_) - first),
+                is_fast};
+    }
+
+ private:
+    int num_rows_ = 0, num_exact_ = 0, exact_block_ = 1, num_exact_blocks_ = 0;
+};
+
+// Rows of buffer x before the first that these matrices multiply in fast arithmetic. Logits are always exact.
+template <class Parts, class IndexOf>
+int num_exact_rows(const Machine& m, const Step& step, int x, const Parts& parts, IndexOf matrix_of) {
+    bool is_fast = !m.buffers[x].outputs;
+    for (const auto& part : parts) is_fast &= m.weights.matrix(matrix_of(part)).fast != nullptr;
+    return is_fast ? step.first_fast_row : INT32_MAX;
+}
+
+// Scratch for one of a stage's matrices.
+size_t scratch_of(const Machine& m, int index) {
+    const PackedMatrix& matrix = m.weights.matrix(index);
+    return m.is_fast ? any_product_scratch_bytes(matrix) : product_scratch_bytes(matrix);
+}
+
 // One or several matrices that read the same activations (q, k, v; gate and up).
 class Matmul final : public Stage {
  public:
@@ -42,23 +87,25 @@ class Matmul final : public Stage {
             return work_.reset(num_tiles_, claimed_tiles(first, num_tiles_, m.pool.size()), m.pool.size());
         }
         // Items: tiles of all parts for the first block of tokens, then for the second, ...
-        const int num_blocks = (num_tokens_ + block_tokens_ - 1) / block_tokens_;
+        blocks_.reset(num_tokens_, num_exact_rows(m, step, x_, parts_, [](const MatmulPart& p) { return p.matrix; }),
+                      block_tokens_);
         constexpr size_t kChunkBytes = 64 << 10;
         const int chunk = num_tokens_ > 8 ? 4 : int(std::max<size_t>(1, kChunkBytes / first.tile_bytes));
-        work_.reset(num_tiles_ * num_blocks, chunk, m.pool.size());
+        work_.reset(num_tiles_ * blocks_.size(), chunk, m.pool.size());
     }
 
     void run(const Machine& m, const Step& step, int thread) override {
         const uint8_t* x = input_rows(m, step, x_, m.thread_scratch(thread));
         for (int begin, end; work_.claim(thread, begin, end);) {
             while (begin < end) {
-                const int block = begin / num_tiles_;
+                const TokenBlocks::Block block =
+                    is_mapped_ ? TokenBlocks::Block{0, num_tokens_, false} : blocks_[begin / num_tiles_];
                 int tile = begin % num_tiles_, part = 0;
                 while (tile >= m.weights.matrix(parts_[part].matrix).num_tiles()) {
                     tile -= m.weights.matrix(parts_[part++].matrix).num_tiles();
                 }
                 const int count = std::min(end - begin, m.weights.matrix(parts_[part].matrix).num_tiles() - tile);
-                multiply(m, step, parts_[part], x, block * block_tokens_, tile, tile + count, thread);
+                multiply(m, step, parts_[part], x, block, tile, tile + count, thread);
                 begin += count;
             }
         }
@@ -78,40 +125,41 @@ class Matmul final : public Stage {
 
     size_t scratch_bytes(const Machine& m) const override {
         size_t bytes = 0;
-        for (const MatmulPart& part : parts_) {
-            const PackedMatrix& matrix = m.weights.matrix(part.matrix);
-            bytes = std::max(bytes, product_scratch_bytes(matrix));
-        }
+        for (const MatmulPart& part : parts_) bytes = std::max(bytes, scratch_of(m, part.matrix));
         return bytes + shared_row_bytes(m.buffers[x_].layout);
     }
 
  private:
-    void multiply(const Machine& m, const Step& step, const MatmulPart& part, const uint8_t* x, int token,
-                  int tile_begin, int tile_end, int thread) const {
+    void multiply(const Machine& m, const Step& step, const MatmulPart& part, const uint8_t* x,
+                  TokenBlocks::Block block, int tile_begin, int tile_end, int thread) const {
         const PackedMatrix& matrix = m.weights.matrix(part.matrix);
         MatmulArgs args{};
         args.x_stride = m.buffers[x_].row_bytes;
-        args.x = x + size_t(token) * args.x_stride;
-        args.num_tokens = is_mapped_ ? num_tokens_ : std::min(block_tokens_, num_tokens_ - token);
-        args.out = m.floats(part.out, token);
+        args.x = x + size_t(block.first) * args.x_stride;
+        args.num_tokens = block.count;
+        args.out = m.floats(part.out, block.first);
         args.out_stride = m.stride_floats(part.out);
         args.bias = part.bias >= 0 ? m.weights.vector(part.bias).data() : nullptr;
         args.accumulate = part.accumulate;
         args.interleaved = m.is_interleaved(x_, step);
         uint8_t* scratch = m.thread_scratch(thread) + shared_row_bytes(m.buffers[x_].layout);
+        if (block.is_fast) return multiply_tiles_fast(matrix, args, tile_begin, tile_end, scratch);
         multiply_tiles(matrix, args, tile_begin, tile_end, scratch, block_tokens_);
         forget_tiles(matrix, tile_begin, tile_end);
     }
 
     int x_;
     std::vector<MatmulPart> parts_;
+    TokenBlocks blocks_;
     int num_tokens_ = 0, num_tiles_ = 0, block_tokens_ = 1;
     bool is_mapped_ = false;  // some part of it
 };
 
 // Tokens of one block of a gated product: bounds the scratch.
 constexpr int kGatedTokens = 256;
-constexpr size_t kGroupBytes = size_t(kGatedTokens) * kGroupColumns * sizeof(float);
+constexpr size_t group_bytes(bool is_fast) {
+    return size_t(is_fast ? kFastTokens : kGatedTokens) * kGroupColumns * sizeof(float);
+}
 
 class Gated final : public Stage {
  public:
@@ -122,7 +170,10 @@ class Gated final : public Stage {
         num_groups_ = m.weights.matrix(p_.gate).num_rows / kGroupColumns;
         block_tokens_ =
             tokens_per_block(m.buffers[p_.x].row_bytes, m.is_interleaved(p_.x, step), num_tokens_, kGatedTokens);
-        num_blocks_ = std::max(1, (num_tokens_ + block_tokens_ - 1) / block_tokens_);
+        blocks_.reset(num_tokens_,
+                      num_exact_rows(m, step, p_.x, std::array{p_.gate, p_.up}, [](int matrix) { return matrix; }),
+                      block_tokens_);
+        num_blocks_ = std::max(1, blocks_.size());
         // A thread takes a group of mapped columns for all tokens, so that the file is read once.
         is_mapped_ = m.weights.matrix(p_.gate).is_mapped() || m.weights.matrix(p_.up).is_mapped();
         work_.reset(num_groups_ * num_blocks_, is_mapped_ ? num_blocks_ : 1, m.pool.size());
@@ -133,9 +184,9 @@ class Gated final : public Stage {
         for (int begin, end; work_.claim(thread, begin, end);) {
             for (int i = begin; i < end; i++) {
                 if (is_mapped_) {
-                    multiply_group(m, step, x, i / num_blocks_, i % num_blocks_ * block_tokens_, thread);
+                    multiply_group(m, step, x, i / num_blocks_, blocks_[i % num_blocks_], thread);
                 } else {
-                    multiply_group(m, step, x, i % num_groups_, i / num_groups_ * block_tokens_, thread);
+                    multiply_group(m, step, x, i % num_groups_, blocks_[i / num_groups_], thread);
                 }
             }
             if (!is_mapped_) continue;
@@ -151,50 +202,51 @@ class Gated final : public Stage {
     }
 
     size_t scratch_bytes(const Machine& m) const override {
-        return shared_row_bytes(m.buffers[p_.x].layout) + matmul_bytes(m) + gated_matmul_scratch_bytes();
+        return shared_row_bytes(m.buffers[p_.x].layout) + matmul_bytes(m) + gated_matmul_scratch_bytes(m.is_fast);
     }
 
  private:
     static constexpr int kTiles = kGroupColumns / kTileRows;
 
     // A group of columns for a block of tokens.
-    void multiply_group(const Machine& m, const Step& step, const uint8_t* x, int group, int first, int thread) const {
+    void multiply_group(const Machine& m, const Step& step, const uint8_t* x, int group, TokenBlocks::Block block,
+                        int thread) const {
         uint8_t* scratch = m.thread_scratch(thread) + shared_row_bytes(m.buffers[p_.x].layout);
         float* gate = reinterpret_cast<float*>(scratch + matmul_bytes(m));
-        float* up = gate + kGroupBytes / sizeof(float);
-        uint8_t* row = reinterpret_cast<uint8_t*>(up) + kGroupBytes;
+        float* up = gate + group_bytes(m.is_fast) / sizeof(float);
+        uint8_t* row = reinterpret_cast<uint8_t*>(up) + group_bytes(m.is_fast);
         const ActLayout group_layout{m.buffers[p_.out].layout.format, kGroupColumns};
-        const int count = std::min(block_tokens_, num_tokens_ - first);
-        const uint8_t* rows = x + size_t(first) * m.buffers[p_.x].row_bytes;
-        multiply(m, step, p_.gate, p_.gate_bias, group, rows, count, gate, scratch);
-        multiply(m, step, p_.up, p_.up_bias, group, rows, count, up, scratch);
-        for (int t = 0; t < count; t++) {
+        multiply(m, step, p_.gate, p_.gate_bias, group, x, block, gate, scratch);
+        multiply(m, step, p_.up, p_.up_bias, group, x, block, up, scratch);
+        for (int t = 0; t < block.count; t++) {
             const size_t at = size_t(t) * kGroupColumns;
             m.kernels.glu_rows(p_.activation, gate + at, up + at, kGroupColumns, 1, group_layout, row);
-            m.put_row(p_.out, step, first + t, group_layout, group * kGroupColumns, row);
+            m.put_row(p_.out, step, block.first + t, group_layout, group * kGroupColumns, row);
         }
     }
 
     size_t matmul_bytes(const Machine& m) const {
-        return std::max(product_scratch_bytes(m.weights.matrix(p_.gate)),
-                        product_scratch_bytes(m.weights.matrix(p_.up)));
+        return align_up(std::max(scratch_of(m, p_.gate), scratch_of(m, p_.up)), kRowAlignment);
     }
 
-    void multiply(const Machine& m, const Step& step, int index, int bias, int group, const uint8_t* x, int num_tokens,
-                  float* out, uint8_t* scratch) const {
+    void multiply(const Machine& m, const Step& step, int index, int bias, int group, const uint8_t* x,
+                  TokenBlocks::Block block, float* out, uint8_t* scratch) const {
         MatmulArgs args{};
-        args.x = x;
         args.x_stride = m.buffers[p_.x].row_bytes;
-        args.num_tokens = num_tokens;
+        args.x = x + size_t(block.first) * args.x_stride;
+        args.num_tokens = block.count;
         args.out = out;
         args.out_stride = kGroupColumns;
         args.bias = bias >= 0 ? m.weights.vector(bias).data() : nullptr;
         args.out_row = group * kGroupColumns;
         args.interleaved = m.is_interleaved(p_.x, step);
-        multiply_tiles(m.weights.matrix(index), args, group * kTiles, (group + 1) * kTiles, scratch);
+        const PackedMatrix& matrix = m.weights.matrix(index);
+        if (block.is_fast) return multiply_tiles_fast(matrix, args, group * kTiles, (group + 1) * kTiles, scratch);
+        multiply_tiles(matrix, args, group * kTiles, (group + 1) * kTiles, scratch);
     }
 
     GatedMatmul p_;
+    TokenBlocks blocks_;
     int num_tokens_ = 0, num_groups_ = 0, block_tokens_ = 1, num_blocks_ = 1;
     bool is_mapped_ = false;
 };
@@ -266,6 +318,8 @@ std::unique_ptr<Stage> make_matmul(int x, std::vector<MatmulPart> parts) {
     return std::make_unique<Matmul>(x, std::move(parts));
 }
 std::unique_ptr<Stage> make_gated_matmul(const GatedMatmul& parts) { return std::make_unique<Gated>(parts); }
-size_t gated_matmul_scratch_bytes() { return 2 * kGroupBytes + ActLayout{ActFormat::kF32, kGroupColumns}.row_bytes(); }
+size_t gated_matmul_scratch_bytes(bool is_fast) {
+    return 2 * group_bytes(is_fast) + ActLayout{ActFormat::kF32, kGroupColumns}.row_bytes();
+}
 
 }  // namespace tl

@@ -1,6 +1,7 @@
 // The stages of a compiled plan: each runs on all threads and hands its work out in chunks.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <vector>
 
@@ -54,6 +55,9 @@ struct Step {
 
     // Largest logits wanted of each output row instead of all of them; 0 = all of them.
     int num_best = 0;
+
+    // Token rows from here on are multiplied in fast arithmetic where there is any.
+    int first_fast_row = INT32_MAX;
 };
 
 // What stages may touch: owned by the executor.
@@ -70,6 +74,7 @@ struct Machine {
     size_t shared_bytes;
     BestLists* best;  // null without make_head
     Routes* routes;   // null without make_route
+    bool is_fast;     // steps may have rows in fast arithmetic
     std::vector<Buffer> buffers;
 
     uint8_t* row(int buffer, int row) const {
@@ -247,7 +252,7 @@ struct GatedMatmul {
 };
 std::unique_ptr<Stage> make_gated_matmul(const GatedMatmul& parts);
 // Scratch of one thread for it, beside that of the matrix kernels.
-size_t gated_matmul_scratch_bytes();
+size_t gated_matmul_scratch_bytes(bool is_fast);
 // out = function(x), element by element.
 std::unique_ptr<RowStage> make_map(int x, int out, MapFunction function, float parameter);
 std::unique_ptr<Stage> make_add(int a, int b, int out);

@@ -56,6 +56,13 @@ const FormatKernels* find_format(const Kernels& kernels, int gguf_type, Precisio
     return nullptr;
 }
 
+const FastKernels* find_fast(const Kernels& kernels, int gguf_type) {
+    for (int i = 0; i < kernels.num_fast; i++) {
+        if (kernels.fast[i].gguf_type == gguf_type) return &kernels.fast[i];
+    }
+    return nullptr;
+}
+
 Weights::Weights(const Kernels& kernels, Precision precision, size_t capacity)
     : kernels_(kernels), precision_(precision), memory_(std::max(capacity, size_t(1)), PageSize::kHuge) {}
 
@@ -71,6 +78,7 @@ int Weights::add_matrix(int gguf_type, int num_rows, int num_columns) {
     if (bytes > memory_.size() - used_) throw std::invalid_argument("more weights than were announced");
     matrices_.push_back({&format, num_rows, num_columns, format.tile_bytes(num_columns), row_bytes(format, num_columns),
                          memory_.data() + used_});
+    if (precision_ == Precision::kInt8) matrices_.back().fast = find_fast(kernels_, gguf_type);
     used_ += bytes;
     return int(matrices_.size()) - 1;
 }

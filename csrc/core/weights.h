@@ -24,6 +24,7 @@ struct PackedMatrix {
     const uint8_t* rows = nullptr;  // of a mapped matrix
     const uint8_t* map = nullptr;   // the file's map that they lie in
     size_t map_bytes = 0;
+    const FastKernels* fast = nullptr;  // null: none, or not with these activations, or mapped
 
     int num_tiles() const { return (num_rows + kTileRows - 1) / kTileRows; }
     bool is_mapped() const { return rows != nullptr; }
@@ -47,6 +48,8 @@ struct RowTable {
 
 // Kernels of a GGUF tensor type, or null. What does not multiply may ask for any precision.
 const FormatKernels* find_format(const Kernels& kernels, int gguf_type, Precision precision);
+// Its products in fast mode, or null.
+const FastKernels* find_fast(const Kernels& kernels, int gguf_type);
 
 class Weights {
  public:

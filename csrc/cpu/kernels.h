@@ -55,6 +55,15 @@ struct FormatKernels {
     void (*decode_row)(const uint8_t* row, int num_elements, float* out);
 };
 
+// Products of a format in fast mode (fast.cpp): weights as int8 with one scale per 256 columns, activations as in the exact
+// product with int8. Only for formats whose activations are kInt8x256.
+struct FastKernels {
+    int gguf_type;
+    // As FormatKernels::matmul, with rows that are not interleaved; scratch has scratch_bytes, 64-aligned.
+    void (*matmul)(const MatmulArgs& args, int tile_begin, int tile_end, uint8_t* scratch);
+    size_t scratch_bytes;
+};
+
 struct AttentionArgs {
     const float* q;           // query rows of the run; row t is q + t * q_stride, head h at h * head_dim
     size_t q_stride;          // floats
@@ -139,6 +148,8 @@ struct Kernels {
     const char* level;                             // "scalar", "avx2", "avxvnni", "avx512", "amx"
     const FormatKernels* formats[kNumPrecisions];  // the same formats in the same order; all but products is alike
     int num_formats;
+    const FastKernels* fast;  // null: fast mode is no gain at this level
+    int num_fast;
     // Whether products of kInterleavedRows or more rows read them interleaved, where their layout allows it.
     bool interleaves;
 

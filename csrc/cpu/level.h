@@ -31,5 +31,6 @@ size_t attention_scratch_bytes(const KvLayout& layout, int group);
 uint64_t read_bytes(const uint8_t* p, size_t num_bytes);
 double run_dots(DotKind kind, int num_rounds);
 const FormatKernels* formats(Precision precision, int& count);
+const FastKernels* fast_kernels(int& count);
 
 }  // namespace tl::TL_LEVEL

@@ -118,6 +118,12 @@ template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
     return {_mm512_mask_blend_epi16(0xaaaaaaaau, down, _mm512_slli_epi32(high.v, 16 - H))};
 }
 
+// For each dword lane: four numbers 0 .. 255 as its bytes.
+TL_INLINE Bytes join_bytes(I32 a, I32 b, I32 c, I32 d) {
+    const __m512i low = _mm512_or_si512(a.v, _mm512_slli_epi32(b.v, 8));
+    return {_mm512_or_si512(low, _mm512_or_si512(_mm512_slli_epi32(c.v, 16), _mm512_slli_epi32(d.v, 24)))};
+}
+
 // For each dword lane: `low` as bfloat16 in the low half, `high` in the high half, rounded to nearest even.
 TL_INLINE Bytes join_bf16(F32 low, F32 high) {
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -11,6 +11,7 @@ const Kernels& kernels() {
         Kernels k{};
         k.level = TL_STRING(TL_LEVEL);
         for (int p = 0; p < kNumPrecisions; p++) k.formats[p] = formats(Precision(p), k.num_formats);
+        k.fast = fast_kernels(k.num_fast);
         k.convert_rows = convert_rows;
         k.rms_norm_rows = rms_norm_rows;
         k.layer_norm_rows = layer_norm_rows;

@@ -44,6 +44,7 @@ class FakeLLM:
             "num_threads": 1,
             "kv_type": "f16",
             "activations": "int8",
+            "fast": False,
             "memory_bytes": {"weights": 1_000_000},
         }
 

@@ -15,7 +15,7 @@ from executors import logits_of, open_executor
 import torchless
 from torchless.weights.open import open_source
 
-pytest.importorskip("torchless._core")
+core = pytest.importorskip("torchless._core")
 
 
 def nmse(found: npt.NDArray[np.float32], exact: npt.NDArray[np.float32]) -> float:
@@ -33,6 +33,20 @@ def test_the_command_line_sets_and_shows_activations() -> None:
     refused = run_cli("run", "Once", "--activations", "int4")
     assert refused.status == 2
     assert "'int4' is not one of 'int8', 'bf16', 'f32'" in refused.err
+
+
+def test_the_command_line_sets_and_shows_fast_mode(shared_data: Callable[[str], Path]) -> None:
+    if core.isa() == "amx":
+        pytest.skip("amx has no fast mode")
+    model = str(shared_data("stories260K-wide256/s260k-wide-Q4_K_M.gguf"))
+    ran = run_cli("run", model, "Once", "-n", "3", "--temp", "0", "--fast", "--stats")
+    assert ran.status == 0
+    assert "int8 activations, fast prompts" in ran.err
+    rows = json.loads(run_cli("bench", model, "-p", "64", "-n", "1", "-r", "1", "--fast", "-o", "json").out)
+    exact = json.loads(run_cli("bench", model, "-p", "64", "-n", "1", "-r", "1", "-o", "json").out)
+    assert [row["fast"] for row in rows + exact] == [True, True, False, False]
+    same = [fast["logits_hash"] == slow["logits_hash"] for fast, slow in zip(rows, exact, strict=True)]
+    assert same == [False, True]  # the prompt, and a decoded token
 
 
 @pytest.mark.parametrize("attention", ["F16", "BF16"])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.engine import Engine
+from torchless.engine.scheduler import FEWEST_FAST_TOKENS
 from torchless.engine.sequence import Sequence
 from torchless.sampling.chain import Sampler
 from torchless.sampling.parameters import SamplingParams
@@ -15,11 +16,17 @@ from torchless.sampling.parameters import SamplingParams
 VOCAB = 50
 
 
-def alone(prompt, num_new, params):
+def computed(prompt, fast):
+    """The tokens of a prompt as the fake executor keeps them: other ones where they are computed in fast arithmetic."""
+    return [token + VOCAB if fast and len(prompt) >= FEWEST_FAST_TOKENS else token for token in prompt]
+
+
+def alone(prompt, num_new, params, fast=False):
     """The tokens that follow `prompt`, from the definition: no batch, no pages, no chunks."""
-    sampler, tokens = Sampler(params), list(prompt)
+    sampler, tokens, kept = Sampler(params), list(prompt), computed(prompt, fast)
     for _ in range(num_new):
-        tokens.append(sampler.pick(expected_logits(tokens, VOCAB), np.array(tokens, np.int32)))
+        tokens.append(sampler.pick(expected_logits(kept, VOCAB), np.array(tokens, np.int32)))
+        kept.append(tokens[-1])
     return tokens[len(prompt) :]
 
 
@@ -67,19 +74,21 @@ work = st.lists(st.tuples(st.integers(1, 90), st.integers(0, 50), st.integers(0,
 
 
 @settings(deadline=None, max_examples=100)
-@given(work, st.integers(1, 48), st.integers(1, 5), st.integers(5, 14), st.integers(0, 4))
+@given(work, st.integers(1, 48), st.integers(1, 5), st.integers(5, 14), st.integers(0, 4), st.booleans())
 def test_any_mix_of_sequences_gives_each_its_solo_tokens(
-    work, max_batch_tokens, max_outputs, num_pages, num_state_slots
+    work, max_batch_tokens, max_outputs, num_pages, num_state_slots, fast
 ):
     """Few pages: sequences wait and are preempted. Late arrivals join a batch that is under way.
 
-    With state slots (0: none) no more sequences run than there are, and none goes on with another's state.
+    With state slots (0: none) no more sequences run than there are, and none goes on with another's state. In fast mode
+    long prompts are computed in fast arithmetic, and nothing else is.
     """
     executor = FakeExecutor(
         max_batch_tokens=max_batch_tokens,
         max_outputs=max_outputs,
         num_pages=num_pages,
         num_state_slots=num_state_slots,
+        fast=fast,
     )
     engine = Engine(executor)
     params = [SamplingParams(seed=i, temperature=0.0 if i % 2 else 1.0) for i in range(len(work))]
@@ -104,9 +113,10 @@ def test_any_mix_of_sequences_gives_each_its_solo_tokens(
     for i, (length, num_new, _) in enumerate(work):
         prompt = prompt_of(length, i)
         if num_new:
-            assert new_tokens(sequences[i]) == alone(prompt, num_new, params[i])
+            assert new_tokens(sequences[i]) == alone(prompt, num_new, params[i], fast)
         else:
-            expected = [expected_logits(prompt[: j + 1], VOCAB) for j in range(length)]
+            kept = computed(prompt, fast)
+            expected = [expected_logits(kept[: j + 1], VOCAB) for j in range(length)]
             np.testing.assert_array_equal(sequences[i].logits, expected)
     assert engine.pages.num_free == num_pages
     assert engine.scheduler.is_idle

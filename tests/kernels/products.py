@@ -48,7 +48,9 @@ class Product:
         num_columns: int = NUM_COLUMNS,
         precision: str = "int8",
         num_rows: int = NUM_ROWS,
+        fast: bool = False,
     ) -> None:
+        self.fast = fast
         self.kernels, self.level, self.precision = kernels, level, precision
         self.format = quants.by_name(name)
         self.raw, self.num_rows = random_rows(name, num_rows, num_columns), num_rows
@@ -65,5 +67,6 @@ class Product:
         return self.kernels.matmul(
             *(self.level, self.format.id, self.tiles, self.num_columns, self.num_rows, rows),
             activations=self.precision,
+            fast=self.fast,
             **options,
         )

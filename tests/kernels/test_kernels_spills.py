@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HOT = re.compile(r"(direct_tile|panel_tile|float_tile)")
+HOT = re.compile(r"(direct_tile|panel_tile|float_tile|fast_tile)")
 # A store. What is only loaded from the stack is a constant, which costs no more than one in memory elsewhere.
 SPILL = re.compile(r"^vmov\w+\s+%[yz]mm\d+,.*\(%rsp")
 # One store in so many instructions costs less than whatever would avoid it.
@@ -80,10 +80,13 @@ def functions(request: pytest.FixtureRequest) -> list[Function]:
     objdump = shutil.which("objdump")
     if objdump is None:
         pytest.skip("there is no objdump")
-    objects = sorted(ROOT.glob(f"build/*/CMakeFiles/kernels_{request.param}.dir/csrc/cpu/matmul.cpp.o"))
-    if not objects:
-        pytest.skip("there are no kernel objects under build/: build with scripts/build")
-    functions = list(disassemble(objdump, max(objects, key=lambda path: path.stat().st_mtime)))
+    functions: list[Function] = []
+    for source in ("matmul", "fast"):
+        objects = ROOT.glob(f"build/*/CMakeFiles/kernels_{request.param}.dir/csrc/cpu/{source}.cpp.o")
+        newest = max(objects, key=lambda path: path.stat().st_mtime, default=None)
+        if newest is None:
+            pytest.skip("there are no kernel objects under build/: build with scripts/build")
+        functions += disassemble(objdump, newest)
     if any("__asan" in text or "__ubsan" in text for f in functions for _, text in f.code):
         pytest.skip("the kernels are built with sanitizers, which use the stack on purpose")
     if not any(HOT.search(f.name) for f in functions):

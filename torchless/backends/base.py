@@ -49,6 +49,8 @@ class Batch:
         state_slots: int32 (r,), the slot of each run's recurrent state, no two alike; anything goes for a plan without
             state. A run at position 0 starts from an empty state; any other goes on at the position at which the
             last run in its slot ended, since a state cannot go back.
+        first_fast_row: token rows from here on are multiplied in fast arithmetic, all others exactly; None: no row is.
+            The logits of any row are made by an exact product. Only for an executor with `ExecutorOptions.fast`.
     """
 
     token_ids: npt.NDArray[np.int32]
@@ -58,6 +60,7 @@ class Batch:
     page_starts: npt.NDArray[np.int32]
     output_rows: npt.NDArray[np.int32]
     state_slots: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    first_fast_row: int | None = None
 
 
 def check_state_slots(batch: Batch, positions: Sequence[int]) -> None:
@@ -98,6 +101,7 @@ class ExecutorOptions:
         kv_type: number format of cached keys and values.
         num_state_slots: sequences whose recurrent state is held at once; without effect on a plan without state.
         activations: the least exact number format in which products take activations (`torchless.activation_types`).
+        fast: batches may have rows in fast arithmetic (`Batch.first_fast_row`); needs int8 activations.
         lazy: which matrices may stay in the file (`torchless.lazy_weights`).
         packed_bytes: of those, as many are packed all the same as fit into so many bytes; None = all.
     """
@@ -110,6 +114,7 @@ class ExecutorOptions:
     cpus: tuple[int, ...] = ()
     num_state_slots: int = 8
     activations: ActivationType = "int8"
+    fast: bool = False
     lazy: LazyWeights = "off"
     packed_bytes: int | None = 0
 

@@ -135,7 +135,10 @@ class BenchModel:
         logits = np.empty((0, 0), np.float32)
         for start in range(0, count, most):
             size = min(most, count - start)
-            logits = self.executor.step(_batch(runs, size))
+            is_fast = (
+                self.executor.options.fast and count > 1
+            )  # as the engine does: prompts, not what is decoded
+            logits = self.executor.step(_batch(runs, size, is_fast))
             if work is not None:
                 done = self.work.step([(run.position, size) for run in runs], len(runs))
                 work.read_bytes += done.read_bytes
@@ -169,7 +172,7 @@ def hash_logits(logits: npt.NDArray[np.float32]) -> str:
     return blake2b(np.ascontiguousarray(logits).data, digest_size=8).hexdigest()
 
 
-def _batch(runs: Sequence[Run], count: int) -> Batch:
+def _batch(runs: Sequence[Run], count: int, is_fast: bool) -> Batch:
     """The next `count` tokens of each run, and the logits after the last of each."""
     used = [run.pages[: -(-(run.position + count) // PAGE_TOKENS)] for run in runs]
     starts = np.arange(0, count * len(runs) + 1, count, dtype=np.int32)
@@ -183,6 +186,7 @@ def _batch(runs: Sequence[Run], count: int) -> Batch:
         page_starts=np.cumsum([0, *map(len, used)], dtype=np.int32),
         output_rows=starts[1:] - 1,
         state_slots=np.array([run.slot for run in runs], np.int32),
+        first_fast_row=0 if is_fast else None,
     )
 
 

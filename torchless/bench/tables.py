@@ -64,7 +64,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
             if mine[0]["type_k"] == mine[0]["type_v"]
             else "{type_k}/{type_v}".format(**mine[0])
         )
-        blocks.append(f"**{model}**: {size:.0f} MB, {parameters:.0f} M parameters, {cache} cache")
+        mode = ", fast" if mine[0].get("fast") else ""
+        blocks.append(f"**{model}**: {size:.0f} MB, {parameters:.0f} M parameters, {cache} cache{mode}")
         for kind in dict.fromkeys(row["kind"] for row in mine):
             columns = _SPEED + _BY_KIND.get(kind, [])
             same_kind = [row for row in mine if row["kind"] == kind]

@@ -108,7 +108,7 @@ def _show(session: ChatSession, argument: str) -> None:
         (
             "runs on",
             f"{info['backend']} backend, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache, "
-            f"{info['activations']} activations",
+            f"{info['activations']} activations{', fast prompts' if info['fast'] else ''}",
         ),
         ("system", talk.system or "none"),
     ]

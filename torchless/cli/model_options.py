@@ -58,7 +58,7 @@ class KvTypes(_ParamType):
 
 _MODEL = "Model and machine"
 
-_LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "backend")
+_LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "fast", "backend")
 _OPTIONAL_KEYWORDS = ("quant", "lazy", "memory")  # which not every verb has, and left out where not given
 
 LOAD_OPTIONS = (
@@ -167,6 +167,12 @@ LOAD_OPTIONS = (
         show_default=True,
         heading=_MODEL,
         help="What products multiply weights with; bf16 and f32 widen quantised weights first: slower, more exact.",
+    ),
+    Option(
+        "--fast",
+        is_flag=True,
+        heading=_MODEL,
+        help="Compute prompts in coarser arithmetic: faster, slightly less exact (docs/performance.md).",
     ),
     Option(
         "--backend",

@@ -37,7 +37,7 @@ def statistics_block(llm: LLM, completion: Completion) -> list[str]:
         (
             "backend",
             f"{info['backend']}, {counted(info['num_threads'], 'thread')}, {info['kv_type']} cache, "
-            f"{info['activations']} activations",
+            f"{info['activations']} activations{', fast prompts' if info['fast'] else ''}",
         ),
     ]
     return listing("Statistics", items, sys.stderr)

@@ -43,6 +43,7 @@ class Engine:
             options.max_outputs,
             executor.num_state_slots,
             needs_whole_sequences=executor.needs_whole_sequences,
+            is_fast=options.fast,
         )
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
         self._no_logits = np.empty((0, executor.output_width), dtype=np.float32)

@@ -6,6 +6,9 @@ and computes its tokens again later. The oldest can thus always go on, so everyt
 
 A running sequence also has a state slot, for models with recurrent state. Nothing copies or rewinds a state: who is
 preempted, or was in a step that broke off, computes its tokens again from the first.
+
+In fast mode a token's place decides how it is computed, and nothing else: a prompt's tokens in fast arithmetic if there
+are `FEWEST_FAST_TOKENS` of them, all others exactly. So its bits do not depend on chunks, preemption or neighbours.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ from torchless.backends.base import PAGE_TOKENS, Batch
 from torchless.engine.pages import PageAllocator
 from torchless.engine.sequence import Sequence
 
-__all__ = ["Run", "Schedule", "Scheduler"]
+__all__ = ["FEWEST_FAST_TOKENS", "Run", "Schedule", "Scheduler"]
+
+FEWEST_FAST_TOKENS = 64
+"""Shorter prompts are exact in fast mode too: to make bytes of the weights would take longer than it saves."""
 
 
 class Run(NamedTuple):
@@ -53,6 +59,7 @@ class Scheduler:
             them can decode in every step.
         num_state_slots: most sequences that run at once because each needs a slot; 0 for a model without state.
         needs_whole_sequences: all tokens of a sequence go into one step.
+        is_fast: prompts are computed in fast arithmetic (`ExecutorOptions.fast`).
     """
 
     def __init__(
@@ -63,12 +70,14 @@ class Scheduler:
         num_state_slots: int = 0,
         *,
         needs_whole_sequences: bool = False,
+        is_fast: bool = False,
     ) -> None:
         self.pages = pages
         self.max_batch_tokens = max_batch_tokens
         self.max_outputs = max_outputs
         self.num_state_slots = num_state_slots
         self.needs_whole_sequences = needs_whole_sequences
+        self.is_fast = is_fast
         self.running: list[Sequence] = []  # oldest first
         self.waiting: deque[Sequence] = deque()  # oldest first
         self._num_arrivals = 0
@@ -159,6 +168,9 @@ class Scheduler:
         if sequence.state != "running":  # preempted while this step was put together
             return
         num_tokens = min(sequence.num_pending_tokens, self._tokens_left)
+        num_fast_tokens = self._num_fast_tokens(sequence)
+        if num_fast_tokens:  # a run is of one kind
+            num_tokens = min(num_tokens, num_fast_tokens)
         if sequence.logits is not None:
             num_tokens = num_outputs = min(num_tokens, self._outputs_left)
         else:
@@ -172,6 +184,12 @@ class Scheduler:
         self._chosen[sequence] = (num_tokens, num_outputs)
         self._tokens_left -= num_tokens
         self._outputs_left -= num_outputs
+
+    def _num_fast_tokens(self, sequence: Sequence) -> int:
+        """How many of its pending tokens, the next ones, are computed in fast arithmetic."""
+        if not self.is_fast or sequence.num_prompt_tokens < FEWEST_FAST_TOKENS:
+            return 0
+        return max(sequence.num_prompt_tokens - sequence.num_computed_tokens, 0)
 
     def _admit(self) -> None:
         """Starts waiting sequences, in order, while all pages of their known tokens can be had."""
@@ -233,12 +251,18 @@ class Scheduler:
             return Schedule(None, [])
         if len(chosen) == 1:
             ((sequence, (num_tokens, num_outputs)),) = chosen.items()
-            return _assemble_one(sequence, num_tokens, num_outputs)
+            return _assemble_one(sequence, num_tokens, num_outputs, bool(self._num_fast_tokens(sequence)))
         runs: list[Run] = []
         token_ids, positions, page_ids, output_rows, state_slots = [], [], [], [], []
         run_starts, page_starts = [0], [0]
         num_rows = num_output_rows = num_pages = 0
-        for sequence, (num_tokens, num_outputs) in chosen.items():
+        first_fast_row = None
+        # In fast mode exact rows come first.
+        for sequence, (num_tokens, num_outputs) in sorted(
+            chosen.items(), key=lambda choice: self._num_fast_tokens(choice[0]) > 0
+        ):
+            if first_fast_row is None and self._num_fast_tokens(sequence):
+                first_fast_row = num_rows
             start = sequence.num_computed_tokens
             token_ids.append(sequence.tokens[start : start + num_tokens])
             positions.append(np.arange(start, start + num_tokens, dtype=np.int32))
@@ -259,11 +283,12 @@ class Scheduler:
             np.array(page_starts, dtype=np.int32),
             np.concatenate(output_rows),
             np.array(state_slots, dtype=np.int32),
+            first_fast_row,
         )
         return Schedule(batch, runs)
 
 
-def _assemble_one(sequence: Sequence, num_tokens: int, num_outputs: int) -> Schedule:
+def _assemble_one(sequence: Sequence, num_tokens: int, num_outputs: int, is_fast: bool) -> Schedule:
     """The batch of a single run: the common case, without copies."""
     start = sequence.num_computed_tokens
     batch = Batch(
@@ -274,6 +299,7 @@ def _assemble_one(sequence: Sequence, num_tokens: int, num_outputs: int) -> Sche
         np.array([0, sequence.num_pages], dtype=np.int32),
         np.arange(num_tokens - num_outputs, num_tokens, dtype=np.int32),
         np.array([sequence.state_slot], dtype=np.int32),
+        0 if is_fast else None,
     )
     return Schedule(batch, [Run(sequence, num_tokens, 0, num_outputs)])
 

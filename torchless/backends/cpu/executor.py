@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import mmap
 from typing import Any
@@ -24,6 +25,8 @@ from torchless.weights.pieces import pieces_of
 from torchless.weights.source import WeightSource
 
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
+
+_log = logging.getLogger("torchless")
 
 _SLICE_BYTES = 4 << 20
 _KEPT_TABLE_BYTES = 8 << 20
@@ -67,6 +70,7 @@ class CpuExecutor:
             options.max_outputs,
             layout.weight_bytes,
             options.activations,
+            options.fast,
             list(options.cpus),
         )
         if layout.kv_layers:
@@ -83,6 +87,8 @@ class CpuExecutor:
         self._core.finish(
             layout.arena_bytes, layout.lowered.output, self.output_width, layout.lowered.is_fused
         )
+        if options.fast:
+            _warn_of_useless_fast_mode(layout)
         if options.cpus:
             self._core.place_weights()
         self._pack_weights(layout, handles, progress)
@@ -119,6 +125,7 @@ class CpuExecutor:
             batch.page_starts,
             batch.output_rows,
             batch.state_slots,
+            len(batch.token_ids) if batch.first_fast_row is None else batch.first_fast_row,
             num_best,
         )
         if self.num_state_slots:
@@ -262,6 +269,13 @@ class CpuExecutor:
                 done += num_bytes
         if progress is not None:
             progress(total, total)
+
+
+def _warn_of_useless_fast_mode(layout: Layout) -> None:
+    types = layout.core.fast_types()
+    if not any(layout.matrix(name)[0] in types for name in layout.matrices):
+        names = ", ".join(quants.by_id(type_id).name for type_id in types)
+        _log.warning("fast mode changes nothing in %s: no matrix is in %s", layout.source.path, names)
 
 
 def _is_mapped(raw: Any) -> bool:

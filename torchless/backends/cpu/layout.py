@@ -66,6 +66,8 @@ class Layout:
         self.head_stacks = tuple(Stack(name, None) for name in head_names)
         self.stacks = (*stacks(plan), *self.head_stacks)
         self._check_types()
+        if options.fast:
+            self._check_fast()
         # (key/value heads, head dimension) of each layer that has a place in the cache.
         self.kv_layers = [(op.num_kv_heads, op.head_dim) for op in plan.cache_ops]
         self.kv_types = split_kv_type(options.kv_type)
@@ -97,6 +99,7 @@ class Layout:
             *self.kv_types,
             sorted(attentions),
             options.activations,
+            options.fast,
         )
         shared = 0
         for op in plan.ops:
@@ -188,6 +191,21 @@ class Layout:
                 raise UnsupportedError(
                     f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}"
                 )
+
+    def _check_fast(self) -> None:
+        """That fast mode is possible."""
+        if self.options.activations != "int8":
+            raise UnsupportedError(
+                f"fast mode multiplies int8 activations, not {self.options.activations}: choose one of the two"
+            )
+        if self.options.lazy == "all":
+            raise UnsupportedError(
+                "fast mode needs weights that are packed when they are loaded: leave it or lazy out"
+            )
+        if not self.core.fast_types():
+            raise UnsupportedError(
+                f"fast mode is of no use at level {self.core.isa()}, whose exact products are faster: leave it out"
+            )
 
 
 def fuses() -> bool:

@@ -49,6 +49,10 @@ def compile(
 
 def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -> dict[str, int]:
     """See `backends.base.Backend.required_bytes`. Everything is float64; values of a step are never reused."""
+    if options.fast:
+        raise UnsupportedError(
+            "fast: the reference backend computes exactly; use the cpu backend, or leave it out"
+        )
     rows = {"tokens": options.max_batch_tokens, "outputs": options.max_outputs}
     return {
         "weights": sum(8 * int(np.prod(source.tensors[name].shape)) for name in plan.weight_names),
