@@ -148,7 +148,7 @@ struct Kernels {
     const char* level;                             // "scalar", "avx2", "avxvnni", "avx512", "amx"
     const FormatKernels* formats[kNumPrecisions];  // the same formats in the same order; all but products is alike
     int num_formats;
-    const FastKernels* fast;  // null: fast mode is no gain at this level
+    const FastKernels* fast;  // null: none at this level
     int num_fast;
     // Whether products of kInterleavedRows or more rows read them interleaved, where their layout allows it.
     bool interleaves;

@@ -452,7 +452,7 @@ const Kernels& kernels() {
         k.formats[int(Precision::kBF16)] = halves.table;
         k.formats[int(Precision::kF32)] = floats.table;
         k.interleaves = true;
-        k.fast = nullptr;  // tiles multiply exactly at more than the speed of the fast products of AVX-512
+        k.fast = nullptr;  // its rows are interleaved, and its tiles multiply exactly
         k.num_fast = 0;
         k.run_dots = run_dots;
         return k;

@@ -204,7 +204,7 @@ class Layout:
             )
         if not self.core.fast_types():
             raise UnsupportedError(
-                f"fast mode is of no use at level {self.core.isa()}, whose exact products are faster: leave it out"
+                f"level {self.core.isa()} has no products in fast mode: leave it out, or choose another with TORCHLESS_ISA"
             )
 
 
