@@ -68,8 +68,7 @@ void bind_sizes(nb::module_& m) {
     m.def(
         "thread_scratch_bytes",
         [](const std::vector<MatrixKind>& matrices, const std::string& k_type, const std::string& v_type,
-           const std::vector<std::tuple<int, int, int>>& attentions, const std::string& activations,
-           bool fast) {
+           const std::vector<std::tuple<int, int, int>>& attentions, const std::string& activations, bool fast) {
             const tl::Kernels& kernels = tl::active_kernels();
             size_t bytes = tl::kRowAlignment;
             for (const auto& [kv_heads, head_dim, group] : attentions) {

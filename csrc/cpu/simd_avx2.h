@@ -227,14 +227,6 @@ template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
             _mm256_blend_epi16(_mm256_srli_epi32(low.hi, L), _mm256_slli_epi32(high.hi, 16 - H), 0xaa)};
 }
 
-TL_INLINE __m256i join_bytes(__m256i a, __m256i b, __m256i c, __m256i d) {
-    const __m256i low = _mm256_or_si256(a, _mm256_slli_epi32(b, 8));
-    return _mm256_or_si256(low, _mm256_or_si256(_mm256_slli_epi32(c, 16), _mm256_slli_epi32(d, 24)));
-}
-TL_INLINE Bytes join_bytes(I32 a, I32 b, I32 c, I32 d) {
-    return {join_bytes(a.lo, b.lo, c.lo, d.lo), join_bytes(a.hi, b.hi, c.hi, d.hi)};
-}
-
 #if defined(TL_LEVEL_AVXVNNI)
 inline constexpr int kSignedOffset = 128;
 #else

@@ -280,14 +280,6 @@ template <int L, int H> TL_INLINE Bytes join_halves(I32 low, I32 high) {
     TL_EACH lanes[i] = (uint32_t(low.v[i] >> L) & 0xffff) | uint32_t(high.v[i] >> H) << 16;
     return bload(lanes);
 }
-TL_INLINE Bytes join_bytes(I32 a, I32 b, I32 c, I32 d) {
-    uint8_t bytes[64];
-    TL_EACH {
-        const int32_t four[4] = {a.v[i], b.v[i], c.v[i], d.v[i]};
-        for (int j = 0; j < 4; j++) bytes[4 * i + j] = uint8_t(four[j]);
-    }
-    return bload(bytes);
-}
 TL_INLINE Bytes join_bf16(F32 low, F32 high) {
     uint16_t words[32];
     TL_EACH words[2 * i] = float_to_bf16(low.v[i]), words[2 * i + 1] = float_to_bf16(high.v[i]);

@@ -203,7 +203,9 @@ class Layout:
                 "fast mode needs weights that are packed when they are loaded: leave it or lazy out"
             )
         if not self.core.fast_types():
-            raise UnsupportedError(f"level {self.core.isa()} has no products in fast mode: leave it out")
+            raise UnsupportedError(
+                f"level {self.core.isa()} has no products in fast mode, only avx512 has: leave it out"
+            )
 
 
 def fuses() -> bool:
