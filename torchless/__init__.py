@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from torchless.errors import (
         ContextLengthError,
         FormatError,
+        GrammarError,
         InvalidRequestError,
         ModelNotFoundError,
         OutOfMemoryError,
@@ -49,6 +50,7 @@ _EXPORTS = {
     "quantize": "torchless.quantization.quantize",
     "ContextLengthError": "torchless.errors",
     "FormatError": "torchless.errors",
+    "GrammarError": "torchless.errors",
     "InvalidRequestError": "torchless.errors",
     "ModelNotFoundError": "torchless.errors",
     "OutOfMemoryError": "torchless.errors",
@@ -64,6 +66,7 @@ __all__ = [
     "Completion",
     "ContextLengthError",
     "FormatError",
+    "GrammarError",
     "InvalidRequestError",
     "ModelNotFoundError",
     "OutOfMemoryError",

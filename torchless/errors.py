@@ -8,6 +8,7 @@ from __future__ import annotations
 __all__ = [
     "ContextLengthError",
     "FormatError",
+    "GrammarError",
     "InvalidRequestError",
     "ModelNotFoundError",
     "OutOfMemoryError",
@@ -67,3 +68,7 @@ class TokenizerError(TorchlessError, ValueError):
 
 class InvalidRequestError(TorchlessError, ValueError):
     """A parameter of a request is out of range or unknown (named in the message)."""
+
+
+class GrammarError(InvalidRequestError):
+    """A schema, expression or grammar cannot be enforced as a whole; the message names the place."""

@@ -94,10 +94,12 @@ class Generation:
         return chunk
 
     def completion(self) -> Completion:
-        """The whole answer, once the sequence has ended."""
+        """The whole answer, once the sequence has ended. Raises what ended the sequence, if that was an error."""
         sequence = self.sequence
         reason = sequence.finish_reason
         assert reason is not None, "the sequence has not ended"
+        if sequence.failure is not None:
+            raise sequence.failure
         self._flush()
         return Completion(
             text="".join(self._pieces),

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless.backends.base import Executor
+from torchless.constraints.constraint import masked
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
+from torchless.errors import GrammarError
 from torchless.sampling.chain import Sampler
 
 __all__ = ["Engine", "StepResult"]
@@ -98,10 +100,7 @@ class Engine:
                 for sampler, row, history in map(_sampling, schedule.runs)
             ]
         logits = self.executor.step(schedule.batch)
-        return logits, [
-            sampler.pick(logits[row], history) if sampler is not None else None
-            for sampler, row, history in map(_sampling, schedule.runs)
-        ]
+        return logits, [_pick(run, logits) for run in schedule.runs]
 
     def _num_best(self, schedule: Schedule) -> int:
         """How many of the largest logits of a row do for every run; 0 when one wants them all, or none does any."""
@@ -111,7 +110,8 @@ class Engine:
                 continue
             num_outputs += run.num_outputs
             sampler = run.sequence.sampler
-            needed = None if sampler is None or run.sequence.digest is not None else sampler.num_best
+            needs_row = run.sequence.digest is not None or run.sequence.constraint is not None
+            needed = None if sampler is None or needs_row else sampler.num_best
             if needed is None:
                 return 0
             most = max(most, needed)
@@ -143,9 +143,9 @@ class Engine:
         if token is not None:
             if sequence.digest is not None:
                 sequence.digest.update(rows.data)
-            sequence.append(token)
-            if sequence.accept is not None:
-                sequence.finish_reason = sequence.accept(token)
+            _append(sequence, token)
+        if sequence.failure is not None:
+            sequence.finish_reason = "cancelled"
         if sequence.finish_reason is None and sequence.is_at_end:
             sequence.finish_reason = "length"
 
@@ -159,3 +159,38 @@ def _sampling(run: Run) -> tuple[Sampler | None, int, npt.NDArray[np.int32]]:
     """The sampler of a run's next token, if it has one, its row of logits, and the tokens before it."""
     sequence = run.sequence
     return sequence.sampler if run.num_outputs else None, run.first_output, sequence.history
+
+
+def _pick(run: Run, logits: npt.NDArray[np.float32]) -> int | None:
+    """The next token of a run from its row of logits; None where it has none, or where its constraint failed."""
+    sampler, row, history = _sampling(run)
+    if sampler is None:
+        return None
+    constraint = run.sequence.constraint
+    if constraint is None:
+        return sampler.pick(logits[row], history)
+    try:
+        return sampler.pick(masked(logits[row], constraint.mask()), history)
+    except GrammarError as error:  # this sequence's own; the others go on
+        run.sequence.failure = error
+        return None
+
+
+def _append(sequence: Sequence, token: int) -> None:
+    """Appends a picked token and tells whoever waits for it; the constraint begins with what may follow."""
+    sequence.append(token)
+    constraint = sequence.constraint
+    if constraint is not None:
+        try:
+            constraint.accept(token)
+        except GrammarError as error:
+            sequence.failure = error
+            return
+    if sequence.accept is not None:
+        sequence.finish_reason = sequence.accept(token)
+    if constraint is None or sequence.finish_reason is not None:
+        return
+    if constraint.must_stop:
+        sequence.finish_reason = "stop"
+    elif not sequence.is_at_end:
+        constraint.prepare()

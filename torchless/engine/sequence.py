@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
+    from torchless.constraints.constraint import Constraint
     from torchless.results import FinishReason
     from torchless.sampling.chain import Sampler
 
@@ -38,13 +39,17 @@ class Sequence:
         num_preemptions: how often its pages were taken away (scheduler).
         started_at: clock at the first step it took part in, in seconds (scheduler).
         finish_reason: why it ended, None before (engine).
+        constraint: which tokens may come next, None where all may (engine: told every new token).
+        failure: what ended it where that was an error of its own, None else (engine).
         digest: running hash of the logits that were sampled from, or None (engine).
     """
 
     __slots__ = (
         "accept",
         "arrival",
+        "constraint",
         "digest",
+        "failure",
         "finish_reason",
         "logits",
         "max_tokens",
@@ -68,6 +73,7 @@ class Sequence:
         max_tokens: int,
         sampler: Sampler | None = None,
         accept: Callable[[int], FinishReason | None] | None = None,
+        constraint: Constraint | None = None,
         logits: npt.NDArray[np.float32] | None = None,
         hash_logits: bool = False,
     ) -> None:
@@ -78,6 +84,7 @@ class Sequence:
             max_tokens: total length at which it ends, prompt included.
             sampler: picks the next token; None for a scoring sequence.
             accept: told every new token as it is appended; a reason ends the sequence there.
+            constraint: which tokens the sampler may pick.
             logits: float32 (n, vocab) that receives all rows of a scoring sequence.
             hash_logits: keep `digest`.
         """
@@ -94,6 +101,8 @@ class Sequence:
         self.num_pages = 0
         self.sampler = sampler
         self.accept = accept
+        self.constraint = constraint
+        self.failure: Exception | None = None
         self.logits = logits
         self.digest = blake2b(digest_size=8) if hash_logits else None
         self.state: State = "new"
