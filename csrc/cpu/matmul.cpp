@@ -42,8 +42,8 @@ namespace tl::TL_LEVEL {
 namespace {
 
 // Up to this many tokens the packed bytes are used directly: unpacking a panel would cost more than it saves. Where eight
-// tokens share a pass, three passes still beat a panel.
-constexpr int kMaxDirectTokens = kDirectTokens == 8 ? 24 : 8;
+// tokens share a pass, six passes still beat a panel.
+constexpr int kMaxDirectTokens = kDirectTokens == 8 ? 48 : 8;
 // Up to this many tokens plain floats are one stream of tiles; more take two tiles at once.
 constexpr int kMaxStreamTokens = 8;
 

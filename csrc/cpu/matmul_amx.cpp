@@ -277,7 +277,7 @@ __attribute__((noinline)) void bf16_steps(const uint8_t* weights, size_t tile_by
     for (int k = begin; k < end; k++) {
         const uint8_t* w = weights + size_t(k) * 1024;
         if (G == 1) {
-            for (int line = 0; line < 1024; line += 64) stream_line(w + line);
+            for (int line = 0; line < 1024; line += 64) stream_line<1>(w + line);
         }
         for_constants<G>([&]<int J>() TL_LAMBDA {
             // Few tokens are rows of their own; x_stride says how far apart.

@@ -48,9 +48,9 @@ template <int kTypeNumber, int kBits> struct BitCodes {
     }
 
     // Calls f(group, weights) for the eight column groups of 32 columns.
-    template <class F> TL_INLINE static void for_groups(const uint8_t* tile, int part, F f) {
+    template <int T, class F> TL_INLINE static void for_groups(const uint8_t* tile, int part, F f) {
         for_constants<kBits>([&]<int Plane>() TL_LAMBDA {
-            const Bytes v = stream(tile + kQ + 64 * (kBits * part + Plane));
+            const Bytes v = stream<T>(tile + kQ + 64 * (kBits * part + Plane));
             for_constants<8 / kBits>([&]<int K>() TL_LAMBDA {
                 f(Plane * (8 / kBits) + K, (K ? bshift_right<kBits * K>(v) : v) & bset1((1 << kBits) - 1));
             });
@@ -68,12 +68,12 @@ template <int kTypeNumber, int kBits> struct BitCodes {
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, kBlock * b);
-        const F32 d = stream_f16(tile);
+        const F32 d = stream_f16<T>(tile);
         TL_UNROLL(1)
         for (int part = 0; part < kParts; part++) {
             Regs<I32, T> sums;
             clear(sums);
-            for_groups(tile, part, [&](int g, Bytes w) TL_LAMBDA {
+            for_groups<T>(tile, part, [&](int g, Bytes w) TL_LAMBDA {
                 each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
             });
             finish<T>(d, sums, kParts * b + part, x, acc);
@@ -89,7 +89,7 @@ template <int kTypeNumber, int kBits> struct BitCodes {
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
         store(p.d, load_f16((const uint16_t*)tile));
         for (int part = 0; part < kParts; part++) {
-            for_groups(tile, part, [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * part + g], w); });
+            for_groups<0>(tile, part, [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * part + g], w); });
         }
     }
 

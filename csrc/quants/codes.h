@@ -28,10 +28,10 @@ TL_INLINE void decode_codes(const uint8_t* codes, float scale, const int8_t* val
 }
 
 // Calls f(group, weights as signed_form bytes) for the eight groups of four columns.
-template <bool kStream, class F> TL_INLINE void for_codes(const uint8_t* planes, Table table, F f) {
+template <int T, class F> TL_INLINE void for_codes(const uint8_t* planes, Table table, F f) {
     TL_UNROLL(4)
     for (int j = 0; j < 4; j++) {
-        const Bytes v = kStream ? stream(planes + 64 * j) : bload(planes + 64 * j);
+        const Bytes v = stream<T>(planes + 64 * j);
         f(j, lookup(table, v & bset1(0x0f)));
         f(j + 4, lookup(table, bshift_right<4>(v) & bset1(0x0f)));
     }
@@ -54,7 +54,7 @@ struct CodedBlock {
         Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
         clear(sums);
-        for_codes<true>(planes, load_table(values), [&](int g, Bytes w) TL_LAMBDA {
+        for_codes<T>(planes, load_table(values), [&](int g, Bytes w) TL_LAMBDA {
             each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_signed(v, w, row + 4 * g); });
         });
         finish<T>(d, sums, b, x, acc);
@@ -67,7 +67,7 @@ struct CodedBlock {
 
     TL_INLINE static void unpack(F32 d, const uint8_t* planes, const int8_t* values, Panel& p) {
         store(p.d, d);
-        for_codes<false>(planes, load_table(values), [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[g], w); });
+        for_codes<0>(planes, load_table(values), [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[g], w); });
     }
 
     template <int T>

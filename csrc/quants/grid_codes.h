@@ -90,8 +90,8 @@ template <class F> struct GridCoded {
         }
     }
 
-    TL_INLINE static F32 load_scale(const uint8_t* tile) {
-        stream_line(tile);
+    template <int T> TL_INLINE static F32 load_scale(const uint8_t* tile) {
+        stream_line<T>(tile);
         return load_f16((const uint16_t*)tile) * set1(F::kFactor);
     }
 
@@ -130,7 +130,7 @@ template <class F> struct GridCoded {
     TL_INLINE static void dot_sub(const uint8_t* tile, int pair, Table table, Regs<const int8_t*, T>& a,
                                   Regs<I32, T>& part) {
         if constexpr (kSub == 32) {
-            for_codes<true>(tile + kCodes + kCodeBytes * size_t(2 * pair + Odd), table, [&](int g, Bytes w) TL_LAMBDA {
+            for_codes<T>(tile + kCodes + kCodeBytes * size_t(2 * pair + Odd), table, [&](int g, Bytes w) TL_LAMBDA {
                 each(part, a,
                      [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_signed(v, w, row + 32 * Odd + 4 * g); });
             });
@@ -138,7 +138,7 @@ template <class F> struct GridCoded {
             TL_UNROLL(4)
             for (int j = 0; j < 4; j++) {
                 const uint8_t* plane = tile + kCodes + kCodeBytes * size_t(pair) + 64 * j;
-                const Bytes v = Odd ? bshift_right<4>(bload(plane)) : stream(plane);
+                const Bytes v = Odd ? bshift_right<4>(bload(plane)) : stream<T>(plane);
                 const Bytes w = lookup(table, v & bset1(0x0f));
                 each(part, a,
                      [&](int, I32& i, const int8_t*& row) TL_LAMBDA { dot4_signed(i, w, row + 16 * Odd + 4 * j); });
@@ -163,7 +163,7 @@ template <class F> struct GridCoded {
             });
             each(a, [](int, const int8_t*& row) TL_LAMBDA { row += 2 * kSub; });
         }
-        finish<T>(load_scale(tile), sums, b, x, acc);
+        finish<T>(load_scale<T>(tile), sums, b, x, acc);
     }
 
     struct alignas(64) Panel {
@@ -173,7 +173,7 @@ template <class F> struct GridCoded {
     };
 
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
-        store(p.d, load_scale(tile));
+        store(p.d, load_scale<0>(tile));
         const Table table = load_table(F::kValues);
         for (int pair = 0; pair < kSubs / 2; pair++) {
             istore(p.sc[2 * pair], factor<0>(tile, pair));
@@ -181,8 +181,8 @@ template <class F> struct GridCoded {
         }
         TL_UNROLL(1)
         for (int s = 0; s < 8; s++) {
-            for_codes<false>(tile + kCodes + kCodeBytes * size_t(s), table,
-                             [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * s + g], w); });
+            for_codes<0>(tile + kCodes + kCodeBytes * size_t(s), table,
+                         [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * s + g], w); });
         }
     }
 

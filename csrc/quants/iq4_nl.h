@@ -32,7 +32,7 @@ struct IQ4NL {
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        CodedBlock::dot<T>(stream_f16(tile), tile + kCodes, kIq4Values, b, x, acc);
+        CodedBlock::dot<T>(stream_f16<T>(tile), tile + kCodes, kIq4Values, b, x, acc);
     }
 
     using Panel = CodedBlock::Panel;

@@ -108,8 +108,8 @@ struct IQ4XS {
         const Table table = load_table(kIq4Values);
         Regs<I32, T> sums;
         clear(sums);
-        stream_line(tile);
-        stream_line(tile + kLow);
+        stream_line<T>(tile);
+        stream_line<T>(tile + kLow);
         Scales scales(tile);
         const uint8_t* codes = tile + kCodes;
         const int end = opaque(4);
@@ -121,7 +121,7 @@ struct IQ4XS {
                 for_constants<2>([&]<int S>() TL_LAMBDA {
                     Regs<I32, T> part;
                     clear(part);
-                    for_codes<true>(codes + kCodeBytes * (2 * P + S), table, [&](int g, Bytes w) TL_LAMBDA {
+                    for_codes<T>(codes + kCodeBytes * (2 * P + S), table, [&](int g, Bytes w) TL_LAMBDA {
                         each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA {
                             dot4_signed(v, w, row + 64 * P + 32 * S + 4 * g);
                         });
@@ -153,8 +153,8 @@ struct IQ4XS {
         }
         TL_UNROLL(1)
         for (int s = 0; s < 8; s++) {
-            for_codes<false>(tile + kCodes + kCodeBytes * s, table,
-                             [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * s + g], w); });
+            for_codes<0>(tile + kCodes + kCodeBytes * s, table,
+                         [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * s + g], w); });
         }
     }
 

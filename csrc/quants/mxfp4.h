@@ -33,7 +33,7 @@ struct MXFP4 {
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        stream_line(tile);
+        stream_line<T>(tile);
         CodedBlock::dot<T>(load_half_e8m0(tile), tile + kCodes, kE2M1Values, b, x, acc);
     }
 

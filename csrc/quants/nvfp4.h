@@ -81,8 +81,8 @@ struct NVFP4 {
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, 64 * b);
         const Table table = load_table(kE2M1Values);
-        stream_line(tile);
-        stream_line(tile + 64);
+        stream_line<T>(tile);
+        stream_line<T>(tile + 64);
         TL_UNROLL(1)
         for (int part = 0; part < 2; part++) {
             const uint8_t* planes = tile + kCodes + kCodeBytes * size_t(part);
@@ -90,7 +90,7 @@ struct NVFP4 {
                 dot_half<Half, T>(
                     2 * b + part, x, a, acc,
                     [&](int j) TL_LAMBDA {
-                        const Bytes v = Half ? bshift_right<4>(bload(planes + 64 * j)) : stream(planes + 64 * j);
+                        const Bytes v = Half ? bshift_right<4>(bload(planes + 64 * j)) : stream<T>(planes + 64 * j);
                         return lookup(table, v & bset1(0x0f));
                     },
                     [&]() TL_LAMBDA { return load_f16((const uint16_t*)(tile + 32 * (2 * part + Half))); });
@@ -108,8 +108,8 @@ struct NVFP4 {
         const Table table = load_table(kE2M1Values);
         for (int s = 0; s < 4; s++) store(p.d[s], load_f16((const uint16_t*)(tile + 32 * s)));
         for (int part = 0; part < 2; part++) {
-            for_codes<false>(tile + kCodes + kCodeBytes * size_t(part), table,
-                             [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * part + g], w); });
+            for_codes<0>(tile + kCodes + kCodeBytes * size_t(part), table,
+                         [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * part + g], w); });
         }
     }
 

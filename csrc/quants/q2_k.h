@@ -78,7 +78,7 @@ struct Q2K {
         Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums, minima;
         clear(sums);
-        for (int i = 0; i < int(kTileBlockBytes); i += 64) stream_line(tile + i);
+        for (int i = 0; i < int(kTileBlockBytes); i += 64) stream_line<T>(tile + i);
         TL_UNROLL(1)
         for (int n = 0; n < 2; n++) {
             const uint8_t* q = tile + kQ + 512 * n;

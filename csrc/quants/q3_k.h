@@ -107,15 +107,15 @@ struct Q3K {
 
     // Calls f(g, weights of groups g and g + 4) for g = 2, 1, 0, 3: bits 0-2 of a byte are the weight of the first group,
     // bits 3-5 that of the second, others are to be masked off.
-    template <bool kStream, class F> TL_INLINE static void for_groups(const uint8_t* planes, F f) {
+    template <int T, class F> TL_INLINE static void for_groups(const uint8_t* planes, F f) {
         const Bytes top = bset1(0xc0);
-        const Bytes plane2 = kStream ? stream(planes + 128) : bload(planes + 128);
+        const Bytes plane2 = stream<T>(planes + 128);
         f(2, plane2);
         Bytes rest = bshift_right<2>(plane2 & top);
-        const Bytes plane1 = kStream ? stream(planes + 64) : bload(planes + 64);
+        const Bytes plane1 = stream<T>(planes + 64);
         f(1, plane1);
         rest = bshift_right<2>(rest | (plane1 & top));
-        const Bytes plane0 = kStream ? stream(planes) : bload(planes);
+        const Bytes plane0 = stream<T>(planes);
         f(0, plane0);
         f(3, bshift_right<2>(rest | (plane0 & top)));
     }
@@ -132,7 +132,7 @@ struct Q3K {
         Regs<I32, T> first, second;
         clear(first);
         clear(second);
-        for_groups<true>(planes, [&](int g, Bytes v) TL_LAMBDA {
+        for_groups<T>(planes, [&](int g, Bytes v) TL_LAMBDA {
             const Bytes low = v & bset1(0x07), high = v & bset1(0x38);
             each(first, second, a, [&](int, I32& f, I32& s, const int8_t*& row) TL_LAMBDA {
                 dot4_small(f, low, row + 4 * g);
@@ -151,7 +151,7 @@ struct Q3K {
             Regs<I32, T> part;
             clear(part);
             asm volatile("" : "+r"(planes));  // The compiler must not keep the planes of the first pass.
-            for_groups<!Second>(planes, [&](int g, Bytes v) TL_LAMBDA {
+            for_groups<Second ? 0 : T>(planes, [&](int g, Bytes v) TL_LAMBDA {
                 const Bytes w = v & bset1(Second ? 0x38 : 0x07);
                 each(part, a,
                      [&](int, I32& p, const int8_t*& row) TL_LAMBDA { dot4_small(p, w, row + 16 * Second + 4 * g); });
@@ -181,7 +181,7 @@ struct Q3K {
         clear(sums);
         constexpr bool kFew = kRegisters < 16 && T > 1;  // registers
         if constexpr (kFew) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
-        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        for (int i = 0; i < int(kQ); i += 64) stream_line<T>(tile + i);
         for_constants<8>([&]<int P>() TL_LAMBDA {
             if constexpr (kFew) asm volatile("" : "+r"(tile));  // Not all scales at once.
             const uint8_t* planes = tile + kQ + kPairBytes * P;
@@ -211,7 +211,7 @@ struct Q3K {
         const I32 first = low_halves(factors), second = high_halves(factors);
         const Bytes factor[2] = {join_halves<0, 0>(first, first), join_halves<0, 0>(second, second)};
         const Bytes constant[2] = {offset_form(factor[0]), offset_form(factor[1])};
-        for_groups<false>(planes, [&](int g, Bytes v) TL_LAMBDA {
+        for_groups<0>(planes, [&](int g, Bytes v) TL_LAMBDA {
             const Bytes q[2] = {v & bset1(0x07), bshift_right<3>(v & bset1(0x38))};
             for (int i = 0; i < 2; i++) {
                 bstore(w[4 * i + g], signed_form(add16(multiply16(q[i], factor[i]), constant[i])));

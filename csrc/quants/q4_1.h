@@ -55,7 +55,7 @@ struct Q4_1 {
         clear(high);
         TL_UNROLL(4)
         for (int j = 0; j < 4; j++) {
-            const Bytes v = stream(tile + kQ + 64 * j), lo = low_nibbles(v), hi = high_nibbles(v);
+            const Bytes v = stream<T>(tile + kQ + 64 * j), lo = low_nibbles(v), hi = high_nibbles(v);
             each(low, high, a, [&](int, I32& l, I32& h, const int8_t*& row) TL_LAMBDA {
                 dot4_small(l, lo, row + 4 * j);
                 dot4_nibbles(kHighNibble == 1 ? l : h, hi, row + 16 + 4 * j);
@@ -64,7 +64,7 @@ struct Q4_1 {
         each(low, high, [](int, I32& l, I32& h) TL_LAMBDA {
             if constexpr (kHighNibble > 1) l = l + shift_right<4>(h);
         });
-        finish<T>(stream_f16(tile), load_f16((const uint16_t*)(tile + kM)), low, b, x, acc);
+        finish<T>(stream_f16<T>(tile), load_f16((const uint16_t*)(tile + kM)), low, b, x, acc);
     }
 
     struct alignas(64) Panel {

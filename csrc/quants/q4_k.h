@@ -144,7 +144,7 @@ struct Q4K {
         clear(high);
         TL_UNROLL(8)
         for (int j = 0; j < 8; j++) {
-            const Bytes v = stream(q + 64 * j), lo = low_nibbles(v), hi = high_nibbles(v);
+            const Bytes v = stream<T>(q + 64 * j), lo = low_nibbles(v), hi = high_nibbles(v);
             each(low, high, a, [&](int, I32& l, I32& h, const int8_t*& row) TL_LAMBDA {
                 dot4_small(l, lo, row + 4 * j);
                 dot4_nibbles(h, hi, row + 32 + 4 * j);
@@ -162,7 +162,7 @@ struct Q4K {
             clear(part);
             TL_UNROLL(8)
             for (int j = 0; j < 8; j++) {
-                const Bytes v = High ? bload(q + 64 * j) : stream(q + 64 * j),
+                const Bytes v = High ? bload(q + 64 * j) : stream<T>(q + 64 * j),
                             w = High ? high_nibbles(v) : low_nibbles(v);
                 each(part, a,
                      [&](int, I32& p, const int8_t*& row) TL_LAMBDA { dot4_nibbles(p, w, row + 32 * High + 4 * j); });
@@ -197,7 +197,7 @@ struct Q4K {
         Regs<I32, T> sums, minima;
         clear(sums);
         if constexpr (4 * T > kRegisters - 5) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
-        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        for (int i = 0; i < int(kQ); i += 64) stream_line<T>(tile + i);
         dot_half<T, 0>(tile, a, sums);
         dot_half<T, 1>(tile, a, sums);
         dot_minima<T>(tile, b, x, minima);

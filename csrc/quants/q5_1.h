@@ -60,10 +60,10 @@ struct Q5_1 {
         Regs<const int8_t*, T> a = columns<T>(x, 32 * b);
         Regs<I32, T> sums;
         clear(sums);
-        for_five_bits(tile + kQ, [&](int g, Bytes w) TL_LAMBDA {
+        for_five_bits<T>(tile + kQ, [&](int g, Bytes w) TL_LAMBDA {
             each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
         });
-        finish<T>(stream_f16(tile), load_f16((const uint16_t*)(tile + kM)), sums, b, x, acc);
+        finish<T>(stream_f16<T>(tile), load_f16((const uint16_t*)(tile + kM)), sums, b, x, acc);
     }
 
     struct alignas(64) Panel {
@@ -74,7 +74,7 @@ struct Q5_1 {
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
         store(p.d, load_f16((const uint16_t*)tile));
         store(p.m, load_f16((const uint16_t*)(tile + kM)));
-        for_five_bits(tile + kQ, [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[g], w); });
+        for_five_bits<0>(tile + kQ, [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[g], w); });
     }
 
     template <int T>

@@ -69,7 +69,7 @@ struct Q5K {
         do {
             Regs<I32, T> part;
             clear(part);
-            for_five_bits(tile + kQ + kFiveBitBytes * (s + i), [&](int g, Bytes w) TL_LAMBDA {
+            for_five_bits<T>(tile + kQ + kFiveBitBytes * (s + i), [&](int g, Bytes w) TL_LAMBDA {
                 each(part, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 4 * g); });
             });
             Q4K::add_scaled<T>(part, to_float(take_byte(sc)), group);
@@ -85,7 +85,7 @@ struct Q5K {
         Regs<I32, T> sums, minima;
         clear(sums);
         if constexpr (4 * T > kRegisters - 5) each(acc, [](int, F32& f) TL_LAMBDA { park(f); });
-        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        for (int i = 0; i < int(kQ); i += 64) stream_line<T>(tile + i);
         for_constants<2>([&]<int H>() TL_LAMBDA {
             Bytes sc = Q4K::scales<H>(tile);
             for (int s = 4 * H; s < 4 * H + 4; s += kGroup) dot_group<T>(tile, s, a, sc, sums);
@@ -101,7 +101,8 @@ struct Q5K {
     TL_INLINE static void unpack(const uint8_t* tile, Panel& p) {
         Q4K::unpack_scales(tile, p);
         for (int s = 0; s < 8; s++) {
-            for_five_bits(tile + kQ + kFiveBitBytes * s, [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * s + g], w); });
+            for_five_bits<0>(tile + kQ + kFiveBitBytes * s,
+                             [&](int g, Bytes w) TL_LAMBDA { bstore(p.q[8 * s + g], w); });
         }
     }
 

@@ -113,7 +113,7 @@ struct Q6K {
         TL_UNROLL(4)
         for (int j = 4 * Half; j < 4 * Half + 4; j++) {
             const uint8_t* group = tile + kQ + 192 * (8 * n + j);
-            const Bytes even = stream(group), odd = stream(group + 64), top = stream(group + 128);
+            const Bytes even = stream<T>(group), odd = stream<T>(group + 64), top = stream<T>(group + 128);
             const Bytes w0 = weights<0>(even, odd, top), w1 = weights<1>(even, odd, top);
             each(first, second, a, [&](int, I32& v, I32& w, const int8_t*& row) TL_LAMBDA {
                 dot4_small(v, w0, row + 4 * j);
@@ -140,7 +140,7 @@ struct Q6K {
         for (int j = 4 * Half; j < 4 * Half + 4; j++) {
             const uint8_t* group = tile + kQ + 192 * (8 * n + j);
             if constexpr (Quarter == 0)
-                for_constants<3>([&]<int Plane>() TL_LAMBDA { stream_line(group + 64 * Plane); });
+                for_constants<3>([&]<int Plane>() TL_LAMBDA { stream_line<T>(group + 64 * Plane); });
             const Bytes w = weights<Quarter>(bload(group), bload(group + 64), bload(group + 128));
             each(part, a,
                  [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4_small(v, w, row + 32 * Quarter + 4 * j); });
@@ -152,7 +152,7 @@ struct Q6K {
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
         Regs<const int8_t*, T> a = columns<T>(x, 256 * b);
         Regs<I32, T> sums;
-        for (int i = 0; i < int(kQ); i += 64) stream_line(tile + i);
+        for (int i = 0; i < int(kQ); i += 64) stream_line<T>(tile + i);
         start<T>(tile, b, x, sums);
         TL_UNROLL(1)
         for (int n = 0; n < 2; n++) {

@@ -40,7 +40,7 @@ struct Q8_0 {
         clear(sums);
         TL_UNROLL(8)
         for (int j = 0; j < 8; j++) {
-            const Bytes w = kStream ? stream(q + 64 * j) : bload(q + 64 * j);
+            const Bytes w = kStream ? stream<T>(q + 64 * j) : bload(q + 64 * j);
             each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA { dot4(v, w, row + 4 * j); });
         }
         each(sums, acc, [&](int t, I32& i, F32& f) TL_LAMBDA {
@@ -51,7 +51,7 @@ struct Q8_0 {
 
     template <int T>
     TL_INLINE static void dot(const uint8_t* tile, int b, const ActRows& x, Regs<F32, T>& acc) {
-        dot_scaled<T, true>(stream_f16(tile), tile + 32, b, x, acc);
+        dot_scaled<T, true>(stream_f16<T>(tile), tile + 32, b, x, acc);
     }
 
     struct alignas(64) Panel {

@@ -64,7 +64,7 @@ struct TQ2_0 {
         for (int n = 0; n < 2; n++) {
             TL_UNROLL(8)
             for (int j = 0; j < 8; j++) {
-                const Bytes plane = stream(tile + kQ + 512 * n + 64 * j);
+                const Bytes plane = stream<T>(tile + kQ + 512 * n + 64 * j);
                 for_constants<4>([&]<int Quarter>() TL_LAMBDA {
                     const Bytes w = weights<Quarter>(plane);
                     each(sums, a, [&](int, I32& v, const int8_t*& row) TL_LAMBDA {
