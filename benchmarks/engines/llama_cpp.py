@@ -40,6 +40,7 @@ class Engine:
         self._load_s = time.perf_counter() - started
         self._vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._batch_tokens: int = settings["batch"]
+        self._depth_ids: list[int] = []  # computed before the tokens of the last test
         self._batch = llama_cpp.llama_batch_init(self._batch_tokens, 0, 1)
 
     def facts(self) -> dict[str, Any]:
@@ -55,10 +56,15 @@ class Engine:
     def measure(self, depth_ids: list[int], token_ids: list[int], batch: int) -> float:
         """Seconds to compute `token_ids`, `batch` tokens a step, after `depth_ids`, which are not timed.
 
-        Logits are computed once a step, for its last token: what generating text needs.
+        Logits are computed once a step, for its last token: what generating text needs. A context stays for the next
+        test that has the same.
         """
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        self._feed(depth_ids, 0, self._batch_tokens)
+        memory = llama_cpp.llama_get_memory(self._context)
+        same = depth_ids == self._depth_ids and llama_cpp.llama_memory_seq_rm(memory, 0, len(depth_ids), -1)
+        if not same:
+            llama_cpp.llama_memory_clear(memory, True)
+            self._feed(depth_ids, 0, self._batch_tokens)
+            self._depth_ids = depth_ids
         started = time.perf_counter()
         self._feed(token_ids, len(depth_ids), batch)
         return time.perf_counter() - started

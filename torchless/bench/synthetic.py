@@ -58,7 +58,8 @@ def write_synthetic(
     from torchless.weights.gguf_writer import write_gguf
 
     model, chosen = _with_layers(find_shape(shape), layers), find_recipe(recipe)
-    name = f"synthetic {shape} {recipe.upper()}"
+    # Without hyphens: llama.cpp looks for the real tokens of "phi-3" in the vocabulary of a model of that name.
+    name = f"synthetic {shape.replace('-', ' ')} {recipe.upper()}"
     write_gguf(path, synthetic_metadata(model, chosen, name), synthetic_tensors(model, chosen, seed))
 
 
