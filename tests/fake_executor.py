@@ -13,6 +13,8 @@ import hashlib
 import numpy as np
 
 from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, check_state_slots
+from torchless.backends.chains import step_chain
+from torchless.backends.trees import is_tree, path_to, run_parents
 
 
 def expected_logits(tokens, vocab_size: int) -> np.ndarray:
@@ -64,10 +66,14 @@ class FakeExecutor:
         for i in range(len(batch.run_starts) - 1):
             rows = slice(batch.run_starts[i], batch.run_starts[i + 1])
             table = batch.page_ids[batch.page_starts[i] : batch.page_starts[i + 1]]
-            positions = batch.positions[rows]
-            self._tokens[table[positions // PAGE_TOKENS], positions % PAGE_TOKENS] = kept[rows]
+            start = int(batch.positions[rows][0])
+            slots = start + np.arange(rows.stop - rows.start)
+            self._tokens[table[slots // PAGE_TOKENS], slots % PAGE_TOKENS] = kept[rows]
             stored = self._tokens[table].reshape(-1)
-            contexts += [stored[: p + 1].copy() for p in positions]
+            parents = run_parents(batch, i)
+            assert not (is_tree(parents) and self.num_state_slots)
+            paths = [path_to(parents, row) for row in range(len(slots))]
+            contexts += [np.concatenate([stored[:start], stored[start + path]]) for path in paths]
             self._move_state(batch, i, kept[rows], contexts[-1])
         error = self.fail_at.pop(len(self.batches), None)
         if error is not None:
@@ -91,6 +97,9 @@ class FakeExecutor:
         order = (-logits).argsort(axis=1, kind="stable")[:, :count]
         return Best(order.astype(np.int32), np.take_along_axis(logits, order, axis=1))
 
+    def step_chain(self, batch: Batch, count: int, num_steps: int) -> Best:
+        return step_chain(self, batch, count, num_steps)
+
     def _check(self, batch: Batch) -> None:
         arrays = [getattr(batch, name) for name in Batch.__slots__ if name != "first_fast_row"]
         assert all(a.dtype == np.int32 and a.ndim == 1 and a.flags.c_contiguous for a in arrays)
@@ -105,9 +114,10 @@ class FakeExecutor:
         assert ((batch.page_ids >= 0) & (batch.page_ids < self.options.num_pages)).all()
         assert len(set(batch.page_ids.tolist())) == len(batch.page_ids), "two runs share a page"
         for i in range(num_runs):
-            positions = batch.positions[batch.run_starts[i] : batch.run_starts[i + 1]]
-            assert (np.diff(positions) == 1).all()
-            assert (batch.page_starts[i + 1] - batch.page_starts[i]) * PAGE_TOKENS > positions[-1]
+            begin, end = batch.run_starts[i : i + 2]
+            run_parents(batch, i)
+            last_slot = batch.positions[begin] + (end - begin) - 1
+            assert (batch.page_starts[i + 1] - batch.page_starts[i]) * PAGE_TOKENS > last_slot
 
     def _move_state(self, batch: Batch, run: int, tokens: np.ndarray, context: np.ndarray) -> None:
         """Adds a run's tokens to its state; they are those of the pages, or the state was another sequence's."""
@@ -126,6 +136,12 @@ class FakeExecutor:
     def release_pages(self, page_ids: np.ndarray) -> None:
         self.released += page_ids.tolist()
         self._tokens[page_ids] = -1
+
+    def copy_slots(self, page_ids: np.ndarray, from_slots: np.ndarray, to_slots: np.ndarray) -> None:
+        assert all(a.dtype == np.int32 for a in (page_ids, from_slots, to_slots))
+        for source, target in zip(from_slots, to_slots, strict=True):
+            token = self._tokens[page_ids[source // PAGE_TOKENS], source % PAGE_TOKENS]
+            self._tokens[page_ids[target // PAGE_TOKENS], target % PAGE_TOKENS] = token
 
     def memory_bytes(self) -> dict[str, int]:
         return {"weights": 1, "scratch": 1, "kv_used": 0, "kv_page": 1}

@@ -315,10 +315,40 @@ class Executor:
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
         first_fast_row: int,
+        tree_parents: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
         num_best: int = 0,
     ) -> None:
         """
         Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of each row in `best_ids` and `best_logits`.
+        """
+
+    def step_chain(
+        self,
+        token_ids: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        positions: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        run_starts: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        page_ids: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        page_starts: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        output_rows: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        ids: Annotated[NDArray[numpy.int32], dict(shape=(None, None, None), order="C", device="cpu")],
+        logits: Annotated[NDArray[numpy.float32], dict(shape=(None, None, None), order="C", device="cpu")],
+    ) -> None:
+        """
+        Runs the batch and then one token of each run after another, the best one behind its last; writes the best of each step, (steps, runs, best). Not for plans with recurrent state.
         """
 
     def max_best(self, num_outputs: int) -> int:
@@ -342,6 +372,22 @@ class Executor:
         self,
         pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
     ) -> None: ...
+    def copy_slots(
+        self,
+        page_ids: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        from_slots: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        to_slots: Annotated[
+            NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> None:
+        """
+        Copies keys and values of a sequence with these pages from slots to slots, one after another.
+        """
+
     @property
     def logits(self) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """

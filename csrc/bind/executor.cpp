@@ -67,18 +67,49 @@ nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
 namespace tl {
 
 void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
-                      Ints output_rows, Ints state_slots, int first_fast_row, int num_best) {
+                      Ints output_rows, Ints state_slots, int first_fast_row, Ints tree_parents, int num_best) {
     if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
         throw std::invalid_argument("malformed batch: array lengths do not fit together");
     }
     const BatchArrays batch{token_ids.data(),   positions.data(),      token_ids.size(),   run_starts.data(),
                             page_starts.data(), run_starts.size() - 1, page_ids.data(),    page_ids.size(),
                             output_rows.data(), output_rows.size(),    state_slots.data(), state_slots.size(),
-                            first_fast_row};
+                            first_fast_row,     tree_parents.data(),   tree_parents.size()};
     bool completed;
     {
         nb::gil_scoped_release release;
         completed = core.step(batch, num_best, poll_signals);
+    }
+    if (!completed) throw nb::python_error();
+}
+
+void PyExecutor::step_chain(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
+                            Ints output_rows, nb::ndarray<int32_t, nb::ndim<3>, nb::c_contig, nb::device::cpu> ids,
+                            nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu> logits) {
+    if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size() ||
+        ids.shape(1) != run_starts.size() - 1 || logits.size() != ids.size() || logits.shape(2) != ids.shape(2)) {
+        throw std::invalid_argument("malformed batch: array lengths do not fit together");
+    }
+    const BatchArrays batch{token_ids.data(),
+                            positions.data(),
+                            token_ids.size(),
+                            run_starts.data(),
+                            page_starts.data(),
+                            run_starts.size() - 1,
+                            page_ids.data(),
+                            page_ids.size(),
+                            output_rows.data(),
+                            output_rows.size(),
+                            nullptr,
+                            0,
+                            int(token_ids.size()),
+                            nullptr,
+                            0};
+    bool completed;
+    {
+        nb::gil_scoped_release release;
+        completed =
+            core.step_chain(batch, int(ids.shape(2)), int(ids.shape(0)), ids.data(), logits.data(), poll_signals);
     }
     if (!completed) throw nb::python_error();
 }
@@ -350,9 +381,14 @@ void bind_executor(nb::module_& m) {
             "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
             "Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
-             "output_rows"_a, "state_slots"_a, "first_fast_row"_a, "num_best"_a = 0,
+             "output_rows"_a, "state_slots"_a, "first_fast_row"_a, "tree_parents"_a, "num_best"_a = 0,
              "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "
              "each row in `best_ids` and `best_logits`.")
+        .def("step_chain", &PyExecutor::step_chain, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a,
+             "page_starts"_a, "output_rows"_a, "ids"_a, "logits"_a,
+             "Runs the batch and then one token of each run after another, the best one behind its last; writes the "
+             "best "
+             "of each step, (steps, runs, best). Not for plans with recurrent state.")
         .def(
             "max_best", [](PyExecutor& self, int num_outputs) { return self.core.max_best(num_outputs); },
             "num_outputs"_a, "Most that num_best may be for a step with that many outputs; 0 = none.")
@@ -367,6 +403,8 @@ void bind_executor(nb::module_& m) {
             "Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the "
             "others as they were added. Empty while stages are not timed.")
         .def("release_pages", &PyExecutor::release_pages, "pages"_a)
+        .def("copy_slots", &PyExecutor::copy_slots, "page_ids"_a, "from_slots"_a, "to_slots"_a,
+             "Copies keys and values of a sequence with these pages from slots to slots, one after another.")
         .def_prop_ro(
             "logits",
             [](nb::handle_t<PyExecutor> self) {

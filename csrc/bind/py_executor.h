@@ -25,9 +25,18 @@ struct PyExecutor {
     explicit PyExecutor(const ExecutorSizes& sizes) : core(sizes) {}
 
     void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
-              Ints state_slots, int first_fast_row, int num_best);
+              Ints state_slots, int first_fast_row, Ints tree_parents, int num_best);
+    void step_chain(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
+                    nanobind::ndarray<int32_t, nanobind::ndim<3>, nanobind::c_contig, nanobind::device::cpu> ids,
+                    nanobind::ndarray<float, nanobind::ndim<3>, nanobind::c_contig, nanobind::device::cpu> logits);
     void release_pages(Ints pages) {
         for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
+    }
+    void copy_slots(Ints page_ids, Ints from_slots, Ints to_slots) {
+        if (from_slots.size() != to_slots.size()) throw std::invalid_argument("as many slots to copy from as to");
+        if (!core.pages()) return;
+        core.pages()->copy_slots(page_ids.data(), page_ids.size(), from_slots.data(), to_slots.data(),
+                                 from_slots.size());
     }
 };
 

@@ -47,9 +47,9 @@ class RopeKv final : public RopeKvStage {
         }
         if (k_ < 0) return;  // the layer reads what another one stored
         const int32_t* table = step.page_ids + step.page_starts[step.row_runs[row]];
-        const int position = step.positions[row];
-        uint8_t* page = m.pages->layer(layer_) + size_t(table[position / kPageTokens]) * m.pages->page_bytes();
-        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(layer_), position % kPageTokens, begin,
+        const int slot = step.slot(row);
+        uint8_t* page = m.pages->layer(layer_) + size_t(table[slot / kPageTokens]) * m.pages->page_bytes();
+        m.kernels.kv_write(m.floats(k_, row), m.floats(v_, row), m.pages->layout(layer_), slot % kPageTokens, begin,
                            end, page);
     }
 
@@ -116,8 +116,12 @@ class Attention final : public Stage {
     };
 
     Ranges ranges_of(const Step& step, const Step::RowBlock& block) const {
-        const int first = step.positions[block.begin];
-        const int last = shape_.causal ? step.positions[block.end - 1] : num_keys(step, block) - 1;
+        int first = step.positions[block.begin], last = step.positions[block.end - 1];
+        if (!shape_.causal) last = num_keys(step, block) - 1;
+        for (int row = block.begin; block.is_tree && row < block.end; row++) {
+            first = std::min(first, step.positions[row]);
+            last = std::max(last, step.positions[row]);
+        }
         const int visible = shape_.window > 0 ? std::max(first - shape_.window + 1, 0) : 0;
         return {visible / kAttentionRange, last / kAttentionRange + 1};
     }
@@ -189,6 +193,8 @@ class Attention final : public Stage {
         args.page_bytes = m.pages->page_bytes();
         args.page_ids = step.page_ids + step.page_starts[block.run];
         args.first_position = step.positions[first];
+        args.positions = block.is_tree ? step.positions + first : nullptr;
+        args.parents = block.is_tree ? step.parents + first : nullptr;
         args.row_begin = block.begin - first;
         args.row_end = block.end - first;
         args.kv_head = head;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 #include <stdexcept>
 
 #include "core/mapped.h"
@@ -25,6 +26,7 @@ Executor::Executor(const ExecutorSizes& sizes)
       pool_(sizes.num_threads, sizes.cpus),
       weights_(kernels_, sizes.precision, sizes.weight_bytes),
       row_runs_(sizes.max_tokens),
+      parents_(sizes.max_tokens),
       row_blocks_(sizes.max_tokens),
       new_pages_(sizes.max_tokens) {
 #if defined(__GLIBC__)
@@ -290,6 +292,10 @@ void Executor::accept(const BatchArrays& batch) {
     if (batch.num_tokens < 1 || batch.num_tokens > size_t(sizes_.max_tokens)) {
         bad_batch(std::to_string(batch.num_tokens) + " tokens; a step takes 1 to " + std::to_string(sizes_.max_tokens));
     }
+    if (batch.num_tree_parents && batch.num_tree_parents != batch.num_tokens) {
+        bad_batch(std::to_string(batch.num_tree_parents) + " tree_parents of " + std::to_string(batch.num_tokens) +
+                  " tokens");
+    }
     if (batch.num_outputs > size_t(sizes_.max_outputs)) {
         bad_batch(std::to_string(batch.num_outputs) + " outputs; a step takes up to " +
                   std::to_string(sizes_.max_outputs));
@@ -323,23 +329,21 @@ void Executor::accept(const BatchArrays& batch) {
         if (needs_whole_runs_ && batch.positions[begin] != 0)
             bad_batch("every token sees its whole sequence, so that a run begins at position 0, not " +
                       std::to_string(batch.positions[begin]));
+        const bool is_tree = accept_parents(batch, r);
+        if (int64_t(batch.positions[begin]) + (end - begin) > capacity)
+            bad_batch("a run's pages do not cover its last position");
         for (int i = begin; i < end; i++) {
-            if (batch.positions[i] != batch.positions[begin] + (i - begin))
-                bad_batch("positions of a run are not consecutive");
             row_runs_[i] = r;
-        }
-        if (batch.positions[end - 1] >= capacity) bad_batch("a run's pages do not cover its last position");
-        if (batch.positions[end - 1] >= num_positions_)
-            bad_batch("position " + std::to_string(batch.positions[end - 1]) + " of a model with " +
-                      std::to_string(num_positions_));
-        for (int i = begin; i < end; i++) {
-            const int position = batch.positions[i];
-            if (position % kPageTokens == 0) {
-                new_pages_[step_.num_new_pages++] = batch.page_ids[batch.page_starts[r] + position / kPageTokens];
+            if (batch.positions[i] >= num_positions_)
+                bad_batch("position " + std::to_string(batch.positions[i]) + " of a model with " +
+                          std::to_string(num_positions_));
+            const int slot = batch.positions[begin] + (i - begin);
+            if (slot % kPageTokens == 0) {
+                new_pages_[step_.num_new_pages++] = batch.page_ids[batch.page_starts[r] + slot / kPageTokens];
             }
         }
         for (int i = begin; i < end; i += kAttentionRows) {
-            row_blocks_[step_.num_row_blocks++] = {r, i, std::min(i + kAttentionRows, end)};
+            row_blocks_[step_.num_row_blocks++] = {r, i, std::min(i + kAttentionRows, end), is_tree};
         }
     }
     for (size_t i = 0; i < batch.num_outputs; i++) {
@@ -363,8 +367,33 @@ void Executor::accept(const BatchArrays& batch) {
     step_.page_starts = batch.page_starts;
     step_.output_rows = batch.output_rows;
     step_.row_runs = row_runs_.data();
+    step_.parents = parents_.data();
     step_.row_blocks = row_blocks_.data();
     step_.new_pages = new_pages_.data();
+}
+
+bool Executor::accept_parents(const BatchArrays& batch, int run) {
+    const int begin = batch.run_starts[run], end = batch.run_starts[run + 1];
+    bool is_tree = false;
+    for (int i = begin; i < end; i++) {
+        int parent = batch.num_tree_parents ? batch.tree_parents[i] : -1;
+        if (parent == -1 && i > begin) parent = i - 1;
+        if (i > begin ? parent < begin || parent >= i : parent != -1) {
+            bad_batch("row " + std::to_string(i) + " follows row " + std::to_string(parent) +
+                      ", which is not an earlier row of its run");
+        }
+        parents_[i] = i > begin ? parent - begin : -1;
+        is_tree |= parent != i - 1 && i > begin;
+        if (i > begin && batch.positions[i] != batch.positions[parent] + 1) {
+            bad_batch(batch.num_tree_parents ? "the position of a row is not the next one to that of the row before it"
+                                             : "positions of a run are not consecutive");
+        }
+    }
+    if (is_tree && (states_ || needs_whole_runs_)) {
+        bad_batch(states_ ? "a recurrent state takes one token after another, no tree of them"
+                          : "every token sees its whole sequence, so that it cannot be a tree");
+    }
+    return is_tree;
 }
 
 void Executor::accept_slots(const BatchArrays& batch) {
@@ -421,6 +450,29 @@ bool Executor::step(const BatchArrays& batch, int num_best, bool (*poll)()) {
     if (!aborted_) set_positions(true);
     if (num_best && !aborted_) best_.merge(step_.num_outputs);
     return !aborted_;
+}
+
+bool Executor::step_chain(BatchArrays batch, int num_best, int num_steps, int32_t* ids, float* logits, bool (*poll)()) {
+    const size_t num_runs = batch.num_runs;
+    bool is_last_rows = batch.num_outputs == num_runs && num_best > 0 && num_steps > 0;
+    for (size_t r = 0; is_last_rows && r < num_runs; r++)
+        is_last_rows = batch.output_rows[r] == batch.run_starts[r + 1] - 1;
+    if (!is_last_rows) bad_batch("a chain needs the best of the last row of each run");
+    chain_ids_.resize(num_runs), chain_positions_.resize(num_runs), chain_starts_.resize(num_runs + 1);
+    for (int s = 0; s < num_steps; s++) {
+        if (!step(batch, num_best, poll)) return false;
+        for (size_t r = 0; r < num_runs; r++) {
+            ids = std::copy_n(best_.ids(int(r)), num_best, ids);
+            logits = std::copy_n(best_.values(int(r)), num_best, logits);
+            chain_ids_[r] = best_.ids(int(r))[0];
+            chain_positions_[r] = s ? chain_positions_[r] + 1 : batch.positions[batch.run_starts[r + 1] - 1] + 1;
+        }
+        std::iota(chain_starts_.begin(), chain_starts_.end(), 0);
+        batch.token_ids = chain_ids_.data(), batch.positions = chain_positions_.data();
+        batch.run_starts = batch.output_rows = chain_starts_.data();
+        batch.num_tokens = num_runs, batch.num_tree_parents = 0, batch.first_fast_row = int(num_runs);
+    }
+    return true;
 }
 
 void Executor::run_stages(void* context, int thread) {

@@ -34,6 +34,8 @@ struct BatchArrays {
     const int32_t* state_slots;
     size_t num_state_slots;
     int first_fast_row;  // num_tokens: no row is multiplied in fast arithmetic
+    const int32_t* tree_parents;
+    size_t num_tree_parents;
 };
 
 class Executor {
@@ -81,6 +83,9 @@ class Executor {
     // up at the next stage and false is returned. With num_best > 0 only the best of each row are found (best()), and
     // logits() is not written. Throws std::invalid_argument for a malformed batch.
     bool step(const BatchArrays& batch, int num_best, bool (*poll)());
+    // Runs the batch, whose output rows are the last of each run, and then num_steps - 1 more steps of one token per run:
+    // the best one behind its last. Writes the best of each, (num_steps, runs, num_best). Pages must cover all of them.
+    bool step_chain(BatchArrays batch, int num_best, int num_steps, int32_t* ids, float* logits, bool (*poll)());
     const BestLists& best() const { return best_; }
     // Most that num_best may be for this many output rows.
     int max_best(int num_outputs) const { return best_.is_usable() && num_outputs <= kMaxBestRows ? kMaxBest : 0; }
@@ -97,6 +102,7 @@ class Executor {
     }
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
+    PagePool* pages() { return pages_.get(); }  // null for a plan without attention
     size_t slot_bytes() const { return states_ ? states_->slot_bytes() : 0; }
 
     // Measures, while on, how long every stage takes from barrier to barrier. Turning it on starts from zero.
@@ -105,7 +111,8 @@ class Executor {
     const std::vector<uint64_t>& stage_ns() const { return stage_ns_; }
 
  private:
-    void accept(const BatchArrays& batch);  // checks the batch and fills step_
+    void accept(const BatchArrays& batch);                   // checks the batch and fills step_
+    bool accept_parents(const BatchArrays& batch, int run);  // checks parents and positions of a run; is it a tree?
     void accept_slots(const BatchArrays& batch);
     void set_positions(bool is_done);  // of the step's state slots
     void check_state(int state, size_t floats) const;
@@ -138,7 +145,8 @@ class Executor {
 
     // Written by accept(), read by all stages of the step.
     Step step_;
-    std::vector<int32_t> row_runs_;
+    std::vector<int32_t> row_runs_, parents_;
+    std::vector<int32_t> chain_ids_, chain_positions_, chain_starts_;  // of the steps of a chain, a row for each run
     std::vector<Step::RowBlock> row_blocks_;
     std::vector<int32_t> new_pages_;
 

@@ -1,5 +1,10 @@
 #include "core/page_pool.h"
 
+#include <stdexcept>
+#include <string>
+
+#include "core/kv_copy.h"
+
 namespace tl {
 
 size_t PagePool::page_bytes(const std::vector<KvLayout>& layers) {
@@ -22,5 +27,31 @@ PagePool::PagePool(std::vector<KvLayout> layers, int num_pages)
 }
 
 void PagePool::release(int page) { memory_.decommit(size_t(page) * page_bytes_, page_bytes_); }
+
+void PagePool::copy_slots(const int32_t* page_ids, size_t num_page_ids, const int32_t* from, const int32_t* to,
+                          size_t count) {
+    for (size_t i = 0; i < num_page_ids; i++) {
+        if (page_ids[i] < 0 || page_ids[i] >= num_pages_) throw std::invalid_argument("page id out of range");
+    }
+    for (size_t i = 0; i < count; i++) {
+        for (const int32_t slot : {from[i], to[i]}) {
+            if (slot < 0 || size_t(slot) >= num_page_ids * kPageTokens) {
+                throw std::invalid_argument("slot " + std::to_string(slot) + " of a sequence with " +
+                                            std::to_string(num_page_ids) + " pages");
+            }
+        }
+    }
+    for (int l = 0; l < num_layers(); l++) {
+        const KvLayout& layout = layers_[l];
+        const auto page = [&](int slot) { return layer(l) + size_t(page_ids[slot / kPageTokens]) * page_bytes_; };
+        for (size_t i = 0; i < count; i++) {
+            const int a = from[i] % kPageTokens, b = to[i] % kPageTokens;
+            for (int h = 0; h < layout.num_kv_heads; h++) {
+                copy_key(layout, page(from[i]) + layout.k_offset(h), a, page(to[i]) + layout.k_offset(h), b);
+                copy_value(layout, page(from[i]) + layout.v_offset(h), a, page(to[i]) + layout.v_offset(h), b);
+            }
+        }
+    }
+}
 
 }  // namespace tl

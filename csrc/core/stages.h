@@ -41,10 +41,12 @@ struct Step {
     const int32_t* output_rows = nullptr;
     const int32_t* state_slots = nullptr;  // of each run; null for a plan without states
     const int32_t* row_runs = nullptr;     // run of each token row
+    const int32_t* parents = nullptr;      // the row before each, counted from its run's first; -1 for that one
 
     // Attention work: item i is rows [row, row + kAttentionRows) of a run. Filled once, used by every layer.
     struct RowBlock {
         int run, begin, end;  // token rows of the batch
+        bool is_tree;         // of a run in which not every row follows the one before it
     };
     const RowBlock* row_blocks = nullptr;
     int num_row_blocks = 0;
@@ -52,6 +54,12 @@ struct Step {
     // Pages whose first token this step writes.
     const int32_t* new_pages = nullptr;
     int num_new_pages = 0;
+
+    // Where a row's keys and values lie in its sequence: at its position, but for a tree's, which lie in the order of rows.
+    int slot(int row) const {
+        const int first = run_starts[row_runs[row]];
+        return positions[first] + (row - first);
+    }
 
     // Largest logits wanted of each output row instead of all of them; 0 = all of them.
     int num_best = 0;

@@ -23,8 +23,13 @@
 // row. Lanes never mix; a score is one fma chain over ascending dimensions; pages and ranges lie at absolute positions;
 // a value is one fma chain over the ascending keys of a range that this row sees. Keys that it does not see never enter
 // its arithmetic, whatever memory they hold. How pairs are grouped into register blocks changes nothing.
+//
+// A tree of drafted tokens: pages before it are met by all rows, as ever; those that hold its tokens are laid out for each
+// row as its path fills them, so that the same operations follow in the same order as for a plain sequence.
 #include <cfloat>
+#include <cstring>
 
+#include "core/kv_copy.h"
 #include "cpu/attention_scores.h"
 #include "cpu/level.h"
 
@@ -104,20 +109,26 @@ const float* widen_scales(KvType type, const uint8_t* head, size_t data_bytes, i
     return to;
 }
 
-PageView view_page(const Call& call, int page) {
-    const AttentionArgs& a = call.args;
-    const KvLayout& layout = *a.layout;
-    const int next = min_int(page + 2, last_visible(a, a.row_end - 1) / kPageTokens);
-    const uint8_t* here = a.pages + size_t(a.page_ids[page]) * a.page_bytes;
-    const uint8_t* ahead = a.pages + size_t(a.page_ids[next]) * a.page_bytes;
-    const size_t k = layout.k_offset(a.kv_head), v = layout.v_offset(a.kv_head);
+// A head's keys and values in memory, and what is read later.
+struct HeadMemory { const uint8_t *keys, *values; };
+
+HeadMemory head_of_page(const AttentionArgs& a, int page) {
+    const uint8_t* memory = a.pages + size_t(a.page_ids[page]) * a.page_bytes;
+    return {memory + a.layout->k_offset(a.kv_head), memory + a.layout->v_offset(a.kv_head)};
+}
+
+PageView view_head(const Call& call, HeadMemory here, HeadMemory ahead) {
+    const KvLayout& layout = *call.args.layout;
     const int blocks = kv_blocks(layout.head_dim);
     const Scratch& s = call.scratch;
-    return {
-        layout.k_type,
-        layout.v_type,
-        {here + k, widen_scales(layout.k_type, here + k, layout.k_data_bytes(), blocks, s.key_scales), ahead + k},
-        {here + v, widen_scales(layout.v_type, here + v, layout.v_data_bytes(), blocks, s.value_scales), ahead + v}};
+    const float* k = widen_scales(layout.k_type, here.keys, layout.k_data_bytes(), blocks, s.key_scales);
+    const float* v = widen_scales(layout.v_type, here.values, layout.v_data_bytes(), blocks, s.value_scales);
+    return {layout.k_type, layout.v_type, {here.keys, k, ahead.keys}, {here.values, v, ahead.values}};
+}
+
+PageView view_page(const Call& call, int page) {
+    const int next = min_int(page + 2, call.last_page);
+    return view_head(call, head_of_page(call.args, page), head_of_page(call.args, next));
 }
 
 template <KvType type> TL_KERNEL void widen_keys(const Call& call, const HeadPage& page) {
@@ -161,21 +172,54 @@ PageView widen(const Call& call, PageView view) {
 // For more pairs than this a page is widened once for all blocks of pairs. Widening is exact, so it changes no bit.
 constexpr int kDirectPairs = 2 * kBlockPairs;
 
-// Rows that see nothing of the page are left out; those that do are neighbours.
-void attend_page(const Call& call, int page) {
-    const Pair* pairs = call.scratch.pairs;
-    const auto sees = [&](int i) {
-        const RowRange range = pairs[i].visible(page);
-        return range.begin < range.end;
-    };
-    const int group = call.args.group;
-    int begin = 0;
-    while (begin < call.num_pairs && !sees(begin)) begin += group;
-    int end = begin;
-    while (end < call.num_pairs && sees(end)) end += group;
-    if (begin == end) return;
-    const PageView view = view_page(call, page);
+bool sees_page(const Call& call, int pair, int page) {
+    const RowRange range = call.scratch.pairs[pair].visible(page);
+    return range.begin < range.end;
+}
+
+void attend_view(const Call& call, const PageView& view, int page, int begin, int end) {
     attend_pairs<kBlockPairs>(call, end - begin > kDirectPairs ? widen(call, view) : view, page, begin, end);
+}
+
+// Rows that see nothing of the page are left out. Those that do are neighbours, but for a tree's behind a window, where one
+// between them may see nothing: then nothing is added to its numbers.
+void attend_page(const Call& call, int page) {
+    const int group = call.args.group;
+    int begin = 0, end = call.num_pairs;
+    while (begin < end && !sees_page(call, begin, page)) begin += group;
+    while (end > begin && !sees_page(call, end - group, page)) end -= group;
+    if (begin < end) attend_view(call, view_page(call, page), page, begin, end);
+}
+
+// ---- Pages of a tree ---------------------------------------------------------------------------------------------------
+
+// Puts the keys and values of a row and of those before it that lie on this page where a plain sequence has them.
+void lay_path(const Call& call, int row, int page) {
+    const AttentionArgs& a = call.args;
+    for (; row >= 0 && a.positions[row] >= page * kPageTokens; row = a.parents[row]) {
+        if (a.positions[row] / kPageTokens > page) continue;
+        const int from = a.first_position + row, to = a.positions[row] % kPageTokens;
+        const HeadMemory memory = head_of_page(a, from / kPageTokens);
+        copy_key(*a.layout, memory.keys, from % kPageTokens, call.scratch.path_keys, to);
+        copy_value(*a.layout, memory.values, from % kPageTokens, call.scratch.path_values, to);
+    }
+}
+
+// A page that holds, or would hold, tokens of the tree: each row meets it as its own path fills it. What the path of
+// another row left there lies behind the row's own position, or is written over.
+void attend_paths(const Call& call, int page) {
+    const AttentionArgs& a = call.args;
+    if (page * kPageTokens < a.first_position) {
+        const HeadMemory memory = head_of_page(a, page);
+        std::memcpy(call.scratch.path_keys, memory.keys, a.layout->k_head_bytes());
+        std::memcpy(call.scratch.path_values, memory.values, a.layout->v_head_bytes());
+    }
+    const HeadMemory path{call.scratch.path_keys, call.scratch.path_values};
+    for (int pair = 0; pair < call.num_pairs; pair += a.group) {
+        if (!sees_page(call, pair, page)) continue;
+        lay_path(call, a.row_begin + pair / a.group, page);
+        attend_view(call, view_head(call, path, path), page, pair, pair + a.group);
+    }
 }
 
 // ---- Ranges ------------------------------------------------------------------------------------------------------------
@@ -220,9 +264,12 @@ void attend_range(const Call& call, int range) {
     for (int i = 0; i < call.num_pairs * kLanes; i += kLanes) store(s.sums + i, zero());
     for (int i = 0; i < call.num_pairs * call.value_width; i += kLanes) store(s.values + i, zero());
     constexpr int kPages = kAttentionRange / kPageTokens;
-    const int first = max_int(first_visible(a, a.row_begin) / kPageTokens, range * kPages);
-    const int last = min_int(last_visible(a, a.row_end - 1) / kPageTokens, range * kPages + kPages - 1);
-    for (int page = first; page <= last; page++) attend_page(call, page);
+    const int first = max_int(call.first_page, range * kPages);
+    const int last = min_int(call.last_page, range * kPages + kPages - 1);
+    const int first_tree_page = a.positions ? a.first_position / kPageTokens : INT_MAX;
+    for (int page = first; page <= last; page++) {
+        page < first_tree_page ? attend_page(call, page) : attend_paths(call, page);
+    }
     for (int pair = 0; pair < call.num_pairs; pair++) {
         if (!s.pairs[pair].sees(range)) continue;
         const Partial partial{s.maxima[pair], reduce_add(load(s.sums + pair * kLanes)), call.values(pair)};

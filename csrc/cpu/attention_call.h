@@ -1,6 +1,8 @@
 // One call of attention: its pairs, which keys they see, and its scratch memory. Included by attention.cpp alone.
 #pragma once
 
+#include <climits>
+
 #include "cpu/attention_product.h"
 #include "cpu/kernels.h"
 
@@ -31,12 +33,13 @@ struct Pair {
 
 // Numbers of each pair for the range at hand: running maximum, sum of weights by lanes, accumulated values; and for the
 // ranges before it, folded: the same, with the lanes added up. For the block at hand: scores, which become weights. For
-// the page at hand: scales widened, and keys and values widened.
+// the page at hand: scales widened, and keys and values widened. For a row of a tree: the page as its path fills it.
 struct Scratch {
     Pair* pairs;
     float *maxima, *sums, *values;
     float *folded_maxima, *folded_sums, *folded_values;
     float *scores, *key_scales, *value_scales, *wide_keys, *wide_values;
+    uint8_t *path_keys, *path_values;
 };
 
 // Carves the parts out of base (null: only measures); returns the bytes that they take.
@@ -59,6 +62,8 @@ size_t place(const KvLayout& layout, int group, uint8_t* base, Scratch& s) {
     take(s.value_scales, size_t(kPageTokens) * kv_blocks(layout.head_dim));
     take(s.wide_keys, size_t(kPageTokens) * layout.head_dim);
     take(s.wide_values, size_t(kPageTokens) * width);
+    take(s.path_keys, layout.k_head_bytes());
+    take(s.path_values, layout.v_head_bytes());
     return taken;
 }
 
@@ -66,26 +71,30 @@ struct Call {
     const AttentionArgs& args;
     Scratch scratch;
     int num_pairs, head_dim, value_width;
+    int first_page, last_page;  // that any pair sees
 
     float* values(int pair) const { return scratch.values + size_t(pair) * value_width; }
     float* folded_values(int pair) const { return scratch.folded_values + size_t(pair) * value_width; }
     float* scores(int i) const { return scratch.scores + i * kPageTokens; }
 };
 
+int position_of(const AttentionArgs& a, int row) { return a.positions ? a.positions[row] : a.first_position + row; }
+
 int first_visible(const AttentionArgs& a, int row) {
-    const int position = a.first_position + row;
-    return a.window > 0 ? max_int(position - a.window + 1, 0) : 0;
+    return a.window > 0 ? max_int(position_of(a, row) - a.window + 1, 0) : 0;
 }
 
 int last_visible(const AttentionArgs& a, int row) {
-    return (a.num_keys > 0 ? a.num_keys : a.first_position + row + 1) - 1;
+    return (a.num_keys > 0 ? a.num_keys : position_of(a, row) + 1) - 1;
 }
 
 Call make_call(const AttentionArgs& a) {
-    Call call{a, {}, (a.row_end - a.row_begin) * a.group, a.layout->head_dim, a.layout->value_width()};
+    Call call{a, {}, (a.row_end - a.row_begin) * a.group, a.layout->head_dim, a.layout->value_width(), INT_MAX, 0};
     place(*a.layout, a.group, a.scratch, call.scratch);
     Pair* pair = call.scratch.pairs;
     for (int row = a.row_begin; row < a.row_end; row++) {
+        call.first_page = min_int(call.first_page, first_visible(a, row) / kPageTokens);
+        call.last_page = max_int(call.last_page, last_visible(a, row) / kPageTokens);
         for (int h = 0; h < a.group; h++) {
             const int head = a.kv_head * a.group + h;
             const size_t offset = size_t(head) * call.head_dim;
@@ -94,7 +103,7 @@ Call make_call(const AttentionArgs& a) {
                        head,
                        first_visible(a, row),
                        last_visible(a, row),
-                       a.first_position + row};
+                       position_of(a, row)};
         }
     }
     return call;

@@ -73,9 +73,14 @@ struct AttentionArgs {
     size_t page_bytes;        // distance of two pages
     const int32_t* page_ids;  // the sequence's page table: position p lies in page_ids[p / kPageTokens]
     int first_position;       // of the run's row 0; row t is at first_position + t
-    int row_begin, row_end;   // query rows to compute (at most kAttentionRows)
-    int kv_head;              // computes query heads kv_head * group .. + group - 1
-    int group;                // query heads per key/value head
+    // Null, or what a tree of drafted tokens has instead: of each row of the run, its position and the row before it (-1
+    // for row 0). A row sees the positions before the run's and the rows that it follows, directly or not. Keys and
+    // values of row t lie where those of position first_position + t would.
+    const int32_t* positions;
+    const int32_t* parents;
+    int row_begin, row_end;  // query rows to compute (at most kAttentionRows)
+    int kv_head;             // computes query heads kv_head * group .. + group - 1
+    int group;               // query heads per key/value head
     const KvLayout* layout;
     float scale;
     int window;  // keys visible, counting the token itself; 0 = all

@@ -40,7 +40,7 @@ class Batch:
 
     Attributes:
         token_ids: int32 (n,), all runs one after another.
-        positions: int32 (n,), position of each token in its sequence; consecutive within a run.
+        positions: int32 (n,), position of each token in its sequence; consecutive within a run that is no tree.
         run_starts: int32 (r + 1,), run i is token rows ``run_starts[i] : run_starts[i + 1]``.
         page_ids: int32, the runs' page tables one after another: page j of a run holds its positions
             ``j * PAGE_TOKENS .. (j + 1) * PAGE_TOKENS - 1`` and must cover the run's last position.
@@ -51,6 +51,13 @@ class Batch:
             last run in its slot ended, since a state cannot go back.
         first_fast_row: token rows from here on are multiplied in fast arithmetic, all others exactly; None: no row is.
             The logits of any row are made by an exact product. Only for an executor with `ExecutorOptions.fast`.
+        tree_parents: empty, or int32 (n,), the token row that each follows: an earlier one of its run; -1 is the row
+            before it. A run in which any follows another than that is a *tree* of drafted tokens below its first row:
+            a token's position is one more than that of the row it follows, and it sees what was computed before the
+            step and the rows that it follows, directly or not. Its logits are, bit for bit, those of a plain run of
+            these tokens. Keys and values of row i of a run lie at *slot* ``positions[first row] + i`` of its pages
+            (slots of a plain run are positions), which must cover all of them; `Executor.copy_slots` then puts those
+            of the path that was kept in their places. Not for plans with recurrent state or whole sequences.
     """
 
     token_ids: npt.NDArray[np.int32]
@@ -61,6 +68,7 @@ class Batch:
     output_rows: npt.NDArray[np.int32]
     state_slots: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
     first_fast_row: int | None = None
+    tree_parents: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
 
 
 def check_state_slots(batch: Batch, positions: Sequence[int]) -> None:
@@ -175,8 +183,35 @@ class Executor(Protocol):
         """
         ...
 
+    def step_chain(self, batch: Batch, count: int, num_steps: int) -> Best:
+        """Runs a batch and then `num_steps` - 1 more steps, each with the best token behind the last one of every run.
+
+        Args:
+            batch: its output rows are the last of each run; pages cover all further tokens, too.
+
+        Returns:
+            The `count` largest logits of each step and run: arrays (num_steps, runs, count) of the caller's own.
+
+        Raises:
+            ValueError: as `step_best`, and for a plan with recurrent state.
+        """
+        ...
+
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Gives the memory behind these pages back to the operating system."""
+        ...
+
+    def copy_slots(
+        self,
+        page_ids: npt.NDArray[np.int32],
+        from_slots: npt.NDArray[np.int32],
+        to_slots: npt.NDArray[np.int32],
+    ) -> None:
+        """Copies keys and values within the pages of a sequence, exactly, one slot after another.
+
+        Raises:
+            ValueError: a page or a slot that does not exist.
+        """
         ...
 
     def memory_bytes(self) -> dict[str, int]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from torchless import quants
 from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
+from torchless.backends.chains import step_chain
 from torchless.backends.cpu.core_stages import add_stages
 from torchless.backends.cpu.layout import Layout
 from torchless.backends.cpu.lower_attention import ONES
@@ -112,6 +113,27 @@ class CpuExecutor:
         num_rows = len(batch.output_rows)
         return Best(self._best.ids[:num_rows, :count], self._best.logits[:num_rows, :count])
 
+    def step_chain(self, batch: Batch, count: int, num_steps: int) -> Best:
+        """See `backends.base.Executor`."""
+        num_runs = len(batch.run_starts) - 1
+        if self._core is None or self.num_state_slots or not 1 <= count <= self.max_best(num_runs):
+            return step_chain(self, batch, count, num_steps)
+        for file in self._maps:
+            file.check_size()
+        shape = num_steps, num_runs, count
+        found = Best(np.empty(shape, np.int32), np.empty(shape, np.float32))
+        self._core.step_chain(
+            batch.token_ids,
+            batch.positions,
+            batch.run_starts,
+            batch.page_ids,
+            batch.page_starts,
+            batch.output_rows,
+            *found,
+        )
+        self._pages_used[batch.page_ids] = True
+        return found
+
     def _step(self, batch: Batch, num_best: int) -> None:
         if self._core is None:
             raise ValueError("this executor is closed")
@@ -126,6 +148,7 @@ class CpuExecutor:
             batch.output_rows,
             batch.state_slots,
             len(batch.token_ids) if batch.first_fast_row is None else batch.first_fast_row,
+            batch.tree_parents,
             num_best,
         )
         if self.num_state_slots:
@@ -137,6 +160,16 @@ class CpuExecutor:
         if self._core is not None:
             self._core.release_pages(page_ids)
             self._pages_used[page_ids] = False
+
+    def copy_slots(
+        self,
+        page_ids: npt.NDArray[np.int32],
+        from_slots: npt.NDArray[np.int32],
+        to_slots: npt.NDArray[np.int32],
+    ) -> None:
+        """See `backends.base.Executor`."""
+        if self._core is not None:
+            self._core.copy_slots(page_ids, from_slots, to_slots)
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes by purpose."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -10,9 +11,12 @@ import numpy.typing as npt
 
 from torchless import quants
 from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress
+from torchless.backends.chains import step_chain
 from torchless.backends.reference import ops
+from torchless.backends.reference.checks import check_batch, check_slots
 from torchless.backends.reference.ops import Array
 from torchless.backends.reference.states import StateSlots, state_bytes
+from torchless.backends.trees import is_tree, path_to, run_parents
 from torchless.errors import UnsupportedError
 from torchless.plan import (
     Add,
@@ -102,7 +106,7 @@ class ReferenceExecutor:
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Runs one step; returns logits (m, vocab)."""
-        self._check(batch)
+        check_batch(batch, self.plan, self.options)
         self.states.begin(batch)
         values: dict[int, Array] = {}
         for op in self.plan.ops:
@@ -122,10 +126,30 @@ class ReferenceExecutor:
         order = np.where(np.isnan(logits), -np.inf, -logits).argsort(axis=1, kind="stable")[:, :count]
         return Best(order.astype(np.int32), np.take_along_axis(logits, order, axis=1))
 
+    def step_chain(self, batch: Batch, count: int, num_steps: int) -> Best:
+        """See `backends.base.Executor`."""
+        return step_chain(self, batch, count, num_steps)
+
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Forgets what these pages hold."""
         gone = set(page_ids.tolist())
         self.pages = {key: value for key, value in self.pages.items() if key[1] not in gone}
+
+    def copy_slots(
+        self,
+        page_ids: npt.NDArray[np.int32],
+        from_slots: npt.NDArray[np.int32],
+        to_slots: npt.NDArray[np.int32],
+    ) -> None:
+        """See `backends.base.Executor`."""
+        check_slots(page_ids, from_slots, to_slots, self.options.num_pages)
+        for op in self.plan.cache_ops:
+            for source, target in zip(from_slots.tolist(), to_slots.tolist(), strict=True):
+                from_page, to_page = (
+                    self.pages[op.layer, int(page_ids[slot // PAGE_TOKENS])] for slot in (source, target)
+                )
+                for i in range(2):
+                    to_page[i][target % PAGE_TOKENS] = from_page[i][source % PAGE_TOKENS]
 
     def memory_bytes(self) -> dict[str, int]:
         """Bytes by purpose."""
@@ -229,33 +253,40 @@ class ReferenceExecutor:
         """Each run on its own: store its keys and values, if any, in its pages, then attend over all of them."""
         q = values[op.q.id]
         out = np.empty_like(q)
+        attend = partial(
+            ops.attend,
+            scale=op.scale,
+            window=op.window,
+            softcap=op.softcap,
+            slopes=op.slopes,
+            sinks=None if op.sinks is None else self.weights[op.sinks],
+            causal=op.causal,
+        )
         tables = pairwise(batch.page_starts.tolist())
-        for (begin, end), (first, last) in zip(pairwise(batch.run_starts.tolist()), tables, strict=True):
+        for run, ((begin, end), (first, last)) in enumerate(
+            zip(pairwise(batch.run_starts.tolist()), tables, strict=True)
+        ):
             table = batch.page_ids[first:last].tolist()
-            position = int(batch.positions[begin])
-            length = position + end - begin
+            start = int(batch.positions[begin])
+            length = start + end - begin
             shape = (end - begin, op.num_kv_heads, op.head_dim)
             if op.k is not None and op.v is not None:
                 k, v = (values[value.id][begin:end].reshape(shape) for value in (op.k, op.v))
-                self._store(op, table, position, k, v)
+                self._store(op, table, start, k, v)
             used = [self.pages[op.layer, page] for page in table[: -(-length // PAGE_TOKENS)]]
             keys = np.concatenate([page[0] for page in used])[:length]
             cached = np.concatenate([page[1] for page in used])[:length]
             queries = q[begin:end].reshape(end - begin, op.num_heads, op.head_dim)
-            sinks = None if op.sinks is None else self.weights[op.sinks]
-            mixed = ops.attend(
-                queries,
-                keys,
-                cached,
-                position,
-                op.scale,
-                op.window,
-                softcap=op.softcap,
-                slopes=op.slopes,
-                sinks=sinks,
-                causal=op.causal,
-            )
-            out[begin:end] = mixed.reshape(end - begin, -1)
+            parents = run_parents(batch, run)
+            if not is_tree(parents):
+                out[begin:end] = attend(queries, keys, cached, start).reshape(end - begin, -1)
+                continue
+            for row in range(end - begin):
+                slots = np.concatenate([np.arange(start), start + path_to(parents, row)])
+                position = int(batch.positions[begin + row])
+                out[begin + row] = attend(
+                    queries[row : row + 1], keys[slots], cached[slots], position
+                ).reshape(-1)
         return out
 
     def _store(self, op: Attention, table: list[int], position: int, k: Array, v: Array) -> None:
@@ -267,44 +298,3 @@ class ReferenceExecutor:
                 self.pages[key] = (np.zeros(shape), np.zeros(shape))
             self.pages[key][0][slot] = k[i]
             self.pages[key][1][slot] = v[i]
-
-    def _check(self, batch: Batch) -> None:
-        """Raises ValueError naming what is wrong with a malformed batch."""
-        n, runs = len(batch.token_ids), len(batch.run_starts) - 1
-        problems = {
-            f"{n} tokens; a step takes 1 to {self.options.max_batch_tokens}": not 1
-            <= n
-            <= self.options.max_batch_tokens,
-            f"{len(batch.output_rows)} outputs; a step takes up to {self.options.max_outputs}": len(
-                batch.output_rows
-            )
-            > self.options.max_outputs,
-            "array lengths do not fit together": len(batch.positions) != n
-            or len(batch.page_starts) != runs + 1,
-        }
-        for problem, found in problems.items():
-            if found:
-                raise ValueError(f"malformed batch: {problem}")
-        if ((batch.token_ids < 0) | (batch.token_ids >= self.vocab_size * self.plan.num_types)).any():
-            raise ValueError(f"malformed batch: a token id is outside the vocabulary of {self.vocab_size}")
-        if ((batch.page_ids < 0) | (batch.page_ids >= self.options.num_pages)).any():
-            raise ValueError("malformed batch: page id out of range")
-        for starts, length, name in (
-            (batch.run_starts, n, "run"),
-            (batch.page_starts, len(batch.page_ids), "page"),
-        ):
-            if starts[0] != 0 or starts[-1] != length or (np.diff(starts) <= 0).any():
-                raise ValueError(f"malformed batch: {name}_starts do not span their array")
-        for run in range(runs):
-            positions = batch.positions[batch.run_starts[run] : batch.run_starts[run + 1]]
-            if positions[0] < 0 or (np.diff(positions) != 1).any():
-                raise ValueError("malformed batch: positions of a run are not consecutive")
-            if self.needs_whole_sequences and positions[0] != 0:
-                raise ValueError("malformed batch: a run of whole sequences begins at position 0")
-            if positions[-1] >= (self.plan.num_positions or 2**31):
-                raise ValueError(f"malformed batch: position {positions[-1]} has no embedding")
-            if positions[-1] >= (batch.page_starts[run + 1] - batch.page_starts[run]) * PAGE_TOKENS:
-                raise ValueError("malformed batch: a run's pages do not cover its last position")
-        rows = batch.output_rows
-        if len(rows) and (rows[0] < 0 or rows[-1] >= n or (np.diff(rows) <= 0).any()):
-            raise ValueError("malformed batch: bad output row")
