@@ -105,7 +105,12 @@ class Generation:
             text="".join(self._pieces),
             token_ids=tuple(self._token_ids),
             finish_reason=reason,
-            usage=Usage(sequence.num_prompt_tokens, len(self._token_ids)),
+            usage=Usage(
+                sequence.num_prompt_tokens,
+                len(self._token_ids),
+                num_drafted_tokens=sequence.num_drafted_tokens,
+                num_kept_tokens=sequence.num_kept_tokens,
+            ),
             timings=self._timings(),
             params=self._params,
             logits_hash=sequence.digest.hexdigest() if sequence.digest is not None else "",

@@ -59,6 +59,9 @@ def load(
     lora: Any = None,
     lazy: bool | LazyWeights = False,
     memory: int | str | None = None,
+    draft_model: str | os.PathLike[str] | None = None,
+    speculative: str = "auto",
+    num_draft_tokens: int | Literal["auto"] = "auto",
     chat_template: str | None = None,
     progress: Progress | None = None,
     **aliases: Any,
@@ -91,6 +94,11 @@ def load(
             than memory runs, with the same logits. "experts" does so with those of a mixture of experts alone.
             `LLM.info` has the speed to expect under "lazy"; docs/performance.md tells what it rests on.
         memory: most bytes that weights, cache and work space may take, or ``"8GiB"``; lazy weights that fit are loaded.
+        draft_model: a smaller model with the same vocabulary that guesses the next tokens, which makes answers faster
+            and changes none; "built-in" is the one that belongs to the built-in model. See docs/speculation.md.
+        speculative: who guesses: "prompt-lookup" (the text itself), "draft" (the second model), "both" or "off";
+            "auto" is all there is, as long as it helps.
+        num_draft_tokens: tokens guessed for each step; "auto" picks from what is measured.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
@@ -120,6 +128,9 @@ def load(
         "lora": lora,
         "lazy": lazy,
         "memory": memory,
+        "draft_model": draft_model,
+        "speculative": speculative,
+        "num_draft_tokens": num_draft_tokens,
     }
     settings = load_settings(model, named, aliases, chat_template)
     return LLM(load_model(settings, progress))
@@ -145,7 +156,7 @@ class LLM:
         self.context_length: int = loaded.context_length
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
-        self._runner = Runner(loaded.executor)
+        self._runner = Runner(loaded.executor, loaded.speculation)
 
     # -- one request ------------------------------------------------------------------------------
 

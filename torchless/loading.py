@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import pkgutil
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
@@ -19,19 +17,25 @@ from torchless.adapters.applied import AdaptedSource, adapted_plan
 from torchless.adapters.binding import bind_adapters
 from torchless.adapters.open import ScaledPath, scaled_paths
 from torchless.arguments import flag, whole_number
-from torchless.backends.base import Backend, Executor, KvType, Progress
+from torchless.backends.base import Backend, KvType, Progress
 from torchless.errors import InvalidRequestError, ModelNotFoundError
-from torchless.file_speed import FileSpeed, measure_file_speed
+from torchless.file_speed import measure_file_speed
 from torchless.fitting import fit
 from torchless.hub import local_path, parse_name
 from torchless.keywords import resolve_keywords
 from torchless.kv_types import kv_type_name, split_kv_type
 from torchless.lazy_weights import LazyWeights, lazy_weights, memory_bytes
-from torchless.models import ModelConfig, record_plan
+from torchless.loaded_model import LoadedModel
+from torchless.models import record_plan
 from torchless.placement import thread_cpus
-from torchless.plan import Plan
 from torchless.processors import usable_cores
 from torchless.sampling.parameters import SamplingParams
+from torchless.speculative import (
+    SpeculativeSettings,
+    build_speculation,
+    load_draft_model,
+    speculative_settings,
+)
 from torchless.tasks import TASKS, Task
 from torchless.text.tokenizer import Tokenizer
 from torchless.weights.open import open_source
@@ -68,6 +72,13 @@ _ALIASES = {
     "max_num_batched_tokens": "batch_tokens",
     "lora_path": "lora",
     "adapter_path": "lora",
+    "model_draft": "draft_model",
+    "speculative_model": "draft_model",
+    "assistant_model": "draft_model",
+    "spec_type": "speculative",
+    "draft_max": "num_draft_tokens",
+    "n_draft": "num_draft_tokens",
+    "num_speculative_tokens": "num_draft_tokens",
 }
 
 
@@ -91,58 +102,7 @@ class LoadSettings:
     lora: tuple[ScaledPath, ...] = ()
     lazy: LazyWeights = "off"
     memory: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """The parts of a model that is ready to run."""
-
-    source: WeightSource
-    plan: Plan
-    config: ModelConfig
-    tokenizer: Tokenizer
-    executor: Executor
-    backend: str
-    context_length: int
-    chat_template: str | None
-    defaults: SamplingParams
-    adapters: tuple[dict[str, Any], ...] = ()
-    lazy: FileSpeed | None = None
-
-    def describe(self) -> dict[str, Any]:
-        """What was loaded, as plain values."""
-        options, tensors = self.executor.options, self.source.tensors.values()
-        return {
-            "path": str(self.source.path),
-            "format": self.source.format,
-            "architecture": str(self.source.metadata.get("general.architecture", "")),
-            "name": str(self.source.metadata.get("general.name", "")),
-            "num_parameters": sum(math.prod(tensor.shape) for tensor in tensors),
-            "file_bytes": sum(tensor.num_bytes for tensor in tensors),
-            "tensor_types": dict(Counter(tensor.type for tensor in tensors)),
-            "vocab_size": self.executor.vocab_size,
-            "context_length": self.context_length,
-            "makes": {"logits": "text", "states": "embeddings", "scores": "scores"}[self.plan.output_kind],
-            "trained_context_length": self.config.context_length,
-            "backend": self.backend,
-            "num_threads": options.num_threads,
-            "cpus": list(options.cpus),
-            "kv_type": options.kv_type,
-            "activations": options.activations,
-            "fast": options.fast,
-            "num_pages": options.num_pages,
-            "num_state_slots": self.executor.num_state_slots,
-            "batch_tokens": options.max_batch_tokens,
-            "adapters": list(self.adapters),
-            "lazy": None if self.lazy is None else self.lazy.json(),
-        }
-
-    def close(self) -> None:
-        """Frees everything."""
-        try:
-            self.executor.close()
-        finally:
-            self.source.close()
+    speculative: SpeculativeSettings = field(default_factory=SpeculativeSettings)
 
 
 def load_settings(
@@ -192,11 +152,25 @@ def load_settings(
         lora=scaled_paths(values.get("lora")),
         lazy=lazy,
         memory=memory_bytes(values.get("memory")),
+        speculative=speculative_settings(values),
     )
 
 
 def load_model(settings: LoadSettings, progress: Progress | None = None) -> LoadedModel:
-    """Opens, checks and compiles a model. An error or an interrupt on the way frees what was taken."""
+    """Opens, checks and compiles a model, and a second one that drafts for it where one is named.
+
+    An error or an interrupt on the way frees what was taken.
+    """
+    loaded = _load_one(settings, progress)
+    try:
+        loaded = replace(loaded, draft=load_draft_model(settings, loaded, progress))
+        return replace(loaded, speculation=build_speculation(settings.speculative, loaded))
+    except BaseException:
+        loaded.close()
+        raise
+
+
+def _load_one(settings: LoadSettings, progress: Progress | None = None) -> LoadedModel:
     source = open_source(local_path(settings.model, progress))
     try:
         if settings.quant is not None:

@@ -22,11 +22,15 @@ class Usage:
         num_prompt_tokens: tokens of the prompt, begin token included.
         num_completion_tokens: tokens in the answer (`Completion.token_ids`).
         num_cached_tokens: prompt tokens that did not have to be computed.
+        num_drafted_tokens: tokens that were guessed and computed ahead (docs/speculation.md).
+        num_kept_tokens: of those, the ones that were right.
     """
 
     num_prompt_tokens: int
     num_completion_tokens: int
     num_cached_tokens: int = 0
+    num_drafted_tokens: int = 0
+    num_kept_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)

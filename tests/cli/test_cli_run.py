@@ -10,6 +10,7 @@ import pytest
 from torchless.cli import statistics
 from torchless.cli.model_options import LOAD_OPTIONS
 from torchless.cli.sampling_options import SAMPLING_OPTIONS
+from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.errors import ContextLengthError
 from torchless.sampling.parameters import SamplingParams
 
@@ -170,7 +171,7 @@ def test_every_loading_keyword_has_an_option():
     others = ("progress", "aliases", "task")  # the verb says the task
     keywords = {name for name in inspect.signature(load).parameters if name not in others}
     parts = {"kv_type_k", "kv_type_v", "lora_scaled"}  # of kv and of lora
-    assert {option.name for option in LOAD_OPTIONS} == keywords | parts
+    assert {option.name for option in (*LOAD_OPTIONS, *SPECULATIVE_OPTIONS)} == keywords | parts
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,8 @@ class KvTypes(_ParamType):
 _MODEL = "Model and machine"
 
 _LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "fast", "backend")
-_OPTIONAL_KEYWORDS = ("quant", "lazy", "memory")  # which not every verb has, and left out where not given
+# Which not every verb has, and left out where not given:
+_OPTIONAL_KEYWORDS = ("quant", "lazy", "memory", "draft_model", "speculative", "num_draft_tokens")
 
 LOAD_OPTIONS = (
     Option(

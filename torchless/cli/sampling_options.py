@@ -11,6 +11,7 @@ import click
 
 from torchless.cli.model_options import LOAD_OPTIONS
 from torchless.cli.options import Option
+from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.errors import InvalidRequestError
 
 __all__ = ["SAMPLING_OPTIONS", "named_by_flags", "sampling_keywords"]
@@ -156,7 +157,7 @@ def named_by_flags() -> Iterator[None]:
         yield
     except InvalidRequestError as error:
         name, _, rest = str(error).partition(" ")
-        for option in (*LOAD_OPTIONS, *SAMPLING_OPTIONS):
+        for option in (*LOAD_OPTIONS, *SAMPLING_OPTIONS, *SPECULATIVE_OPTIONS):
             if option.name == name:
                 flag = next(flag for flag in option.opts if flag.startswith("--"))
                 raise InvalidRequestError(f"{flag} {rest}") from None

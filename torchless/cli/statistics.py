@@ -11,7 +11,7 @@ from torchless.memory import available_memory, format_bytes
 
 if TYPE_CHECKING:
     from torchless.llm import LLM
-    from torchless.results import Completion
+    from torchless.results import Completion, Usage
 
 __all__ = ["peak_memory_bytes", "statistics_block"]
 
@@ -29,6 +29,7 @@ def statistics_block(llm: LLM, completion: Completion) -> list[str]:
         ("prefill", f"{timings.prefill_tokens_per_second:.1f} tok/s ({prompt})"),
         ("decode", f"{timings.decode_tokens_per_second:.1f} tok/s ({answer})"),
         ("bandwidth", _bandwidth(llm, timings.decode_tokens_per_second)),
+        *_drafting(usage),
         ("first token", f"{timings.time_to_first_token_ms:.1f} ms after the prompt was given"),
         ("peak memory", "unknown on this system" if peak is None else format_bytes(peak)),
         ("ended by", completion.finish_reason),
@@ -41,6 +42,14 @@ def statistics_block(llm: LLM, completion: Completion) -> list[str]:
         ),
     ]
     return listing("Statistics", items, sys.stderr)
+
+
+def _drafting(usage: Usage) -> list[tuple[str, str]]:
+    if not usage.num_drafted_tokens:
+        return []
+    share = usage.num_kept_tokens / usage.num_drafted_tokens
+    tokens = counted(usage.num_drafted_tokens, "token")
+    return [("drafted", f"{tokens}, of which {usage.num_kept_tokens} ({share:.0%}) were right")]
 
 
 def peak_memory_bytes() -> int | None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from torchless.backends.base import Executor
+from torchless.backends.base import Best, Executor
 from torchless.constraints.constraint import masked
+from torchless.engine.draft_tree import DraftTree
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
+from torchless.engine.speculation import Judgement, Speculation
 from torchless.errors import GrammarError
-from torchless.sampling.chain import Sampler
 
 __all__ = ["Engine", "StepResult"]
 
@@ -35,8 +37,15 @@ class Engine:
             engine.step()
     """
 
-    def __init__(self, executor: Executor) -> None:
+    def __init__(self, executor: Executor, speculation: Speculation | None = None) -> None:
+        """An engine without sequences.
+
+        Args:
+            speculation: drafts tokens, so that a step can yield several; None for one token a step. Of no use to
+                executors that keep recurrent state or take whole sequences only.
+        """
         self.executor = executor
+        self.speculation = speculation
         options = executor.options
         self.pages = PageAllocator(options.num_pages)
         self.scheduler = Scheduler(
@@ -59,17 +68,18 @@ class Engine:
         if sequence.finish_reason is None:
             sequence.finish_reason = "cancelled"
         if sequence.state in ("waiting", "running"):
-            self._release(self.scheduler.remove(sequence))
+            self._remove(sequence)
 
     def step(self) -> StepResult:
         """One step of everything that is under way.
 
         An exception (also KeyboardInterrupt) leaves the engine usable once `recover` was called.
         """
+        started = self._draft()
         schedule = self.scheduler.schedule()
-        logits, tokens = self._compute(schedule)
-        finished = self._post_process(schedule, logits, tokens)
-        return StepResult(sum(run.num_tokens for run in schedule.runs), finished)
+        rows, tokens = self._compute(schedule)
+        finished = self._post_process(schedule, rows, tokens)
+        return self._finish(schedule, finished, started)
 
     def recover(self) -> None:
         """Repairs the books after a step that raised. What the step had computed is computed again.
@@ -85,22 +95,32 @@ class Engine:
 
     # -- the parts of a step ----------------------------------------------------------------------
 
-    def _compute(self, schedule: Schedule) -> tuple[npt.NDArray[np.float32], list[int | None]]:
-        """The logits of the step and the next token of each run, None where it has none.
+    def _draft(self) -> float:
+        """Lets tokens be drafted; returns the clock at the step's start, in seconds."""
+        if self.speculation is None:
+            return 0.0
+        started = time.perf_counter()
+        self.speculation.draft(self.scheduler.running)
+        return started
 
-        Where every run can pick from its largest logits, the executor is asked for no more and no row is returned.
+    def _compute(self, schedule: Schedule) -> tuple[OutputRows, list[int | None]]:
+        """The logits of the step and the next token of each run, None where it has none or a draft decides.
+
+        Where every run can pick from its largest logits, the executor is asked for no more.
         """
         if schedule.batch is None:
-            return self._no_logits, []
+            return OutputRows(self._no_logits, None), []
         num_best = self._num_best(schedule)
         if num_best:
-            ids, values = self.executor.step_best(schedule.batch, num_best)
-            return self._no_logits, [
-                sampler.pick_best(ids[row], values[row], history) if sampler is not None else None
-                for sampler, row, history in map(_sampling, schedule.runs)
-            ]
-        logits = self.executor.step(schedule.batch)
-        return logits, [_pick(run, logits) for run in schedule.runs]
+            rows = OutputRows(self._no_logits, self.executor.step_best(schedule.batch, num_best))
+        else:
+            rows = OutputRows(self.executor.step(schedule.batch), None)
+        return rows, [
+            rows.pick(run.sequence, run.first_output)
+            if run.num_outputs and run.draft is None and run.sequence.sampler is not None
+            else None
+            for run in schedule.runs
+        ]
 
     def _num_best(self, schedule: Schedule) -> int:
         """How many of the largest logits of a row do for every run; 0 when one wants them all, or none does any."""
@@ -118,66 +138,108 @@ class Engine:
         most = min(most, self.executor.output_width)
         return most if num_outputs and most <= self.executor.max_best(num_outputs) else 0
 
-    def _post_process(
-        self, schedule: Schedule, logits: npt.NDArray[np.float32], tokens: list[int | None]
-    ) -> list[Sequence]:
+    def _post_process(self, schedule: Schedule, rows: OutputRows, tokens: list[int | None]) -> list[Sequence]:
         """Books the step; returns the sequences that it ended, whose pages are free again."""
         finished = []
         for run, token in zip(schedule.runs, tokens, strict=True):
             self._in_doubt = run.sequence
-            self._settle(run, logits[run.first_output : run.first_output + run.num_outputs], token)
+            if run.draft is None:
+                self._settle(run, rows, token)
+            else:
+                self._settle_draft(run, run.draft, rows)
             if run.sequence.finish_reason is not None:
-                self._release(self.scheduler.remove(run.sequence))
+                self._remove(run.sequence)
                 finished.append(run.sequence)
             self._in_doubt = None
         return finished
 
-    @staticmethod
-    def _settle(run: Run, rows: npt.NDArray[np.float32], token: int | None) -> None:
+    def _settle(self, run: Run, rows: OutputRows, token: int | None) -> None:
         """Books one run: its tokens are computed, its rows are kept or hashed, its new token is appended."""
         sequence = run.sequence
         if sequence.logits is not None:
             first = sequence.num_computed_tokens
-            sequence.logits[first : first + run.num_outputs] = rows
+            sequence.logits[first : first + run.num_outputs] = rows.of(run)
         sequence.num_computed_tokens += run.num_tokens
         if token is not None:
-            if sequence.digest is not None:
-                sequence.digest.update(rows.data)
-            _append(sequence, token)
-        if sequence.failure is not None:
-            sequence.finish_reason = "cancelled"
-        if sequence.finish_reason is None and sequence.is_at_end:
-            sequence.finish_reason = "length"
+            _append(sequence, token, rows, run.first_output)
+        _end_if_due(sequence)
 
-    def _release(self, page_ids: npt.NDArray[np.int32]) -> None:
-        """Gives the memory of freed pages back to the operating system."""
+    def _settle_draft(self, run: Run, draft: DraftTree, rows: OutputRows) -> None:
+        """Books a run with drafted tokens: picks tokens as ever, one after another, as long as they were drafted.
+
+        What the sampler picks behind a node depends on that node's logits and on the tokens before it, which are those
+        of plain decoding, so that it picks what it would have picked there. Keys and values of the nodes that were kept
+        end up where a plain sequence has them; those of the others are never read.
+        """
+        sequence = run.sequence
+        picked: list[tuple[int, int]] = []  # node, token behind it
+        node: int | None = 0
+        while node is not None:
+            token = rows.pick(sequence, run.first_output + node)
+            if token is not None:
+                picked.append((node, token))
+                _append(sequence, token, rows, run.first_output + node)
+            _end_if_due(sequence)
+            node = draft.child(node, token) if token is not None and sequence.finish_reason is None else None
+        first = sequence.num_computed_tokens
+        path = [node for node, _ in picked]
+        if path != list(range(len(path))):
+            from_slots = first + np.array(path, dtype=np.int32)
+            to_slots = first + np.arange(len(path), dtype=np.int32)
+            self.executor.copy_slots(sequence.page_ids[: sequence.num_pages], from_slots, to_slots)
+        sequence.num_computed_tokens = first + len(path)
+        assert self.speculation is not None
+        self.speculation.judge(sequence, Judgement(draft, picked))
+
+    def _finish(self, schedule: Schedule, finished: list[Sequence], started: float) -> StepResult:
+        """Tells what the step did."""
+        num_tokens = sum(run.num_tokens for run in schedule.runs)
+        if self.speculation is not None and num_tokens:
+            is_decoding = all(run.num_tokens == 1 or run.draft is not None for run in schedule.runs)
+            self.speculation.observe(num_tokens, time.perf_counter() - started, is_decoding=is_decoding)
+        return StepResult(num_tokens, finished)
+
+    def _remove(self, sequence: Sequence) -> None:
+        """Takes an ended sequence out; gives the memory of its pages back to the operating system."""
+        page_ids = self.scheduler.remove(sequence)
+        if self.speculation is not None:
+            self.speculation.forget(sequence)
         if len(page_ids):
             self.executor.release_pages(page_ids)
 
 
-def _sampling(run: Run) -> tuple[Sampler | None, int, npt.NDArray[np.int32]]:
-    """The sampler of a run's next token, if it has one, its row of logits, and the tokens before it."""
-    sequence = run.sequence
-    return sequence.sampler if run.num_outputs else None, run.first_output, sequence.history
+class OutputRows(NamedTuple):
+    """What a step computed for its output rows: all logits, or the best of each row."""
+
+    logits: npt.NDArray[np.float32]
+    best: Best | None
+
+    def pick(self, sequence: Sequence, row: int) -> int | None:
+        """The token that a sequence's sampler picks behind its history; None where its constraint failed."""
+        sampler, constraint = sequence.sampler, sequence.constraint
+        assert sampler is not None
+        if self.best is not None:
+            return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
+        if constraint is None:
+            return sampler.pick(self.logits[row], sequence.history)
+        try:
+            return sampler.pick(masked(self.logits[row], constraint.mask()), sequence.history)
+        except GrammarError as error:  # this sequence's own; the others go on
+            sequence.failure = error
+            return None
+
+    def of(self, run: Run) -> npt.NDArray[np.float32]:
+        """The rows of one run."""
+        return self.logits[run.first_output : run.first_output + run.num_outputs]
 
 
-def _pick(run: Run, logits: npt.NDArray[np.float32]) -> int | None:
-    """The next token of a run from its row of logits; None where it has none, or where its constraint failed."""
-    sampler, row, history = _sampling(run)
-    if sampler is None:
-        return None
-    constraint = run.sequence.constraint
-    if constraint is None:
-        return sampler.pick(logits[row], history)
-    try:
-        return sampler.pick(masked(logits[row], constraint.mask()), history)
-    except GrammarError as error:  # this sequence's own; the others go on
-        run.sequence.failure = error
-        return None
+def _append(sequence: Sequence, token: int, rows: OutputRows, row: int) -> None:
+    """Appends a picked token, whose row is hashed where that is wanted, and tells whoever waits for it.
 
-
-def _append(sequence: Sequence, token: int) -> None:
-    """Appends a picked token and tells whoever waits for it; the constraint begins with what may follow."""
+    A constraint begins with what may follow.
+    """
+    if sequence.digest is not None:
+        sequence.digest.update(rows.logits[row].data)
     sequence.append(token)
     constraint = sequence.constraint
     if constraint is not None:
@@ -194,3 +256,11 @@ def _append(sequence: Sequence, token: int) -> None:
         sequence.finish_reason = "stop"
     elif not sequence.is_at_end:
         constraint.prepare()
+
+
+def _end_if_due(sequence: Sequence) -> None:
+    """Ends a sequence that failed or is as long as it may become."""
+    if sequence.failure is not None:
+        sequence.finish_reason = "cancelled"
+    if sequence.finish_reason is None and sequence.is_at_end:
+        sequence.finish_reason = "length"

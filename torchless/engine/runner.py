@@ -11,6 +11,7 @@ from typing import Protocol
 from torchless.backends.base import Executor
 from torchless.engine.engine import Engine
 from torchless.engine.sequence import Sequence
+from torchless.engine.speculation import Speculation
 from torchless.engine.turns import Turns
 from torchless.errors import TorchlessError
 from torchless.results import Chunk
@@ -43,8 +44,8 @@ class Runner:
     their sequences and nothing else.
     """
 
-    def __init__(self, executor: Executor) -> None:
-        self.engine = Engine(executor)
+    def __init__(self, executor: Executor, speculation: Speculation | None = None) -> None:
+        self.engine = Engine(executor, speculation)
         self._turns = Turns()
         self._stepping_thread: int | None = None  # written by whoever has the turn
         self._retired: deque[Sequence] = deque()  # added by anybody, cancelled by whoever has the turn

@@ -17,12 +17,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from itertools import chain
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from torchless.backends.base import PAGE_TOKENS, Batch
+from torchless.backends.base import PAGE_TOKENS
+from torchless.engine.assembly import Run, Schedule, assemble
+from torchless.engine.draft_tree import DraftTree
 from torchless.engine.pages import PageAllocator
 from torchless.engine.sequence import Sequence
 
@@ -30,23 +31,6 @@ __all__ = ["FEWEST_FAST_TOKENS", "Run", "Schedule", "Scheduler"]
 
 FEWEST_FAST_TOKENS = 64
 """Shorter prompts are exact in fast mode too: to make bytes of the weights would take longer than it saves."""
-
-
-class Run(NamedTuple):
-    """A sequence's share of a step: its next `num_tokens` pending tokens, of which the last
-    `num_outputs` rows give logits, found in the step's logits from row `first_output` on."""
-
-    sequence: Sequence
-    num_tokens: int
-    first_output: int
-    num_outputs: int
-
-
-class Schedule(NamedTuple):
-    """What a step computes, for the executor and for the engine. `batch` is None when nothing is left."""
-
-    batch: Batch | None
-    runs: list[Run]
 
 
 class Scheduler:
@@ -83,6 +67,7 @@ class Scheduler:
         self._num_arrivals = 0
         # The step being put together: sequences with (tokens, outputs), and what is left of the limits.
         self._chosen: dict[Sequence, tuple[int, int]] = {}
+        self._drafts: dict[Sequence, DraftTree] = {}
         self._tokens_left = 0
         self._outputs_left = 0
 
@@ -133,7 +118,8 @@ class Scheduler:
         for sequence in prefilling:
             self._choose(sequence)
         self._admit()
-        return self._assemble()
+        self._choose_drafts()
+        return assemble(self._chosen, self._drafts, self._num_fast_tokens)
 
     def recover(self) -> None:
         """Makes queues and pages agree again after a step that ended anywhere with an exception.
@@ -185,6 +171,30 @@ class Scheduler:
         self._tokens_left -= num_tokens
         self._outputs_left -= num_outputs
 
+    def _choose_drafts(self) -> None:
+        """Gives drafted tokens what is left of the step and of the pages: nobody else gets less for them."""
+        self._drafts.clear()
+        for sequence, choice in self._chosen.items():
+            if sequence.draft is None or choice != (1, 1) or sequence.num_pending_tokens != 1:
+                continue
+            count = min(sequence.draft.num_drafted, self._tokens_left, self._outputs_left)
+            room = sequence.num_pages * PAGE_TOKENS - sequence.num_tokens
+            if count > room:
+                missing = pages_for(sequence.num_tokens + count) - sequence.num_pages
+                added = min(missing, max(self.pages.num_free - self._num_promised(), 0))
+                sequence.add_pages(self.pages.alloc(added))
+                count = min(count, room + added * PAGE_TOKENS)
+            if count < 1:
+                continue
+            self._drafts[sequence] = sequence.draft.first(count)
+            self._chosen[sequence] = (1 + count, 1 + count)
+            self._tokens_left -= count
+            self._outputs_left -= count
+
+    def _num_promised(self) -> int:
+        """Pages that running sequences will need for the tokens that they have."""
+        return sum(max(pages_for(s.num_tokens) - s.num_pages, 0) for s in self.running)
+
     def _num_fast_tokens(self, sequence: Sequence) -> int:
         """How many of its pending tokens, the next ones, are computed in fast arithmetic."""
         if not self.is_fast or sequence.num_prompt_tokens < FEWEST_FAST_TOKENS:
@@ -194,8 +204,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Starts waiting sequences, in order, while all pages of their known tokens can be had."""
         while self.waiting and self._tokens_left and len(self.running) < self._max_running:
-            promised = sum(pages_for(s.num_tokens) - s.num_pages for s in self.running)
-            if pages_for(self.waiting[0].num_tokens) > self.pages.num_free - promised:
+            if pages_for(self.waiting[0].num_tokens) > self.pages.num_free - self._num_promised():
                 return
             sequence = self.waiting[0]
             sequence.state_slot = self._free_slot()
@@ -241,67 +250,6 @@ class Scheduler:
         self.running.pop()
         sequence.num_preemptions += 1
         self.pages.free(sequence.take_pages().tolist())
-
-    # -- the batch --------------------------------------------------------------------------------
-
-    def _assemble(self) -> Schedule:
-        """The chosen runs as one ragged batch."""
-        chosen = self._chosen
-        if not chosen:
-            return Schedule(None, [])
-        if len(chosen) == 1:
-            ((sequence, (num_tokens, num_outputs)),) = chosen.items()
-            return _assemble_one(sequence, num_tokens, num_outputs, bool(self._num_fast_tokens(sequence)))
-        runs: list[Run] = []
-        token_ids, positions, page_ids, output_rows, state_slots = [], [], [], [], []
-        run_starts, page_starts = [0], [0]
-        num_rows = num_output_rows = num_pages = 0
-        first_fast_row = None
-        # In fast mode exact rows come first.
-        for sequence, (num_tokens, num_outputs) in sorted(
-            chosen.items(), key=lambda choice: self._num_fast_tokens(choice[0]) > 0
-        ):
-            if first_fast_row is None and self._num_fast_tokens(sequence):
-                first_fast_row = num_rows
-            start = sequence.num_computed_tokens
-            token_ids.append(sequence.tokens[start : start + num_tokens])
-            positions.append(np.arange(start, start + num_tokens, dtype=np.int32))
-            page_ids.append(sequence.page_ids[: sequence.num_pages])
-            state_slots.append(sequence.state_slot)
-            num_rows += num_tokens
-            output_rows.append(np.arange(num_rows - num_outputs, num_rows, dtype=np.int32))
-            runs.append(Run(sequence, num_tokens, num_output_rows, num_outputs))
-            num_output_rows += num_outputs
-            num_pages += sequence.num_pages
-            run_starts.append(num_rows)
-            page_starts.append(num_pages)
-        batch = Batch(
-            np.concatenate(token_ids),
-            np.concatenate(positions),
-            np.array(run_starts, dtype=np.int32),
-            np.concatenate(page_ids),
-            np.array(page_starts, dtype=np.int32),
-            np.concatenate(output_rows),
-            np.array(state_slots, dtype=np.int32),
-            first_fast_row,
-        )
-        return Schedule(batch, runs)
-
-
-def _assemble_one(sequence: Sequence, num_tokens: int, num_outputs: int, is_fast: bool) -> Schedule:
-    """The batch of a single run: the common case, without copies."""
-    start = sequence.num_computed_tokens
-    batch = Batch(
-        sequence.tokens[start : start + num_tokens],
-        np.arange(start, start + num_tokens, dtype=np.int32),
-        np.array([0, num_tokens], dtype=np.int32),
-        sequence.page_ids[: sequence.num_pages],
-        np.array([0, sequence.num_pages], dtype=np.int32),
-        np.arange(num_tokens - num_outputs, num_tokens, dtype=np.int32),
-        np.array([sequence.state_slot], dtype=np.int32),
-        0 if is_fast else None,
-    )
-    return Schedule(batch, [Run(sequence, num_tokens, 0, num_outputs)])
 
 
 def pages_for(num_tokens: int) -> int:

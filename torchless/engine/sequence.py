@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     from torchless.constraints.constraint import Constraint
+    from torchless.engine.draft_tree import DraftTree
     from torchless.results import FinishReason
     from torchless.sampling.chain import Sampler
 
@@ -42,6 +43,9 @@ class Sequence:
         constraint: which tokens may come next, None where all may (engine: told every new token).
         failure: what ended it where that was an error of its own, None else (engine).
         digest: running hash of the logits that were sampled from, or None (engine).
+        draft: tokens that may come next, for the step that is put together (`Speculation`); None for none.
+        num_drafted_tokens, num_kept_tokens: drafted tokens that were computed, and those that were right
+            (`Speculation`).
     """
 
     __slots__ = (
@@ -49,11 +53,14 @@ class Sequence:
         "arrival",
         "constraint",
         "digest",
+        "draft",
         "failure",
         "finish_reason",
         "logits",
         "max_tokens",
         "num_computed_tokens",
+        "num_drafted_tokens",
+        "num_kept_tokens",
         "num_pages",
         "num_preemptions",
         "num_prompt_tokens",
@@ -105,6 +112,8 @@ class Sequence:
         self.failure: Exception | None = None
         self.logits = logits
         self.digest = blake2b(digest_size=8) if hash_logits else None
+        self.draft: DraftTree | None = None
+        self.num_drafted_tokens = self.num_kept_tokens = 0
         self.state: State = "new"
         self.state_slot = 0
         self.arrival = -1

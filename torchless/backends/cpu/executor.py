@@ -16,10 +16,10 @@ from torchless.backends.chains import step_chain
 from torchless.backends.cpu.core_stages import add_stages
 from torchless.backends.cpu.layout import Layout
 from torchless.backends.cpu.lower_attention import ONES
-from torchless.backends.cpu.lower_experts import Stack
+from torchless.backends.cpu.packing import expert_jobs, first_rows, share_of_steps
 from torchless.backends.cpu.residency import MappedMatrix, locate
 from torchless.backends.cpu.stages import Stage
-from torchless.plan import Experts, Plan
+from torchless.plan import Plan
 from torchless.quants import Bytes
 from torchless.weights.mapped_file import MappedFile
 from torchless.weights.pieces import pieces_of
@@ -248,10 +248,10 @@ class CpuExecutor:
         for stack in layout.stacks:
             shape = layout.expert(stack)
             if stack in layout.mapped:
-                share = _share_of_steps(layout.plan, stack.weight)
+                share = share_of_steps(layout.plan, stack.weight)
                 new = [
                     self._map_matrix(layout, stack.weight, shape, first_row, share)
-                    for first_row in _first_rows(layout, stack)
+                    for first_row in first_rows(layout, stack)
                 ]
             else:
                 new = [core.add_matrix(*shape) for _ in range(layout.num_experts(stack))]
@@ -283,7 +283,7 @@ class CpuExecutor:
                 continue
             tensor, first, _ = layout.parts.get(name, (name, 0, 0))
             jobs.append((tensor, handle, first, layout.matrix(name)[1]))
-        jobs += _expert_jobs(layout, handles["stack"])
+        jobs += expert_jobs(layout, handles["stack"])
         total = sum(source.tensors[name].num_bytes for name in dict.fromkeys(job[0] for job in jobs))
         done = 0
         for name, handle, first_row, rows in jobs:
@@ -317,28 +317,3 @@ def _is_mapped(raw: Any) -> bool:
         raw = raw.base
     view = raw.obj if isinstance(raw, memoryview) else raw
     return isinstance(view, mmap.mmap) and memoryview(view).readonly
-
-
-def _expert_jobs(layout: Layout, handles: dict[Any, int]) -> list[tuple[str, int, int, int]]:
-    """What to pack for experts, in the order of the file: (tensor, matrix, first row in the tensor, rows)."""
-    jobs = []
-    for stack, first in handles.items():
-        if stack not in layout.mapped:
-            for expert, begin in enumerate(_first_rows(layout, stack)):
-                jobs.append((stack.weight, first + expert, begin, layout.expert(stack)[1]))
-    order = {name: i for i, name in enumerate(dict.fromkeys(job[0] for job in jobs))}
-    return sorted(jobs, key=lambda job: (order[job[0]], job[2]))
-
-
-def _first_rows(layout: Layout, stack: Stack) -> list[int]:
-    """The first row of each expert in the tensor of a stack."""
-    rows = layout.expert(stack)[1]
-    return [(e * stack.num_parts + stack.part) * rows for e in range(layout.num_experts(stack))]
-
-
-def _share_of_steps(plan: Plan, weight: str) -> float:
-    """How many of the tokens read a matrix of a stack: all, or those that choose an expert."""
-    for op in plan.ops:
-        if isinstance(op, Experts) and weight in (op.gate_weight, op.up_weight, op.down_weight):
-            return op.routing.num_used / op.routing.num_experts
-    return 1.0

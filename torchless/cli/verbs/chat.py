@@ -12,6 +12,7 @@ from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import one_model
 from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
+from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.errors import TemplateError
 
 __all__ = ["command"]
@@ -27,7 +28,7 @@ _CHAT_OPTIONS = (Option("--system", heading="Conversation", metavar="TEXT", help
 
 
 @click.command("chat", cls=Verb, help=_HELP, short_help="Talk with a model.")
-@with_options([words_argument("[MODEL]")], _CHAT_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS)
+@with_options([words_argument("[MODEL]")], _CHAT_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS, SPECULATIVE_OPTIONS)
 def command(words: tuple[str, ...], model: str | None, system: str | None, **values: Any) -> None:
     from torchless.cli.chat_session import ChatSession
     from torchless.cli.conversation import Conversation

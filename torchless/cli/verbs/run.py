@@ -16,6 +16,7 @@ from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import gather_text, split_words
 from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
+from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.cli.terminal import TextOutput, is_terminal, note
 from torchless.errors import InvalidRequestError
 
@@ -101,7 +102,12 @@ class Request:
 
 @click.command("run", cls=Verb, help=_HELP, short_help="Continue a text or answer a question.")
 @with_options(
-    [words_argument("[MODEL] [PROMPT]")], PROMPT_OPTIONS, INFILL_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS
+    [words_argument("[MODEL] [PROMPT]")],
+    PROMPT_OPTIONS,
+    INFILL_OPTIONS,
+    SAMPLING_OPTIONS,
+    LOAD_OPTIONS,
+    SPECULATIVE_OPTIONS,
 )
 def command(
     words: tuple[str, ...], model: str | None, prompt: str | None, file: str | None, wrap: bool, **values: Any
