@@ -9,10 +9,18 @@ count as other tokens.
 from __future__ import annotations
 
 import hashlib
+import threading
 
 import numpy as np
 
-from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, check_state_slots
+from torchless.backends.base import (
+    PAGE_TOKENS,
+    Batch,
+    Best,
+    ExecutorOptions,
+    StepInterruptedError,
+    check_state_slots,
+)
 from torchless.backends.chains import step_chain
 from torchless.backends.trees import is_tree, path_to, run_parents
 
@@ -49,6 +57,11 @@ class FakeExecutor:
         self.batches: list[Batch] = []
         self.fail_at: dict[int, BaseException] = {}  # number of a step -> what it raises
         self.closed = False
+        self.interrupted = threading.Event()
+        self.num_interruptions = 0
+        self.waits: dict[
+            int, float
+        ] = {}  # number of a step -> seconds that it takes unless it is interrupted
         self._tokens = np.full((num_pages, PAGE_TOKENS), -1, np.int32)
         self._logits = np.empty((max_outputs, vocab_size), np.float32)
 
@@ -75,6 +88,9 @@ class FakeExecutor:
             paths = [path_to(parents, row) for row in range(len(slots))]
             contexts += [np.concatenate([stored[:start], stored[start + path]]) for path in paths]
             self._move_state(batch, i, kept[rows], contexts[-1])
+        if self.interrupted.wait(self.waits.pop(len(self.batches), 0)):
+            self.num_interruptions += 1
+            raise StepInterruptedError
         error = self.fail_at.pop(len(self.batches), None)
         if error is not None:
             raise error
@@ -132,6 +148,9 @@ class FakeExecutor:
         if self.num_state_slots:
             for slot, position in zip(batch.state_slots, positions, strict=True):
                 self._positions[slot] = int(position)
+
+    def set_interrupted(self, is_interrupted: bool) -> None:
+        (self.interrupted.set if is_interrupted else self.interrupted.clear)()
 
     def release_pages(self, page_ids: np.ndarray) -> None:
         self.released += page_ids.tolist()

@@ -291,6 +291,11 @@ class Executor:
         Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.
         """
 
+    def set_interrupted(self, is_interrupted: bool) -> None:
+        """
+        While set, a step is given up at its next stage. Any thread may call it, also during a step.
+        """
+
     def step(
         self,
         token_ids: Annotated[
@@ -319,7 +324,7 @@ class Executor:
             NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)
         ],
         num_best: int = 0,
-    ) -> None:
+    ) -> bool:
         """
         Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of each row in `best_ids` and `best_logits`.
         """

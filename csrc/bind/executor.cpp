@@ -66,7 +66,7 @@ nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
 
 namespace tl {
 
-void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
+bool PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
                       Ints output_rows, Ints state_slots, int first_fast_row, Ints tree_parents, int num_best) {
     if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
         throw std::invalid_argument("malformed batch: array lengths do not fit together");
@@ -80,7 +80,8 @@ void PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page
         nb::gil_scoped_release release;
         completed = core.step(batch, num_best, poll_signals);
     }
-    if (!completed) throw nb::python_error();
+    if (!completed && PyErr_Occurred()) throw nb::python_error();
+    return completed;
 }
 
 void PyExecutor::step_chain(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
@@ -380,6 +381,10 @@ void bind_executor(nb::module_& m) {
         .def(
             "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
             "Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.")
+        .def(
+            "set_interrupted", [](PyExecutor& self, bool is_interrupted) { self.core.set_interrupted(is_interrupted); },
+            "is_interrupted"_a,
+            "While set, a step is given up at its next stage. Any thread may call it, also during a step.")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
              "output_rows"_a, "state_slots"_a, "first_fast_row"_a, "tree_parents"_a, "num_best"_a = 0,
              "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "

@@ -24,7 +24,8 @@ struct PyExecutor {
 
     explicit PyExecutor(const ExecutorSizes& sizes) : core(sizes) {}
 
-    void step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
+    // False when it was given up because of set_interrupted.
+    bool step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
               Ints state_slots, int first_fast_row, Ints tree_parents, int num_best);
     void step_chain(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts, Ints output_rows,
                     nanobind::ndarray<int32_t, nanobind::ndim<3>, nanobind::c_contig, nanobind::device::cpu> ids,

@@ -444,12 +444,13 @@ bool Executor::step(const BatchArrays& batch, int num_best, bool (*poll)()) {
     for (const auto& stage : stages_) stage->prepare(*machine_, step_);
     choose_stages();
     poll_ = poll;
-    aborted_ = false;
+    last_stage_.store(kAllStages, std::memory_order_relaxed);
     set_positions(false);
     pool_.run(run_stages, this);
-    if (!aborted_) set_positions(true);
-    if (num_best && !aborted_) best_.merge(step_.num_outputs);
-    return !aborted_;
+    const bool is_complete = last_stage_.load(std::memory_order_relaxed) == kAllStages;
+    if (is_complete) set_positions(true);
+    if (num_best && is_complete) best_.merge(step_.num_outputs);
+    return is_complete;
 }
 
 bool Executor::step_chain(BatchArrays batch, int num_best, int num_steps, int32_t* ids, float* logits, bool (*poll)()) {
@@ -486,8 +487,9 @@ void Executor::run_stages(void* context, int thread) {
             const auto now = std::chrono::steady_clock::now();
             if (now - last_poll > kPollInterval) {
                 last_poll = now;
-                if (!self.poll_()) self.aborted_ = true;
+                if (!self.poll_()) self.last_stage_.store(i, std::memory_order_relaxed);
             }
+            if (self.interrupted_.load(std::memory_order_relaxed)) self.last_stage_.store(i, std::memory_order_relaxed);
         }
         if (active.has_barrier) self.pool_.barrier();
         if (stage_ns) {
@@ -495,7 +497,7 @@ void Executor::run_stages(void* context, int thread) {
             stage_ns[active.index] += uint64_t(std::chrono::nanoseconds(now - stage_start).count());
             stage_start = now;
         }
-        if (active.has_barrier && self.aborted_) return;
+        if (active.has_barrier && self.last_stage_.load(std::memory_order_relaxed) <= i) return;
     }
 }
 

@@ -1,6 +1,7 @@
 // A compiled plan: weights, memory and stages, and the step that runs a batch through them.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <string>
 #include <vector>
@@ -79,13 +80,15 @@ class Executor {
     void try_tiles(int matrix, int begin, int end);
 
     // -- running ------------------------------------------------------------------------------------
-    // Runs one step. `poll` is called now and then on the calling thread; when it returns false the step is given
-    // up at the next stage and false is returned. With num_best > 0 only the best of each row are found (best()), and
-    // logits() is not written. Throws std::invalid_argument for a malformed batch.
+    // Runs one step. `poll` is called now and then on the calling thread; when it returns false, or while the step is
+    // interrupted, it is given up at the next stage and false is returned. With num_best > 0 only the best of each
+    // row are found (best()), and logits() is not written. Throws std::invalid_argument for a malformed batch.
     bool step(const BatchArrays& batch, int num_best, bool (*poll)());
     // Runs the batch, whose output rows are the last of each run, and then num_steps - 1 more steps of one token per run:
     // the best one behind its last. Writes the best of each, (num_steps, runs, num_best). Pages must cover all of them.
     bool step_chain(BatchArrays batch, int num_best, int num_steps, int32_t* ids, float* logits, bool (*poll)());
+    // Any thread may call it, also during a step.
+    void set_interrupted(bool is_interrupted) { interrupted_.store(is_interrupted, std::memory_order_relaxed); }
     const BestLists& best() const { return best_; }
     // Most that num_best may be for this many output rows.
     int max_best(int num_outputs) const { return best_.is_usable() && num_outputs <= kMaxBestRows ? kMaxBest : 0; }
@@ -160,8 +163,12 @@ class Executor {
     int num_active_ = 0, num_barriers_ = 0;
 
     bool (*poll_)() = nullptr;
+    std::atomic<bool> interrupted_{false};
     std::vector<uint64_t> stage_ns_;  // written by thread 0 in a step; empty while stages are not timed
-    bool aborted_ = false;            // written by thread 0 before a barrier, read by all after it
+    // The step is given up at the first barrier from this active stage on. Written by thread 0 before that barrier; a
+    // thread that is still behind an earlier one may see it already, and must go on to the same barrier as all others.
+    static constexpr int kAllStages = INT32_MAX;
+    std::atomic<int> last_stage_{kAllStages};
 };
 
 }  // namespace tl

@@ -23,6 +23,7 @@ __all__ = [
     "ExecutorOptions",
     "KvType",
     "Progress",
+    "StepInterruptedError",
     "check_state_slots",
 ]
 
@@ -145,6 +146,10 @@ class Progress(Protocol):
     def __call__(self, done_bytes: int, total_bytes: int) -> None: ...
 
 
+class StepInterruptedError(Exception):
+    """A step was given up because `Executor.set_interrupted` asked for it. Never reaches a user."""
+
+
 class Executor(Protocol):
     """A compiled plan with its weights and its KV cache. Not thread-safe: one step at a time."""
 
@@ -195,6 +200,10 @@ class Executor(Protocol):
         Raises:
             ValueError: as `step_best`, and for a plan with recurrent state.
         """
+        ...
+
+    def set_interrupted(self, is_interrupted: bool) -> None:
+        """While set, a step ends soon with `StepInterruptedError`. Any thread may call it, also during a step."""
         ...
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:

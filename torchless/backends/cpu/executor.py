@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless import quants
-from torchless.backends.base import Batch, Best, ExecutorOptions, Progress
+from torchless.backends.base import Batch, Best, ExecutorOptions, Progress, StepInterruptedError
 from torchless.backends.chains import step_chain
 from torchless.backends.cpu.core_stages import add_stages
 from torchless.backends.cpu.layout import Layout
@@ -139,7 +139,7 @@ class CpuExecutor:
             raise ValueError("this executor is closed")
         for file in self._maps:
             file.check_size()
-        self._core.step(
+        completed = self._core.step(
             batch.token_ids,
             batch.positions,
             batch.run_starts,
@@ -154,6 +154,13 @@ class CpuExecutor:
         if self.num_state_slots:
             self._slots_used[batch.state_slots] = True
         self._pages_used[batch.page_ids] = True
+        if not completed:
+            raise StepInterruptedError
+
+    def set_interrupted(self, is_interrupted: bool) -> None:
+        """See `backends.base.Executor`."""
+        if (core := self._core) is not None:
+            core.set_interrupted(is_interrupted)
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Gives the memory of these pages back to the system."""

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless import quants
-from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress
+from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress, StepInterruptedError
 from torchless.backends.chains import step_chain
 from torchless.backends.reference import ops
 from torchless.backends.reference.checks import check_batch, check_slots
@@ -103,6 +103,7 @@ class ReferenceExecutor:
         self.pages: dict[tuple[int, int], tuple[Array, Array]] = {}
         self.states = StateSlots(plan, options.num_state_slots)
         self.num_state_slots = self.states.num_slots
+        self._is_interrupted = False
 
     def step(self, batch: Batch) -> npt.NDArray[np.float32]:
         """Runs one step; returns logits (m, vocab)."""
@@ -110,6 +111,8 @@ class ReferenceExecutor:
         self.states.begin(batch)
         values: dict[int, Array] = {}
         for op in self.plan.ops:
+            if self._is_interrupted:
+                raise StepInterruptedError
             values[op.out.id] = self._run(op, batch, values)
         self.states.end(batch)
         return values[self.output.id].astype(np.float32)
@@ -129,6 +132,10 @@ class ReferenceExecutor:
     def step_chain(self, batch: Batch, count: int, num_steps: int) -> Best:
         """See `backends.base.Executor`."""
         return step_chain(self, batch, count, num_steps)
+
+    def set_interrupted(self, is_interrupted: bool) -> None:
+        """See `backends.base.Executor`."""
+        self._is_interrupted = is_interrupted
 
     def release_pages(self, page_ids: npt.NDArray[np.int32]) -> None:
         """Forgets what these pages hold."""
