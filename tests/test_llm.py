@@ -91,8 +91,10 @@ def executor_of(model):
 
 
 def is_clean(model):
-    engine = model._runner.engine
-    return engine.scheduler.is_idle and engine.pages.num_free == engine.pages.num_pages
+    """Whether nothing is left, once the engine has obeyed."""
+    return model._runner.call(
+        lambda engine: engine.scheduler.is_idle and engine.pages.num_free == engine.pages.num_pages
+    )
 
 
 def greedy(model, prompt="", **sampling):
@@ -266,18 +268,20 @@ def test_arguments_of_a_stream_are_checked_when_it_is_made():
         model.stream("a", temprature=1)
 
 
-def test_closing_a_stream_frees_its_pages_at_once():
-    model = make(num_pages=8)
+def test_closing_a_stream_frees_its_pages():
+    model = make(says="hello world", after=100, num_pages=8)
+    executor_of(model).waits = {8: 60.0}
     stream = model.stream("a" * 99, temperature=0)
     next(stream)
     assert not is_clean(model)
     stream.close()
     assert is_clean(model)
-    assert sorted(executor_of(model).released) == [0, 1, 2, 3]
+    assert set(executor_of(model).released) >= {0, 1, 2, 3}
 
 
 def test_leaving_a_loop_over_a_stream_frees_its_pages():
     model = make()
+    executor_of(model).waits = {20: 60.0}
     for chunk in model.stream("abc", temperature=0):
         assert chunk
         break
@@ -474,7 +478,8 @@ def test_logits_may_fill_the_context_and_not_more():
 
 
 def test_a_closed_model_says_so():
-    with make() as model:
+    with make(says="hello world", after=4) as model:
+        executor_of(model).waits = {8: 60.0}
         under_way = model.stream("abc", temperature=0)
         next(under_way)
     assert executor_of(model).closed
@@ -483,7 +488,7 @@ def test_a_closed_model_says_so():
         lambda: model.generate("a"),
         lambda: model.logits("a"),
         lambda: model.batch(["a"]),
-        lambda: next(under_way),
+        lambda: list(under_way),
     )
     for call in calls:
         with pytest.raises(TorchlessError, match="closed"):

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
         TorchlessError,
         UnsupportedError,
     )
+    from torchless.futures import Future
     from torchless.llm import LLM, load
+    from torchless.metrics import Histogram, Metrics
     from torchless.planning.forecast import plan_model
     from torchless.quality.comparison import compare
     from torchless.quality.perplexity import perplexity
     from torchless.quality.verification import verify
     from torchless.quantization.importance_run import imatrix
     from torchless.quantization.quantize import quantize
+    from torchless.requests import Request
     from torchless.results import Chunk, Completion, Ranked, Timings, Usage
     from torchless.sampling.parameters import SamplingParams
 
@@ -35,6 +38,10 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "LLM": "torchless.llm",
     "load": "torchless.llm",
+    "Future": "torchless.futures",
+    "Histogram": "torchless.metrics",
+    "Metrics": "torchless.metrics",
+    "Request": "torchless.requests",
     "convert": "torchless.conversion.convert",
     "compare": "torchless.quality.comparison",
     "perplexity": "torchless.quality.perplexity",
@@ -66,11 +73,15 @@ __all__ = [
     "Completion",
     "ContextLengthError",
     "FormatError",
+    "Future",
     "GrammarError",
+    "Histogram",
     "InvalidRequestError",
+    "Metrics",
     "ModelNotFoundError",
     "OutOfMemoryError",
     "Ranked",
+    "Request",
     "SamplingParams",
     "TemplateError",
     "Timings",

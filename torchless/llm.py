@@ -6,12 +6,10 @@ Over the line budget: all that a loaded model does in one place, with its docume
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable
 from collections.abc import Sequence as SequenceOf
-from functools import partial
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -23,14 +21,17 @@ from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
 from torchless.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
 from torchless.file_speed import FileSpeed
-from torchless.generation import Generation
+from torchless.later import LaterMethods
 from torchless.lazy_weights import LazyWeights
 from torchless.loading import LoadedModel, load_model, load_settings
 from torchless.memory import available_memory, format_bytes
+from torchless.metrics import Metrics
 from torchless.models import ModelConfig
+from torchless.observing import observe, open_trace
 from torchless.plan import Plan
 from torchless.pooling_types import Pooling
 from torchless.prompts import Prompts
+from torchless.requests import Messages, Prompt, Request, Requests
 from torchless.reranking import Reranker
 from torchless.results import Chunk, Completion, Ranked
 from torchless.sampling.parameters import SamplingParams
@@ -38,8 +39,6 @@ from torchless.tasks import Task
 from torchless.text.tokenizer import Tokenizer
 
 __all__ = ["LLM", "load"]
-
-Prompt = str | SequenceOf[int]
 
 
 def load(
@@ -62,6 +61,7 @@ def load(
     draft_model: str | os.PathLike[str] | None = None,
     speculative: str = "auto",
     num_draft_tokens: int | Literal["auto"] = "auto",
+    trace: str | os.PathLike[str] | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
     **aliases: Any,
@@ -99,6 +99,7 @@ def load(
         speculative: who guesses: "prompt-lookup" (the text itself), "draft" (the second model), "both" or "off";
             "auto" is all there is, as long as it helps.
         num_draft_tokens: tokens guessed for each step; "auto" picks from what is measured.
+        trace: a file to write what every step does to, for ui.perfetto.dev; docs/concurrency.md.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
@@ -131,12 +132,14 @@ def load(
         "draft_model": draft_model,
         "speculative": speculative,
         "num_draft_tokens": num_draft_tokens,
+        "trace": trace,
     }
     settings = load_settings(model, named, aliases, chat_template)
-    return LLM(load_model(settings, progress))
+    trace_file = open_trace(settings.trace)
+    return LLM(load_model(settings, progress), trace=trace_file, is_announced=True)
 
 
-class LLM:
+class LLM(LaterMethods):
     """A loaded model. Made by `load`; usable from several threads; frees everything on `close`.
 
     Attributes:
@@ -147,8 +150,10 @@ class LLM:
         context_length: most tokens of prompt and answer together.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        """Takes over a model that `loading.load_model` prepared."""
+    def __init__(
+        self, loaded: LoadedModel, *, trace: TextIO | None = None, is_announced: bool = False
+    ) -> None:
+        """Takes over a model that `loading.load_model` prepared; see `observing.observe`."""
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.config: ModelConfig = loaded.config
         self.plan: Plan = loaded.plan
@@ -157,6 +162,8 @@ class LLM:
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
         self._runner = Runner(loaded.executor, loaded.speculation)
+        self._meter = observe(loaded, self._runner.engine, trace, is_announced=is_announced)
+        self._requests = Requests(loaded, self._prompts, self._runner.check_usable)
 
     # -- one request ------------------------------------------------------------------------------
 
@@ -185,28 +192,22 @@ class LLM:
             TokenizerError: the text is not valid Unicode.
             TypeError: an unknown keyword; the message names the nearest one.
         """
-        encode = partial(self._prompts.encode, prompt, parse_special=parse_special)
-        return _last(self._runner.run(self._generation(encode, params, sampling, logits_hash)))
+        request = Request(
+            prompt, parse_special=parse_special, logits_hash=logits_hash, params=params, **sampling
+        )
+        return self._runner.finish(self._generation(request))
 
-    def stream(
-        self,
-        prompt: Prompt,
-        *,
-        parse_special: bool = False,
-        logits_hash: bool = False,
-        params: SamplingParams | None = None,
-        **sampling: Any,
-    ) -> Generator[Chunk, None, None]:
-        """Like `generate`, in pieces as they come. Closing the iterator ends the request.
+    def stream(self, prompt: Prompt, **options: Any) -> Generator[Chunk, None, None]:
+        """Like `generate`, with the same options, in pieces as they come. Closing the iterator ends the request.
 
-        The arguments are checked now; the work begins with the first piece.
+        The arguments are checked now; the work begins with the first piece, and does not wait for whoever looks at
+        one.
         """
-        encode = partial(self._prompts.encode, prompt, parse_special=parse_special)
-        return self._runner.run(self._generation(encode, params, sampling, logits_hash))
+        return self._runner.run(self._generation(Request(prompt, **options)))
 
     def chat(
         self,
-        messages: SequenceOf[Mapping[str, Any]],
+        messages: Messages,
         *,
         logits_hash: bool = False,
         params: SamplingParams | None = None,
@@ -218,20 +219,12 @@ class LLM:
             TemplateError: the model has no template, or the messages are malformed or refused by it.
             ContextLengthError, InvalidRequestError, TokenizerError, TypeError: as in `generate`.
         """
-        encode = partial(self._prompts.encode_chat, messages)
-        return _last(self._runner.run(self._generation(encode, params, sampling, logits_hash, is_chat=True)))
+        request = Request(messages=messages, logits_hash=logits_hash, params=params, **sampling)
+        return self._runner.finish(self._generation(request))
 
-    def stream_chat(
-        self,
-        messages: SequenceOf[Mapping[str, Any]],
-        *,
-        logits_hash: bool = False,
-        params: SamplingParams | None = None,
-        **sampling: Any,
-    ) -> Generator[Chunk, None, None]:
+    def stream_chat(self, messages: Messages, **options: Any) -> Generator[Chunk, None, None]:
         """Like `chat`, in pieces as they come; see `stream`."""
-        encode = partial(self._prompts.encode_chat, messages)
-        return self._runner.run(self._generation(encode, params, sampling, logits_hash, is_chat=True))
+        return self._runner.run(self._generation(Request(messages=messages, **options)))
 
     def infill(
         self,
@@ -257,31 +250,19 @@ class LLM:
             UnsupportedError: the model has no tokens that mark a gap.
             ContextLengthError, InvalidRequestError, TokenizerError, TypeError: as in `generate`.
         """
-        encode = partial(self._prompts.encode_infill, prefix, suffix, order, parse_special=parse_special)
-        return _last(
-            self._runner.run(self._generation(encode, params, sampling, logits_hash, fills_gap=True))
-        )
+        options: dict[str, Any] = {"order": order, "parse_special": parse_special, "logits_hash": logits_hash}
+        request = Request(prefix=prefix, suffix=suffix, params=params, **options, **sampling)
+        return self._runner.finish(self._generation(request))
 
-    def stream_infill(
-        self,
-        prefix: str,
-        suffix: str,
-        *,
-        order: str | None = None,
-        parse_special: bool = False,
-        logits_hash: bool = False,
-        params: SamplingParams | None = None,
-        **sampling: Any,
-    ) -> Generator[Chunk, None, None]:
+    def stream_infill(self, prefix: str, suffix: str, **options: Any) -> Generator[Chunk, None, None]:
         """Like `infill`, in pieces as they come; see `stream`."""
-        encode = partial(self._prompts.encode_infill, prefix, suffix, order, parse_special=parse_special)
-        return self._runner.run(self._generation(encode, params, sampling, logits_hash, fills_gap=True))
+        return self._runner.run(self._generation(Request(prefix=prefix, suffix=suffix, **options)))
 
     # -- many at once -----------------------------------------------------------------------------
 
     def batch(
         self,
-        prompts: Iterable[Prompt],
+        prompts: Iterable[Prompt | Request],
         *,
         parse_special: bool = False,
         logits_hash: bool = False,
@@ -290,11 +271,18 @@ class LLM:
     ) -> list[Completion]:
         """Continues several prompts together, which is faster than one after another.
 
-        Each answer is what `generate` gives for its prompt alone. Without a seed each gets its own.
+        Each answer is what `generate` gives for its prompt alone. Without a seed each gets its own. A `Request` has
+        options of its own; where it names no sampling parameters, those given here hold.
         """
         self._prompts.check_list("batch", prompts)
-        encoders = [partial(self._prompts.encode, prompt, parse_special=parse_special) for prompt in prompts]
-        generations = [self._generation(encode, params, sampling, logits_hash) for encode in encoders]
+        defaults = (params or self.defaults).updated(**sampling)
+        requests = [
+            item
+            if isinstance(item, Request)
+            else Request(item, parse_special=parse_special, logits_hash=logits_hash)
+            for item in prompts
+        ]
+        generations = [self._requests.generation(request, defaults) for request in requests]
         self._runner.complete([generation.sequence for generation in generations])
         return [generation.completion() for generation in generations]
 
@@ -405,7 +393,7 @@ class LLM:
             InvalidRequestError, TokenizerError: as in `generate`.
         """
         self._runner.check_usable()
-        self._require_logits()
+        self._requests.require_logits()
         ids = self._prompts.encode(prompt)
         if len(ids) > self.context_length:
             raise ContextLengthError(len(ids), self.context_length)
@@ -427,6 +415,10 @@ class LLM:
         """What was loaded and what it takes: format, sizes, threads, context, bytes by purpose."""
         return {**self._loaded.describe(), "memory_bytes": self._loaded.executor.memory_bytes()}
 
+    def metrics(self) -> Metrics:
+        """Counters and histograms of all requests since the model was loaded, as they are now."""
+        return self._meter.metrics(self._runner.engine)
+
     @property
     def file_speed(self) -> FileSpeed | None:
         """How fast weights come from the file, if they stay there; None for a model that was loaded as a whole."""
@@ -435,6 +427,8 @@ class LLM:
     def close(self) -> None:
         """Frees weights, pages and threads. Running requests fail with an error. Idempotent."""
         if self._runner.close():
+            for observer in self._runner.engine.observers:
+                observer.close()
             self._loaded.close()
 
     def __enter__(self) -> LLM:
@@ -452,51 +446,3 @@ class LLM:
             f"<LLM {str(self._loaded.source.path)!r} ctx={self.context_length} kv={options.kv_type} "
             f"threads={options.num_threads} backend={self._loaded.backend}{state}>"
         )
-
-    def _require_logits(self) -> None:
-        if self.plan.output_kind != "logits":
-            makes, method = {"states": ("embeddings", "embed"), "scores": ("scores", "rerank")}[
-                self.plan.output_kind
-            ]
-            raise InvalidRequestError(
-                f"this model was loaded to make {makes} and writes no text: call {method} (torchless {method}), or "
-                f"load a model that writes text with task='generate'"
-            )
-
-    def _generation(
-        self,
-        encode: Callable[[], npt.NDArray[np.int32]],
-        params: SamplingParams | None,
-        sampling: dict[str, Any],
-        logits_hash: bool,
-        *,
-        is_chat: bool = False,
-        fills_gap: bool = False,
-    ) -> Generation:
-        """A checked request; its clock starts before the prompt is encoded."""
-        called_at = time.perf_counter()
-        self._runner.check_usable()
-        self._require_logits()
-        resolved = (params or self.defaults).updated(**sampling).seeded()
-        self._prompts.check_bias(resolved.logit_bias)
-        ids = encode()
-        if len(ids) >= self.context_length:
-            raise ContextLengthError(len(ids), self.context_length)
-        return Generation(
-            ids,
-            resolved,
-            self.tokenizer,
-            context_length=self.context_length,
-            continuation=not is_chat,
-            logits_hash=logits_hash,
-            called_at=called_at,
-            more_end_ids=infill.end_ids if fills_gap and (infill := self.tokenizer.infill) else (),
-        )
-
-
-def _last(chunks: Generator[Chunk, None, None]) -> Completion:
-    completion = None
-    for chunk in chunks:
-        completion = chunk.completion
-    assert completion is not None
-    return completion

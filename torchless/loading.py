@@ -27,6 +27,7 @@ from torchless.kv_types import kv_type_name, split_kv_type
 from torchless.lazy_weights import LazyWeights, lazy_weights, memory_bytes
 from torchless.loaded_model import LoadedModel
 from torchless.models import record_plan
+from torchless.observing import trace_path
 from torchless.placement import thread_cpus
 from torchless.processors import usable_cores
 from torchless.sampling.parameters import SamplingParams
@@ -36,7 +37,7 @@ from torchless.speculative import (
     load_draft_model,
     speculative_settings,
 )
-from torchless.tasks import TASKS, Task
+from torchless.tasks import Task, task_name
 from torchless.text.tokenizer import Tokenizer
 from torchless.weights.open import open_source
 from torchless.weights.source import WeightSource
@@ -103,6 +104,7 @@ class LoadSettings:
     lazy: LazyWeights = "off"
     memory: int | None = None
     speculative: SpeculativeSettings = field(default_factory=SpeculativeSettings)
+    trace: Path | None = None
 
 
 def load_settings(
@@ -148,11 +150,12 @@ def load_settings(
         quant=_recipe_name(values.get("quant")),
         activations=activation_type(values.get("activations", "int8")),
         fast=flag("fast", values.get("fast", False)),
-        task=_task(values.get("task", "auto")),
+        task=task_name(values.get("task", "auto")),
         lora=scaled_paths(values.get("lora")),
         lazy=lazy,
         memory=memory_bytes(values.get("memory")),
         speculative=speculative_settings(values),
+        trace=trace_path(values.get("trace")),
     )
 
 
@@ -251,12 +254,6 @@ def _model_path(model: str | os.PathLike[str] | None) -> str | Path:
             f"name a GGUF file or a Hugging Face folder, or install torchless again"
         )
     return BUILT_IN_MODEL
-
-
-def _task(task: Any) -> Task:
-    if task not in TASKS:
-        raise InvalidRequestError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    return cast(Task, task)
 
 
 def _choice(tokenizer: Tokenizer) -> tuple[int, int] | None:

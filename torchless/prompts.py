@@ -89,7 +89,7 @@ class Prompts:
         )
 
     @staticmethod
-    def check_list(method: str, prompts: Iterable[str | Sequence[int]]) -> None:
+    def check_list(method: str, prompts: Iterable[object]) -> None:
         """Refuses a single prompt where several are expected."""
         if isinstance(prompts, str) or not isinstance(prompts, Iterable):
             raise InvalidRequestError(f"{method} takes a list of prompts, got {type(prompts).__name__}")

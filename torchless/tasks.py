@@ -7,7 +7,7 @@ that judges needs the logits of two tokens of a whole vocabulary.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from torchless.config import ConfigReader, ModelConfig
 from torchless.errors import FormatError, InvalidRequestError, UnsupportedError
@@ -15,7 +15,7 @@ from torchless.plan import Linear, Map, Piece, Plan
 from torchless.pooling_types import Pooling
 from torchless.weights.pooling_parts import NORMALIZE_KEY, POOLING_TYPES
 
-__all__ = ["TASKS", "Task", "fit_to_task", "read_pooling"]
+__all__ = ["TASKS", "Task", "fit_to_task", "read_pooling", "task_name"]
 
 Task = Literal["auto", "generate", "embed", "rerank"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -24,6 +24,13 @@ _POOLINGS: dict[int, Pooling | None] = {
     number: None if name in ("none", "rank") else name  # type: ignore[misc]
     for name, number in POOLING_TYPES.items()
 }
+
+
+def task_name(task: Any) -> Task:
+    """The argument `task` of `load`, checked."""
+    if task not in TASKS:
+        raise InvalidRequestError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
+    return cast(Task, task)
 
 
 def read_pooling(reader: ConfigReader, config: ModelConfig) -> ModelConfig:

@@ -385,3 +385,20 @@ def test_a_sequence_that_can_never_fit_is_refused():
 def test_a_step_without_work_does_nothing():
     result = Engine(FakeExecutor()).step()
     assert result.num_tokens == 0 and result.finished == []
+
+
+def test_memory_of_pages_that_were_taken_away_comes_back_when_nothing_is_left():
+    """A preempted sequence's pages go to another, and what that does not need must not stay behind."""
+    executor = FakeExecutor(num_pages=6, max_batch_tokens=64)
+    engine = Engine(executor)
+    sequences = [make(prompt_of(40, i), 60) for i in range(4)]
+    for sequence in sequences:
+        engine.add(sequence)
+    used = set()
+    while not engine.scheduler.is_idle:
+        engine.step()
+        used |= {page for batch in executor.batches[-1:] for page in batch.page_ids.tolist()}
+        used -= set(executor.released)
+        executor.released.clear()
+    assert engine.scheduler.num_preemptions > 0
+    assert used - set(executor.released) == set()

@@ -1,80 +1,55 @@
-"""Threads that share an engine, iterators that are closed or forgotten, Ctrl-C, and forks."""
+"""Threads that share an engine through its driver: iterators that are closed or forgotten, errors, Ctrl-C, forks."""
 
 import gc
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
+import weakref
+from pathlib import Path
 
-import numpy as np
 import pytest
-from fake_executor import FakeExecutor, expected_logits
+from fake_executor import FakeExecutor
+from id_reader import IdReader, alone, look, prompt_of
 
+from torchless.engine.driver import Ticket
 from torchless.engine.runner import Runner
-from torchless.engine.sequence import Sequence
-from torchless.engine.turns import Turns
 from torchless.errors import TorchlessError
-from torchless.results import Chunk, Completion, Timings, Usage
-from torchless.sampling.chain import Sampler
-from torchless.sampling.parameters import SamplingParams
-
-VOCAB = 50
-PARAMS = SamplingParams(seed=3)
 
 
-class IdReader:
-    """Hands out token ids; no text."""
+@pytest.fixture
+def make():
+    """Makes runners, and closes them in the end."""
+    made = []
 
-    def __init__(self, prompt, num_new, *, interrupted_at=None):
-        self.ids, self.taken, self.interrupted_at = [], 0, interrupted_at
-        self.sequence = Sequence(
-            np.array(prompt, np.int32),
-            max_tokens=len(prompt) + num_new,
-            sampler=Sampler(PARAMS),
-            accept=self.accept,
-        )
+    def make_runner(executor):
+        made.append(Runner(executor))
+        return made[-1]
 
-    def accept(self, token):
-        self.ids.append(token)
-        if len(self.ids) == self.interrupted_at:
-            raise KeyboardInterrupt
-
-    @property
-    def has_news(self):
-        return len(self.ids) > self.taken or self.sequence.finish_reason is not None
-
-    def take(self):
-        if not self.has_news:
-            return None
-        new, self.taken = tuple(self.ids[self.taken :]), len(self.ids)
-        reason = self.sequence.finish_reason
-        usage, timings = Usage(1, len(self.ids)), Timings(0, 0, 0, 0, 0)
-        done = Completion("", tuple(self.ids), reason, usage, timings, PARAMS) if reason else None
-        return Chunk("", new, reason, done)
+    yield make_runner
+    for runner in made:
+        runner.close()
 
 
-def alone(prompt, num_new):
-    sampler, tokens = Sampler(PARAMS), list(prompt)
-    for _ in range(num_new):
-        tokens.append(sampler.pick(expected_logits(tokens, VOCAB), np.array(tokens, np.int32)))
-    return tokens[len(prompt) :]
-
-
-def prompt_of(length, seed=0):
-    return np.random.default_rng((seed, length)).integers(0, VOCAB, length).tolist()
-
-
-def test_pieces_join_to_the_whole():
-    runner = Runner(FakeExecutor())
+def test_pieces_join_to_the_whole(make):
+    runner = make(FakeExecutor())
     chunks = list(runner.run(IdReader([1, 2], 12)))
     assert [token for chunk in chunks for token in chunk.token_ids] == alone([1, 2], 12)
     assert [bool(chunk.completion) for chunk in chunks] == [False] * 11 + [True]
-    assert runner.engine.pages.num_free == 64
+    assert look(runner) == (64, True)
 
 
-def test_threads_get_the_tokens_that_each_would_get_alone():
+def test_the_whole_answer_comes_at_once(make):
+    runner = make(FakeExecutor())
+    assert runner.finish(IdReader([1, 2], 12)).token_ids == tuple(alone([1, 2], 12))
+
+
+def test_threads_get_the_tokens_that_each_would_get_alone(make):
     """Eight threads start, pause and give up at random while few pages force preemption."""
-    runner = Runner(FakeExecutor(num_pages=12, max_batch_tokens=24))
+    runner = make(FakeExecutor(num_pages=12, max_batch_tokens=24))
     failures = []
 
     def work(number):
@@ -103,97 +78,167 @@ def test_threads_get_the_tokens_that_each_would_get_alone():
     for thread in threads:
         thread.join(60)
     assert not failures, failures
-    assert runner.engine.pages.num_free == 12
-    assert runner.engine.scheduler.is_idle
+    assert look(runner) == (12, True)
 
 
-def test_sequences_of_different_threads_share_steps():
+def test_sequences_of_different_threads_share_steps(make):
     executor = FakeExecutor()
-    runner = Runner(executor)
+    runner = make(executor)
+    executor.waits = {1: 0.2}  # long enough for the second to arrive
     slow = runner.run(IdReader([1], 30))
-    next(slow)
-    reader = IdReader([2], 20)
-    list(runner.run(reader))
+    thread = threading.Thread(target=lambda: list(slow))
+    thread.start()
+    list(runner.run(IdReader([2], 20)))
+    thread.join(10)
     assert sum(len(batch.run_starts) == 3 for batch in executor.batches) >= 19
-    assert [t for chunk in slow for t in chunk.token_ids] == alone([1], 30)[1:]
 
 
-def test_closing_an_iterator_frees_its_pages_at_once():
+def test_closing_an_iterator_frees_its_pages(make):
     executor = FakeExecutor(num_pages=8)
-    runner = Runner(executor)
+    runner = make(executor)
+    executor.waits = {10: 60.0}
     stream = runner.run(IdReader(prompt_of(100), 50))
     next(stream)
-    assert runner.engine.pages.num_free == 4
     stream.close()
-    assert runner.engine.pages.num_free == 8
-    assert len(executor.released) == 4
+    assert look(runner) == (8, True)
+    assert len(set(executor.released)) >= 4
 
 
-def test_an_iterator_that_was_never_started_holds_nothing():
-    runner = Runner(FakeExecutor())
+def test_cancelling_breaks_off_the_step_of_a_long_prompt(make):
+    """A step that would take a minute, and nobody else waits for it."""
+    executor = FakeExecutor(num_pages=8)
+    runner = make(executor)
+    executor.waits = {2: 60.0}
+    reader = IdReader(prompt_of(100), 50)
+    ticket = Ticket(reader.sequence, lambda news: None, reader=reader)
+    runner.submit(ticket)
+    while len(executor.batches) < 2:
+        time.sleep(0.001)
+    start = time.perf_counter()
+    runner.retire(ticket)
+    assert look(runner) == (8, True)
+    assert time.perf_counter() - start < 5
+    assert executor.num_interruptions == 1
+    assert runner.finish(IdReader([4], 6)).token_ids == tuple(alone([4], 6))
+
+
+def test_cancelling_does_not_break_off_what_others_wait_for(make):
+    executor = FakeExecutor(num_pages=8)
+    runner = make(executor)
+    executor.waits = {1: 0.2, 3: 0.3}
+    reader, got = IdReader(prompt_of(20), 50), []
+    ticket = Ticket(reader.sequence, lambda news: None, reader=reader)
+    runner.submit(ticket)
+    thread = threading.Thread(target=lambda: got.append(runner.finish(IdReader([5], 20)).token_ids))
+    thread.start()
+    while len(executor.batches) < 3:
+        time.sleep(0.001)
+    runner.retire(ticket)
+    thread.join(10)
+    assert got == [tuple(alone([5], 20))]
+    assert executor.num_interruptions == 0
+
+
+def test_a_late_interruption_changes_no_answer(make):
+    """Interrupting a step that somebody waits for costs time and nothing else."""
+    executor = FakeExecutor(num_pages=8)
+    runner = make(executor)
+    executor.waits = {3: 30.0, 5: 30.0}
+    stopped = threading.Event()
+
+    def disturb():
+        while not stopped.wait(0.01):
+            executor.set_interrupted(True)
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    try:
+        assert runner.finish(IdReader(prompt_of(40), 20)).token_ids == tuple(alone(prompt_of(40), 20))
+    finally:
+        stopped.set()
+        thread.join()
+    assert executor.num_interruptions >= 2
+
+
+def test_an_iterator_that_was_never_started_holds_nothing(make):
+    runner = make(FakeExecutor())
     stream = runner.run(IdReader([1], 5))
     del stream
-    assert runner.engine.scheduler.is_idle
+    assert look(runner) == (64, True)
 
 
-def test_a_forgotten_iterator_collected_during_a_step_is_cancelled_after_it():
+def test_a_forgotten_iterator_collected_during_a_step_is_cancelled_after_it(make):
     executor = FakeExecutor(num_pages=8)
-    runner = Runner(executor)
-    forgotten = runner.run(IdReader([7], 50))
+    runner = make(executor)
+    step, armed = executor.step, threading.Event()
+
+    def step_and_collect(batch):
+        if armed.is_set():
+            gc.collect()
+        return step(batch)
+
+    executor.step = step_and_collect
+    forgotten = runner.run(IdReader([7], 200))
     next(forgotten)
     cycle = [forgotten]
     cycle.append(cycle)
     del forgotten, cycle
-    step, kept = executor.step, runner.run(IdReader([1, 2], 10))
-
-    def step_and_collect(batch):
-        gc.collect()
-        return step(batch)
-
-    executor.step = step_and_collect
-    assert [t for chunk in kept for t in chunk.token_ids] == alone([1, 2], 10)
-    assert runner.engine.pages.num_free == 8 and runner.engine.scheduler.is_idle
+    armed.set()
+    assert [t for chunk in runner.run(IdReader([1, 2], 10)) for t in chunk.token_ids] == alone([1, 2], 10)
+    assert look(runner) == (8, True)
 
 
-@pytest.mark.parametrize("step", [1, 2, 5])
-def test_an_interrupt_frees_everything_and_the_runner_goes_on(step):
-    executor = FakeExecutor(num_pages=8, max_batch_tokens=16)
-    runner = Runner(executor)
-    executor.fail_at = {step: KeyboardInterrupt()}
-    with pytest.raises(KeyboardInterrupt):
-        list(runner.run(IdReader(prompt_of(30), 10)))
-    assert runner.engine.pages.num_free == 8 and runner.engine.scheduler.is_idle
-    assert list(runner.run(IdReader([4], 6)))[-1].completion.token_ids == tuple(alone([4], 6))
-
-
-def test_an_error_of_one_caller_leaves_the_other_sequences_alone():
+def test_an_error_of_a_step_reaches_all_that_took_part_and_the_runner_goes_on(make):
     executor = FakeExecutor(num_pages=8)
-    runner = Runner(executor)
-    other = runner.run(IdReader([5], 20))
-    got = list(next(other).token_ids)
+    runner = make(executor)
+    executor.waits = {1: 0.2}
     executor.fail_at = {4: RuntimeError("broken")}
-    with pytest.raises(RuntimeError, match="broken"):
-        list(runner.run(IdReader([6], 20)))
-    for chunk in other:
-        got += chunk.token_ids
-    assert got == alone([5], 20)
-    assert runner.engine.pages.num_free == 8
+    errors = []
+
+    def wait_for(prompt):
+        with pytest.raises(RuntimeError, match="broken") as caught:
+            list(runner.run(IdReader(prompt, 20)))
+        errors.append(caught.value)
+
+    threads = [threading.Thread(target=wait_for, args=([i],)) for i in (5, 6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert len(errors) == 2
+    assert look(runner) == (8, True)
+    assert runner.finish(IdReader([4], 6)).token_ids == tuple(alone([4], 6))
 
 
-def test_a_sequence_that_was_being_booked_when_another_caller_was_interrupted_ends_as_cancelled():
-    runner = Runner(FakeExecutor(num_pages=8))
-    half_booked = runner.run(IdReader([5], 20, interrupted_at=4))
-    next(half_booked)
-    caller = runner.run(IdReader([6], 20))
-    with pytest.raises(KeyboardInterrupt):
-        list(caller)
-    completion = list(half_booked)[-1].completion
-    assert completion.finish_reason == "cancelled"
-    assert runner.engine.pages.num_free == 8 and runner.engine.scheduler.is_idle
+@pytest.mark.parametrize("num_new", [2, 20])
+def test_an_error_of_one_reader_leaves_the_other_sequences_alone(make, num_new):
+    """Also one that ended in the very step that broke off."""
+    executor = FakeExecutor(num_pages=8)
+    runner = make(executor)
+    executor.waits = {1: 0.2}
+    got = []
+    thread = threading.Thread(target=lambda: got.append(runner.finish(IdReader([5], num_new + 1)).token_ids))
+    thread.start()
+    while not executor.batches:
+        time.sleep(0.001)
+    with pytest.raises(RuntimeError, match="broken reader"):
+        runner.finish(IdReader([6], 20, fails_at=num_new))
+    thread.join(10)
+    assert got == [tuple(alone([5], num_new + 1))]
+    assert look(runner) == (8, True)
+
+
+def test_a_sequence_that_cannot_be_taken_in_fails_alone(make):
+    runner = make(FakeExecutor(num_pages=2))
+    with pytest.raises(ValueError, match="pages"):
+        runner.finish(IdReader([5], 2000))
+    assert runner.finish(IdReader([4], 6)).token_ids == tuple(alone([4], 6))
 
 
 def test_after_close_requests_fail_with_a_sentence():
-    runner = Runner(FakeExecutor())
+    executor = FakeExecutor()
+    runner = Runner(executor)
+    executor.waits = {5: 60.0}
     under_way = runner.run(IdReader([5], 20))
     next(under_way)
     assert runner.close() is True
@@ -204,10 +249,121 @@ def test_after_close_requests_fail_with_a_sentence():
         list(runner.run(IdReader([5], 20)))
 
 
+def test_nobody_waits_for_ever_while_another_thread_closes():
+    """Requests that arrive at any moment of a close end: with their answer or with the sentence."""
+    for attempt in range(30):
+        runner = Runner(FakeExecutor())
+        outcomes = []
+
+        def ask(runner=runner, outcomes=outcomes):
+            try:
+                while True:
+                    outcomes.append(runner.finish(IdReader([5], 3)).token_ids)
+            except TorchlessError as error:
+                outcomes.append(str(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.001 * (attempt % 5))
+        runner.close()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert sum("closed" in outcome for outcome in outcomes if isinstance(outcome, str)) == 4
+
+
+def test_the_driver_starts_with_the_first_request_and_ends_with_close():
+    runner = Runner(FakeExecutor())
+    assert drivers() == 0
+    runner.finish(IdReader([1], 2))
+    assert drivers() == 1
+    runner.close()
+    assert drivers() == 0
+
+
+def test_a_forgotten_runner_is_collected_with_its_driver():
+    executor = FakeExecutor()
+    runner = Runner(executor)
+    runner.finish(IdReader([1], 2))
+    gone = weakref.ref(runner)
+    del runner
+    gc.collect()
+    assert gone() is None
+    deadline = time.perf_counter() + 5
+    while drivers() and time.perf_counter() < deadline:
+        time.sleep(0.001)
+    assert drivers() == 0
+
+
+def drivers():
+    return sum(thread.name == "torchless-driver" for thread in threading.enumerate())
+
+
+def test_an_idle_driver_uses_no_time(make):
+    runner = make(FakeExecutor())
+    runner.finish(IdReader([1], 2))
+    before = time.process_time()
+    time.sleep(0.3)
+    assert time.process_time() - before < 0.03
+
+
+def test_a_callback_that_would_wait_for_its_own_thread_is_refused(make):
+    runner, said = make(FakeExecutor()), []
+
+    def ask_again(news):
+        with pytest.raises(TorchlessError, match="its own thread"):
+            runner.finish(IdReader([1], 2))
+        said.append(look(runner)[1])  # `call` works there
+
+    reader, done = IdReader([3], 2), threading.Event()
+    runner.submit(Ticket(reader.sequence, lambda news: (ask_again(news), done.set()), reader=reader))
+    assert done.wait(10)
+    assert said == [True]
+
+
+def test_an_error_of_a_callback_harms_nobody(make, caplog):
+    runner = make(FakeExecutor())
+    reader = IdReader([3], 2)
+    runner.submit(Ticket(reader.sequence, lambda news: 1 / 0, reader=reader))
+    assert runner.finish(IdReader([4], 6)).token_ids == tuple(alone([4], 6))
+    assert "callback" in caplog.text
+
+
+def test_call_runs_between_steps_and_raises_what_it_raised(make):
+    runner = make(FakeExecutor())
+    assert runner.call(lambda engine: engine.pages.num_pages) == 64
+    with pytest.raises(ZeroDivisionError):
+        runner.call(lambda engine: 1 / 0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs signals")
+def test_ctrl_c_reaches_who_waits_at_once_and_frees_everything(make):
+    executor = FakeExecutor(num_pages=8)
+    runner = make(executor)
+    executor.waits = {3: 60.0}
+
+    def interrupt():
+        while len(executor.batches) < 3:
+            time.sleep(0.001)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        runner.finish(IdReader(prompt_of(60), 10))
+    thread.join()
+    assert time.perf_counter() - start < 10
+    assert look(runner) == (8, True)
+    assert runner.finish(IdReader([4], 6)).token_ids == tuple(alone([4], 6))
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_child_is_refused_and_the_parent_goes_on():
-    runner = Runner(FakeExecutor())
+def test_a_forked_child_is_refused_and_the_parent_goes_on(make):
+    executor = FakeExecutor()
+    runner = make(executor)
     stream = runner.run(IdReader([5], 20))
     next(stream)
     pid = os.fork()
@@ -220,36 +376,32 @@ def test_a_forked_child_is_refused_and_the_parent_goes_on():
             code = 0 if runner.close() is False else 2
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
-    assert len(list(stream)) == 19
+    assert [t for chunk in stream for t in chunk.token_ids] == alone([5], 20)[1:]
 
 
-def test_a_waiting_thread_gets_its_turn_before_the_holder_comes_back():
-    turns, order, started = Turns(), [], threading.Event()
-
-    def wait():
-        started.set()
-        turns.take(order.append, "waiting")
-
-    def hold():
-        thread.start()
-        started.wait()
-        time.sleep(0.05)
-
-    thread = threading.Thread(target=wait)
-    turns.take(hold)
-    for _ in range(3):
-        turns.take(order.append, "holder")
-    thread.join()
-    assert order.index("waiting") <= 1
-
-
-def test_an_interrupt_while_waiting_for_a_turn_leaves_no_trace():
-    turns = Turns()
-    with pytest.raises(KeyboardInterrupt):
-        turns.take(_raise, KeyboardInterrupt())
-    assert turns.take(lambda: turns.take(lambda: 3)) == 3  # free, and its owner may come in again
-    assert not turns._waiting
+EXITS = """
+import os, sys
+sys.path[:0] = sys.argv[1:]
+from fake_executor import FakeExecutor
+from id_reader import IdReader
+from torchless.engine.driver import Ticket
+from torchless.engine.runner import Runner
+executor = FakeExecutor()
+runner = Runner(executor)
+executor.waits = {3: 60.0}
+reader = IdReader([1], 20)
+runner.submit(Ticket(reader.sequence, lambda news: None, reader=reader))
+if hasattr(os, "fork") and os.fork() == 0:
+    sys.exit(0)
+while len(executor.batches) < 3:
+    pass
+"""
 
 
-def _raise(error):
-    raise error
+def test_a_process_that_ends_with_work_under_way_ends_at_once():
+    """Also a fork of it, which has no driver."""
+    tests = Path(__file__).parent.parent
+    paths = [str(tests), str(tests.parent)]
+    command = [sys.executable, "-W", "ignore", "-c", EXITS, *paths]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -60,7 +60,7 @@ _MODEL = "Model and machine"
 
 _LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "fast", "backend")
 # Which not every verb has, and left out where not given:
-_OPTIONAL_KEYWORDS = ("quant", "lazy", "memory", "draft_model", "speculative", "num_draft_tokens")
+_OPTIONAL_KEYWORDS = ("quant", "lazy", "memory", "trace", "draft_model", "speculative", "num_draft_tokens")
 
 LOAD_OPTIONS = (
     Option(
@@ -182,6 +182,12 @@ LOAD_OPTIONS = (
         show_default=True,
         heading=_MODEL,
         help="What computes; reference is exact and slow.",
+    ),
+    Option(
+        "--trace",
+        metavar="FILE",
+        heading=_MODEL,
+        help="Write what every step does to a file that ui.perfetto.dev opens.",
     ),
     Option(
         "--chat-template",

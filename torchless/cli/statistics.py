@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from torchless.cli.terminal import counted, listing
+from torchless.errors import InvalidRequestError
 from torchless.memory import available_memory, format_bytes
 
 if TYPE_CHECKING:
     from torchless.llm import LLM
     from torchless.results import Completion, Usage
 
-__all__ = ["peak_memory_bytes", "statistics_block"]
+__all__ = ["peak_memory_bytes", "statistics_block", "write_metrics"]
 
 _LEAST_MEASURED_BYTES = 4 << 20
 _MOST_MEASURED_BYTES = 512 << 20  # past every cache, and read in a fraction of a second
@@ -94,3 +97,15 @@ def _bandwidth(llm: LLM, tokens_per_second: float) -> str:
 
 def _seconds(milliseconds: float) -> str:
     return f"{milliseconds:.1f} ms" if milliseconds < 1000 else f"{milliseconds / 1000:.2f} s"
+
+
+def write_metrics(llm: LLM, target: str) -> None:
+    """Writes a model's metrics in Prometheus' text form to a file, or to stderr for ``-``."""
+    text = llm.metrics().prometheus(model=Path(llm.info["path"]).name)
+    if target == "-":
+        click.echo(text, nl=False, err=True)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InvalidRequestError(f"{target} cannot be written: {error.strerror or error}") from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torchless.backends.base import Best, Executor
 from torchless.constraints.constraint import masked
 from torchless.engine.draft_tree import DraftTree
+from torchless.engine.observer import Observer, StepTimes
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
@@ -23,12 +24,21 @@ __all__ = ["Engine", "StepResult"]
 class StepResult(NamedTuple):
     """What a step did."""
 
-    num_tokens: int
+    runs: list[Run]
     finished: list[Sequence]
+    times: StepTimes
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that it computed."""
+        return sum(run.num_tokens for run in self.runs)
 
 
 class Engine:
     """Runs sequences through an executor, many at a time. Not thread-safe: one caller at a time.
+
+    Attributes:
+        observers: told of everything; may be extended at any time between steps.
 
     Example:
         engine = Engine(executor)
@@ -56,12 +66,18 @@ class Engine:
             needs_whole_sequences=executor.needs_whole_sequences,
             is_fast=options.fast,
         )
+        self.observers: list[Observer] = []
+        self._computed_at = 0.0  # when the executor of this step was done, in seconds
+        self._num_tidied = 0  # preemptions after which memory was tidied up; -1 after a step that broke off
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
         self._no_logits = np.empty((0, executor.output_width), dtype=np.float32)
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence; it takes part from the next step that has room for it."""
+        sequence.added_at = perf_counter()
         self.scheduler.add(sequence)
+        for observer in self.observers:
+            observer.added(self, sequence)
 
     def cancel(self, sequence: Sequence) -> None:
         """Ends a sequence now, if it has not ended, and frees its pages."""
@@ -69,22 +85,35 @@ class Engine:
             sequence.finish_reason = "cancelled"
         if sequence.state in ("waiting", "running"):
             self._remove(sequence)
+        elif self.speculation is not None:  # it ended in a step that broke off
+            self.speculation.forget(sequence)
+        self._tidy()
+        for observer in self.observers:
+            observer.cancelled(self, sequence)
 
     def step(self) -> StepResult:
         """One step of everything that is under way.
 
         An exception (also KeyboardInterrupt) leaves the engine usable once `recover` was called.
         """
-        started = self._draft()
+        began = perf_counter()
+        self._draft()
         schedule = self.scheduler.schedule()
+        scheduled = self._computed_at = perf_counter()
         rows, tokens = self._compute(schedule)
+        picked = perf_counter()
         finished = self._post_process(schedule, rows, tokens)
-        return self._finish(schedule, finished, started)
+        self._tidy()
+        times = StepTimes(began, scheduled, self._computed_at, picked, perf_counter())
+        return self._finish(StepResult(schedule.runs, finished, times))
 
-    def recover(self) -> None:
+    def recover(self) -> list[Sequence]:
         """Repairs the books after a step that raised. What the step had computed is computed again.
 
         A sequence that was being booked at that moment is cancelled, since its reader may have seen a part.
+
+        Returns:
+            The sequences that the error concerns: that one, or else all that took part in the step.
         """
         in_doubt, self._in_doubt = self._in_doubt, None
         if in_doubt is not None and in_doubt.finish_reason is None:
@@ -92,16 +121,15 @@ class Engine:
         if in_doubt is not None and in_doubt.finish_reason is not None:
             in_doubt.state = "finished"
         self.scheduler.recover()
+        self._num_tidied = -1
+        return self.scheduler.chosen if in_doubt is None else [in_doubt]
 
     # -- the parts of a step ----------------------------------------------------------------------
 
-    def _draft(self) -> float:
-        """Lets tokens be drafted; returns the clock at the step's start, in seconds."""
-        if self.speculation is None:
-            return 0.0
-        started = time.perf_counter()
-        self.speculation.draft(self.scheduler.running)
-        return started
+    def _draft(self) -> None:
+        """Lets tokens be drafted."""
+        if self.speculation is not None:
+            self.speculation.draft(self.scheduler.running)
 
     def _compute(self, schedule: Schedule) -> tuple[OutputRows, list[int | None]]:
         """The logits of the step and the next token of each run, None where it has none or a draft decides.
@@ -115,6 +143,7 @@ class Engine:
             rows = OutputRows(self._no_logits, self.executor.step_best(schedule.batch, num_best))
         else:
             rows = OutputRows(self.executor.step(schedule.batch), None)
+        self._computed_at = perf_counter()
         return rows, [
             rows.pick(run.sequence, run.first_output)
             if run.num_outputs and run.draft is None and run.sequence.sampler is not None
@@ -191,19 +220,31 @@ class Engine:
         assert self.speculation is not None
         self.speculation.judge(sequence, Judgement(draft, picked))
 
-    def _finish(self, schedule: Schedule, finished: list[Sequence], started: float) -> StepResult:
-        """Tells what the step did."""
-        num_tokens = sum(run.num_tokens for run in schedule.runs)
+    def _finish(self, result: StepResult) -> StepResult:
+        """Tells speculation and observers what the step did."""
+        times, num_tokens = result.times, result.num_tokens
         if self.speculation is not None and num_tokens:
-            is_decoding = all(run.num_tokens == 1 or run.draft is not None for run in schedule.runs)
-            self.speculation.observe(num_tokens, time.perf_counter() - started, is_decoding=is_decoding)
-        return StepResult(num_tokens, finished)
+            is_decoding = all(run.num_tokens == 1 or run.draft is not None for run in result.runs)
+            self.speculation.observe(num_tokens, times.booked - times.began, is_decoding=is_decoding)
+        for observer in self.observers:
+            observer.stepped(self, result)
+        return result
+
+    def _tidy(self) -> None:
+        """Once nothing is under way: gives back the memory of pages that were taken away from their sequences."""
+        if self._num_tidied != self.scheduler.num_preemptions and self.scheduler.is_idle:
+            self._num_tidied = self.scheduler.num_preemptions
+            self._release(np.array(self.pages.free_ids, dtype=np.int32))
 
     def _remove(self, sequence: Sequence) -> None:
         """Takes an ended sequence out; gives the memory of its pages back to the operating system."""
         page_ids = self.scheduler.remove(sequence)
         if self.speculation is not None:
             self.speculation.forget(sequence)
+        self._release(page_ids)
+
+    def _release(self, page_ids: npt.NDArray[np.int32]) -> None:
+        """Gives the memory of freed pages back to the operating system."""
         if len(page_ids):
             self.executor.release_pages(page_ids)
 
@@ -215,17 +256,16 @@ class OutputRows(NamedTuple):
     best: Best | None
 
     def pick(self, sequence: Sequence, row: int) -> int | None:
-        """The token that a sequence's sampler picks behind its history; None where that failed."""
+        """The token that a sequence's sampler picks behind its history; None where its constraint failed."""
         sampler, constraint = sequence.sampler, sequence.constraint
         assert sampler is not None
+        if self.best is not None:
+            return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
+        if constraint is None:
+            return sampler.pick(self.logits[row], sequence.history)
         try:
-            if self.best is not None:
-                return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
-            logits = self.logits[row]
-            if constraint is not None:
-                logits = masked(logits, constraint.mask())
-            return sampler.pick(logits, sequence.history)
-        except Exception as error:  # of its constraint, its processors or its logits: the others go on
+            return sampler.pick(masked(self.logits[row], constraint.mask()), sequence.history)
+        except GrammarError as error:  # this sequence's own; the others go on
             sequence.failure = error
             return None
 

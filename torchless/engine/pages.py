@@ -35,6 +35,11 @@ class PageAllocator:
         """Pages that can be allocated now."""
         return len(self._free)
 
+    @property
+    def free_ids(self) -> list[int]:
+        """The pages that can be allocated now."""
+        return list(self._free)
+
     def alloc(self, count: int) -> list[int]:
         """Takes `count` pages.
 

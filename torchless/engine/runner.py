@@ -1,56 +1,50 @@
-"""Threads that share one engine: each waits for its own sequences, and whoever waits steps for all."""
+"""Threads and event loops that share one engine: each asks for its own sequences, one driver thread steps for all."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import deque
-from collections.abc import Generator
-from typing import Protocol
+import weakref
+from collections.abc import Callable, Generator
+from queue import SimpleQueue
+from typing import TypeVar
 
 from torchless.backends.base import Executor
+from torchless.engine.driver import CLOSED, Box, Driver, News, Reader, Ticket, drive
 from torchless.engine.engine import Engine
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Speculation
-from torchless.engine.turns import Turns
 from torchless.errors import TorchlessError
-from torchless.results import Chunk
+from torchless.results import Chunk, Completion
 
 __all__ = ["Reader", "Runner"]
 
-
-class Reader(Protocol):
-    """Whoever turns a sequence's tokens into pieces of an answer. Called by the thread that has the turn."""
-
-    @property
-    def sequence(self) -> Sequence:
-        """The sequence that is read."""
-        ...
-
-    @property
-    def has_news(self) -> bool:
-        """Whether `take` has something to return."""
-        ...
-
-    def take(self) -> Chunk | None:
-        """What is new since the last call; the last chunk has a completion."""
-        ...
+_T = TypeVar("_T")
 
 
 class Runner:
-    """Runs sequences to their end. Usable from several threads, not across a fork.
+    """Runs sequences to their end. Usable from any thread, not across a fork.
 
-    Leaving `run` or `complete` in any way (the end, an error, Ctrl-C, a closed iterator) frees the pages of
-    their sequences and nothing else.
+    The driver thread starts with the first request, sleeps while there is none, and ends with `close`, with the
+    process, or once the runner is forgotten. Leaving `run`, `finish` or `complete` in any way (the end, an error,
+    Ctrl-C, a closed iterator) frees the pages of their sequences and nothing else, within one step.
     """
 
     def __init__(self, executor: Executor, speculation: Speculation | None = None) -> None:
-        self.engine = Engine(executor, speculation)
-        self._turns = Turns()
-        self._stepping_thread: int | None = None  # written by whoever has the turn
-        self._retired: deque[Sequence] = deque()  # added by anybody, cancelled by whoever has the turn
+        self._driver = Driver(executor, speculation)
+        self._executor = executor
+        self._threads: list[threading.Thread] = []  # none, then one
+        self._starting = threading.Lock()
         self._pid = os.getpid()
         self._is_closed = False
+        self._stop = weakref.finalize(
+            self, _stop, self._driver.box, self._threads, executor.set_interrupted, self._pid
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine; other threads only look at it, or use `call`."""
+        return self._driver.engine
 
     @property
     def is_closed(self) -> bool:
@@ -60,93 +54,149 @@ class Runner:
     def check_usable(self) -> None:
         """Raises TorchlessError after `close` and in a forked process."""
         if self._is_closed:
-            raise TorchlessError("the model is closed; load it again with torchless.load(...)")
+            raise TorchlessError(CLOSED)
         if os.getpid() != self._pid:
             raise TorchlessError(
                 f"the model was loaded in process {self._pid}, and its threads do not live in this fork "
                 f"of it; load the model after the fork, or start processes with the 'spawn' method"
             )
 
+    def check_may_wait(self) -> None:
+        """Raises TorchlessError in the driver's thread, which would wait for itself."""
+        if threading.get_ident() == self._driver.thread:
+            raise TorchlessError(
+                "a callback of a request waits for another request, which its own thread would have to compute; "
+                "use submit there, or wait in another thread"
+            )
+
+    # -- waiting for answers ----------------------------------------------------------------------
+
     def run(self, reader: Reader) -> Generator[Chunk, None, None]:
-        """Yields the pieces of one answer as they come."""
+        """Yields the pieces of one answer as they come. The engine does not wait for who looks at them."""
+        self.check_may_wait()
+        news: SimpleQueue[News] = SimpleQueue()
+        ticket = Ticket(reader.sequence, news.put, reader=reader, is_streamed=True)
         try:
-            self._turns.take(self._add, [reader.sequence])
+            self.submit(ticket)
             while True:
-                chunk = self._turns.take(self._advance, reader)
-                if chunk is not None:
-                    yield chunk
-                    if chunk.completion is not None:
-                        return
+                chunk = _checked(news.get())
+                assert chunk is not None
+                yield chunk
+                if chunk.completion is not None:
+                    return
         finally:
-            self._retire([reader.sequence])
+            self.retire(ticket)
+
+    def finish(self, reader: Reader) -> Completion:
+        """The whole answer."""
+        self.check_may_wait()
+        news: SimpleQueue[News] = SimpleQueue()
+        ticket = Ticket(reader.sequence, news.put, reader=reader)
+        try:
+            self.submit(ticket)
+            chunk = _checked(news.get())
+            assert chunk is not None and chunk.completion is not None
+            return chunk.completion
+        finally:
+            self.retire(ticket)
 
     def complete(self, sequences: list[Sequence]) -> None:
         """Returns when all these sequences have ended."""
+        self.check_may_wait()
+        news: SimpleQueue[News] = SimpleQueue()
+        tickets = [Ticket(sequence, news.put) for sequence in sequences]
         try:
-            self._turns.take(self._add, sequences)
-            unfinished = sequences
-            while unfinished := [sequence for sequence in unfinished if sequence.finish_reason is None]:
-                self._turns.take(self._step_unless_finished, unfinished[0])
+            for ticket in tickets:
+                self.submit(ticket)
+            for _ in tickets:
+                _checked(news.get())
         finally:
-            self._retire(sequences)
+            for ticket in tickets:
+                self.retire(ticket)
+
+    def call(self, action: Callable[[Engine], _T]) -> _T:
+        """Runs `action` on the engine between two steps and returns what it returns."""
+        if threading.get_ident() == self._driver.thread:
+            return action(self._driver.engine)
+        replies: SimpleQueue[tuple[_T | None, BaseException | None]] = SimpleQueue()
+
+        def command(driver: Driver) -> None:
+            try:
+                replies.put((action(driver.engine), None))
+            except BaseException as error:
+                replies.put((None, error))
+
+        self._put(command)
+        value, error = replies.get()
+        if error is not None:
+            raise error
+        return value  # type: ignore[return-value]
+
+    # -- without waiting --------------------------------------------------------------------------
+
+    def submit(self, ticket: Ticket) -> None:
+        """Starts a sequence; `Ticket.tell` hears of it."""
+        self._put(lambda driver: driver.add(ticket))
+
+    def retire(self, ticket: Ticket) -> None:
+        """Ends a sequence that nobody reads any more and frees its pages, within one step.
+
+        Waits for nothing, and can be called at any point of any thread: the garbage collector closes forgotten
+        iterators. When nothing else is under way, the step that computes it is broken off.
+        """
+        if ticket.is_done or ticket.is_retired:
+            return
+        ticket.is_retired = True
+        if self._threads and os.getpid() == self._pid:
+            self._driver.box.put(lambda driver: driver.cancel(ticket))
+            if all(other.is_retired for other in list(self._driver.tickets.values())):
+                self._executor.set_interrupted(True)
 
     def close(self) -> bool:
         """Ends everything; requests under way fail. True for the one call that did it."""
-        if self._is_closed or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
             return False
-        return self._turns.take(self._close)
+        with self._starting:
+            was_closed, self._is_closed = self._is_closed, True
+        if was_closed:
+            return False
+        self._stop()
+        return True
 
-    # -- with the turn ----------------------------------------------------------------------------
+    # -- the driver -------------------------------------------------------------------------------
 
-    def _add(self, sequences: list[Sequence]) -> None:
+    def _put(self, command: Callable[[Driver], object]) -> None:
         self.check_usable()
-        for sequence in sequences:
-            self.engine.add(sequence)
+        with self._starting:
+            self.check_usable()
+            if not self._threads:
+                thread = threading.Thread(
+                    target=drive,
+                    args=(self._driver.box, weakref.ref(self._driver)),
+                    name="torchless-driver",
+                    daemon=True,  # `_stop` ends it, also when the process ends
+                )
+                thread.start()
+                self._threads.append(thread)
+        self._driver.box.put(command)
+        if self._driver.has_ended:  # closed meanwhile: nobody else looks into the box
+            self._driver.refuse_rest()
 
-    def _advance(self, reader: Reader) -> Chunk | None:
-        """What is new for this reader, after one step if nothing is."""
-        if not reader.has_news:
-            self._step()
-        return reader.take()
 
-    def _step_unless_finished(self, sequence: Sequence) -> None:
-        if sequence.finish_reason is None:
-            self._step()
+def _checked(news: News) -> Chunk | None:
+    if isinstance(news, BaseException):
+        raise news
+    return news
 
-    def _close(self) -> bool:
-        was_closed, self._is_closed = self._is_closed, True
-        return not was_closed
 
-    def _step(self) -> None:
-        """One step of everything that is under way."""
-        self.check_usable()
-        self._stepping_thread = threading.get_ident()
-        try:
-            result = self.engine.step()
-        except BaseException:
-            self.engine.recover()
-            raise
-        finally:
-            self._stepping_thread = None
-            self._cancel_retired()
-        assert result.num_tokens, "a step without work while a sequence waits"
-
-    def _retire(self, sequences: list[Sequence]) -> None:
-        """Ends sequences that nobody reads any more and frees their pages.
-
-        Can happen at any point of any thread: the garbage collector closes forgotten iterators. In the
-        middle of this thread's own step they are only noted; the step cancels them when it is done.
-        """
-        self._retired.extend(sequence for sequence in sequences if sequence.state != "finished")
-        if self._retired and os.getpid() == self._pid and self._stepping_thread != threading.get_ident():
-            self._turns.take(self._cancel_retired)
-
-    def _cancel_retired(self) -> None:
-        while self._retired:
-            try:
-                if not self._is_closed:
-                    self.engine.cancel(self._retired[0])
-            except BaseException:
-                self.engine.recover()
-                raise
-            self._retired.popleft()  # last: what an interrupt left undone is done again
+def _stop(
+    box: Box, threads: list[threading.Thread], set_interrupted: Callable[[bool], None], pid: int
+) -> None:
+    """Ends the driver's thread and waits for it, unless it is the one that asks."""
+    if os.getpid() != pid:
+        return
+    box.put(lambda driver: driver.end())
+    set_interrupted(True)
+    for thread in threads:
+        if thread is not threading.current_thread():
+            thread.join()

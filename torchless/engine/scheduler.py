@@ -64,6 +64,7 @@ class Scheduler:
         self.is_fast = is_fast
         self.running: list[Sequence] = []  # oldest first
         self.waiting: deque[Sequence] = deque()  # oldest first
+        self.num_preemptions = 0  # of all sequences so far
         self._num_arrivals = 0
         # The step being put together: sequences with (tokens, outputs), and what is left of the limits.
         self._chosen: dict[Sequence, tuple[int, int]] = {}
@@ -75,6 +76,11 @@ class Scheduler:
     def is_idle(self) -> bool:
         """True when no sequence is left."""
         return not self.running and not self.waiting
+
+    @property
+    def chosen(self) -> list[Sequence]:
+        """The sequences of the step that was put together last."""
+        return list(self._chosen)
 
     def sequences(self) -> Iterator[Sequence]:
         """All sequences, oldest first."""
@@ -249,6 +255,7 @@ class Scheduler:
         self.waiting.appendleft(sequence)
         self.running.pop()
         sequence.num_preemptions += 1
+        self.num_preemptions += 1
         self.pages.free(sequence.take_pages().tolist())
 
 

@@ -38,6 +38,7 @@ class Sequence:
         state_slot: where its recurrent state lies while it runs, in models that have one (scheduler).
         state, arrival: place in the scheduler's queues and age in them (scheduler).
         num_preemptions: how often its pages were taken away (scheduler).
+        added_at: clock when it was queued first, in seconds (engine).
         started_at: clock at the first step it took part in, in seconds (scheduler).
         finish_reason: why it ended, None before (engine).
         constraint: which tokens may come next, None where all may (engine: told every new token).
@@ -50,6 +51,7 @@ class Sequence:
 
     __slots__ = (
         "accept",
+        "added_at",
         "arrival",
         "constraint",
         "digest",
@@ -118,6 +120,7 @@ class Sequence:
         self.state_slot = 0
         self.arrival = -1
         self.num_preemptions = 0
+        self.added_at = 0.0
         self.started_at: float | None = None
         self.finish_reason: FinishReason | None = None
 

@@ -17,6 +17,7 @@ from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import gather_text, split_words
 from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
+from torchless.cli.statistics import write_metrics
 from torchless.cli.terminal import TextOutput, is_terminal, note
 from torchless.errors import InvalidRequestError
 
@@ -72,6 +73,12 @@ PROMPT_OPTIONS = (
         help="Break lines between words on a terminal.  [yes]",
     ),
     Option(
+        "--metrics",
+        metavar="FILE",
+        heading=_PROMPT,
+        help="Write counters and histograms in Prometheus' text form at the end; - is stderr.",
+    ),
+    Option(
         "--stats",
         is_flag=True,
         heading=_PROMPT,
@@ -96,6 +103,7 @@ class Request:
     system: str | None
     echo: bool | None
     stats: bool
+    metrics: str | None
     sampling: dict[str, Any]
     gap: Gap | None = None
 
@@ -170,6 +178,8 @@ def generate(llm: LLM, request: Request, output: TextOutput) -> None:
         and completion.usage.num_completion_tokens != completion.params.max_tokens
     ):
         note(f"The context of {llm.context_length} tokens is full; --ctx makes it longer.")
+    if request.metrics is not None:
+        write_metrics(llm, request.metrics)
     if request.stats:
         from torchless.cli.statistics import statistics_block
 

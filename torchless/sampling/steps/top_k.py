@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from torchless.sampling.candidates import KeepLargest, Step
-from torchless.sampling.context import SamplerContext
 from torchless.sampling.parameters import SamplingParams
 
-NAME = "top_k"
+ORDER = 30
 
 
-def build(params: SamplingParams, context: SamplerContext) -> Step | None:
+def build(params: SamplingParams, eos_ids: Collection[int]) -> Step | None:
     """None when k is 0, and when the best token is taken anyway."""
     if params.top_k == 0 or params.temperature == 0:
         return None

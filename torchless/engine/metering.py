@@ -1,0 +1,121 @@
+"""Counts what an engine does, cheaply: a few additions for a step and for each of its sequences."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchless.metrics import SIZES, TIMES, Metrics, Recorder
+
+if TYPE_CHECKING:
+    from torchless.engine.engine import Engine, StepResult
+    from torchless.engine.sequence import Sequence
+
+__all__ = ["Meter"]
+
+
+class _Track:
+    """What is remembered of a sequence under way."""
+
+    __slots__ = ("has_started", "last_at", "num_tokens")
+
+    def __init__(self, num_tokens: int) -> None:
+        self.has_started = False
+        self.last_at = 0.0  # of its last token; 0.0 before the first
+        self.num_tokens = num_tokens
+
+
+class Meter:
+    """An `Observer` that keeps `Metrics`. Written by the thread that steps; any thread may read.
+
+    Attributes:
+        num_generated: tokens that were picked so far.
+    """
+
+    def __init__(self) -> None:
+        self._tracks: dict[Sequence, _Track] = {}
+        self._num_requests = self._num_finished = self._num_cancelled = 0
+        self._num_prompt = self._num_computed = self._num_steps = 0
+        self.num_generated = 0
+        self._num_drafted = self._num_kept = 0
+        self._queue, self._first, self._between, self._step = (Recorder(TIMES) for _ in range(4))
+        self._batch_sequences, self._batch_tokens = Recorder(SIZES), Recorder(SIZES)
+
+    def added(self, engine: Engine, sequence: Sequence) -> None:
+        """See `Observer`."""
+        self._num_requests += 1
+        self._tracks[sequence] = _Track(sequence.num_tokens)
+
+    def stepped(self, engine: Engine, result: StepResult) -> None:
+        """See `Observer`."""
+        now, num_computed = result.times.booked, 0
+        tracks = self._tracks
+        for run in result.runs:
+            sequence, num_tokens = run.sequence, run.num_tokens
+            num_computed += num_tokens
+            track = tracks[sequence]
+            if not track.has_started:
+                self._start(sequence, track)
+            num_new = sequence.num_tokens - track.num_tokens
+            if num_new:
+                if track.last_at:
+                    self._between.add((now - track.last_at) / num_new, num_new)
+                else:
+                    self._first.add(now - sequence.added_at)
+                track.last_at = now
+                track.num_tokens += num_new
+                self.num_generated += num_new
+        self._num_steps += 1
+        self._num_computed += num_computed
+        self._step.add(now - result.times.began)
+        self._batch_sequences.add(len(result.runs))
+        self._batch_tokens.add(num_computed)
+        for sequence in result.finished:
+            self._num_finished += 1
+            self._forget(sequence)
+
+    def cancelled(self, engine: Engine, sequence: Sequence) -> None:
+        """See `Observer`."""
+        if sequence in self._tracks:
+            self._num_cancelled += 1
+            self._forget(sequence)
+
+    def close(self) -> None:
+        """See `Observer`."""
+        self._tracks.clear()
+
+    def metrics(self, engine: Engine) -> Metrics:
+        """What was counted so far. While a step is under way, that of the steps before."""
+        scheduler = engine.scheduler
+        return Metrics(
+            num_requests=self._num_requests,
+            num_finished=self._num_finished,
+            num_cancelled=self._num_cancelled,
+            num_prompt_tokens=self._num_prompt,
+            num_generated_tokens=self.num_generated,
+            num_drafted_tokens=self._num_drafted,
+            num_kept_tokens=self._num_kept,
+            num_computed_tokens=self._num_computed,
+            num_steps=self._num_steps,
+            num_preemptions=scheduler.num_preemptions,
+            num_running=len(scheduler.running),
+            num_waiting=len(scheduler.waiting),
+            num_pages_in_use=engine.pages.num_pages - engine.pages.num_free,
+            num_pages=engine.pages.num_pages,
+            queue_seconds=self._queue.snapshot(),
+            time_to_first_token_seconds=self._first.snapshot(),
+            time_between_tokens_seconds=self._between.snapshot(),
+            step_seconds=self._step.snapshot(),
+            batch_sequences=self._batch_sequences.snapshot(),
+            batch_tokens=self._batch_tokens.snapshot(),
+        )
+
+    def _start(self, sequence: Sequence, track: _Track) -> None:
+        track.has_started = True
+        self._num_prompt += sequence.num_prompt_tokens
+        if sequence.started_at is not None:
+            self._queue.add(sequence.started_at - sequence.added_at)
+
+    def _forget(self, sequence: Sequence) -> None:
+        del self._tracks[sequence]
+        self._num_drafted += sequence.num_drafted_tokens
+        self._num_kept += sequence.num_kept_tokens

@@ -1,0 +1,141 @@
+"""Answers that come later: a future for threads, and the same for coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import AsyncGenerator, Generator, Iterator
+from typing import Any
+
+from torchless.engine.driver import News, Reader, Ticket
+from torchless.engine.runner import Runner
+from torchless.results import Chunk, Completion
+
+__all__ = ["Future", "finish", "stream"]
+
+
+class Future(concurrent.futures.Future[Completion]):
+    """An answer that is being written. Made by `LLM.submit`.
+
+    All of `concurrent.futures.Future` works, `wait` and `as_completed` included. Beyond that: `cancel` also ends a
+    request that is running, iterating gives the pieces of the answer as they come (again, for every iteration),
+    and a coroutine can await it.
+
+    Callbacks run in the thread that computes, which waits for them meanwhile: let them be short.
+
+    Example:
+        future = model.submit("Once upon a time", max_tokens=40)
+        for chunk in future:
+            print(chunk.text, end="")
+        print(future.result().usage)
+    """
+
+    def __init__(self, runner: Runner, reader: Reader) -> None:
+        """Submits a request."""
+        super().__init__()
+        self._runner = runner
+        self._cancelling = threading.RLock()
+        self._chunks: list[Chunk] = []  # grows under `_condition`
+        self._ticket = Ticket(reader.sequence, self._hear, reader=reader)
+        runner.submit(self._ticket)
+
+    def cancel(self) -> bool:
+        """Ends the request within one step and frees its memory. False if it had ended already."""
+        with self._cancelling:
+            if super().cancel() and not self._ticket.is_retired:
+                self._runner.retire(self._ticket)
+                self.set_running_or_notify_cancel()  # wakes who waits
+        return self.cancelled()
+
+    def running(self) -> bool:
+        """Whether its computation has begun and not ended."""
+        return not self.done() and self._ticket.sequence.started_at is not None
+
+    def result(self, timeout: float | None = None) -> Completion:
+        """The whole answer.
+
+        Raises:
+            TimeoutError: it took longer than `timeout` seconds; it goes on.
+            concurrent.futures.CancelledError: it was cancelled.
+            TorchlessError: the model was closed meanwhile.
+        """
+        self._check_may_wait()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """The error that ended it, None if none did; raises as `result` does while there is neither."""
+        self._check_may_wait()
+        return super().exception(timeout)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        """The pieces of the answer, from its beginning."""
+        self._ticket.is_streamed = True
+        num_taken = 0
+        while True:
+            self._check_may_wait()
+            with self._condition:
+                while len(self._chunks) == num_taken and not self.done():
+                    self._condition.wait()
+                new = self._chunks[num_taken:]
+            if not new:
+                self.result()  # raises what ended it
+                return
+            num_taken += len(new)
+            yield from new
+
+    def __await__(self) -> Generator[Any, None, Completion]:
+        """Waits in a coroutine; cancelling that cancels this."""
+        return asyncio.wrap_future(self).__await__()
+
+    def _check_may_wait(self) -> None:
+        if not self.done():
+            self._runner.check_may_wait()
+
+    def _hear(self, news: News) -> None:
+        try:
+            if isinstance(news, BaseException):
+                self.set_exception(news)
+                return
+            assert news is not None
+            with self._condition:
+                self._chunks.append(news)
+                self._condition.notify_all()
+            if news.completion is not None:
+                self.set_result(news.completion)
+        except concurrent.futures.InvalidStateError:
+            pass  # cancelled meanwhile
+
+
+async def finish(runner: Runner, reader: Reader) -> Completion:
+    """The whole answer. Cancelling the task ends the request within one step."""
+    async for chunk in stream(runner, reader, is_streamed=False):
+        if chunk.completion is not None:
+            return chunk.completion
+    raise AssertionError("an answer ended without its last chunk")
+
+
+async def stream(runner: Runner, reader: Reader, *, is_streamed: bool = True) -> AsyncGenerator[Chunk, None]:
+    """The pieces of an answer as they come. Closing the iterator ends the request within one step."""
+    loop = asyncio.get_running_loop()
+    arrived: asyncio.Queue[News] = asyncio.Queue()
+
+    def tell(news: News) -> None:
+        try:
+            loop.call_soon_threadsafe(arrived.put_nowait, news)
+        except RuntimeError:  # the loop was closed
+            runner.retire(ticket)
+
+    ticket = Ticket(reader.sequence, tell, reader=reader, is_streamed=is_streamed)
+    runner.submit(ticket)
+    try:
+        while True:
+            news = await arrived.get()
+            if isinstance(news, BaseException):
+                raise news
+            assert news is not None
+            yield news
+            if news.completion is not None:
+                return
+    finally:
+        runner.retire(ticket)
