@@ -57,7 +57,12 @@ class Generation:
         self.sequence = Sequence(
             prompt_ids,
             max_tokens=len(prompt_ids) + num_new,
-            sampler=Sampler(params, self._eos_ids),
+            sampler=Sampler(
+                params,
+                self._eos_ids,
+                num_prompt_tokens=len(prompt_ids),
+                token_text=lambda token_id: tokenizer.decode([token_id]),
+            ),
             accept=self._accept,
             hash_logits=logits_hash,
         )

@@ -160,7 +160,40 @@ def test_lists_and_flags_reach_the_model(cli, fake_llm):
 
 
 def test_every_sampling_parameter_has_an_option():
-    assert {option.name for option in SAMPLING_OPTIONS} == set(SamplingParams.__dataclass_fields__)
+    only_python = {"processors"}
+    assert {option.name for option in SAMPLING_OPTIONS} == set(
+        SamplingParams.__dataclass_fields__
+    ) - only_python
+
+
+def test_samplers_reach_the_model_under_llama_cpps_names(cli, fake_llm):
+    llm = fake_llm()
+    form = (
+        "--presence-penalty 0.5 --frequency-penalty -0.2 --dry-multiplier 0.8 --dry-sequence-breaker . "
+        "--dry-sequence-breaker : --top-nsigma 1 --typical 0.9 --xtc-probability 0.5 --xtc-threshold 0.2 "
+        "--dynatemp-range 0.3 --dynatemp-exp 2 --mirostat 2 --mirostat-lr 0.2 --mirostat-ent 4 --sampling-seq kpt "
+        "--min-tokens 3"
+    )
+    assert cli("run", "Hi", *form.split())[0] == 0
+    keywords = llm.requests[0][2]
+    assert keywords.pop("logits_hash") is False
+    assert keywords == {
+        "presence_penalty": 0.5,
+        "frequency_penalty": -0.2,
+        "dry_multiplier": 0.8,
+        "dry_sequence_breakers": (".", ":"),
+        "top_n_sigma": 1.0,
+        "typical_p": 0.9,
+        "xtc_probability": 0.5,
+        "xtc_threshold": 0.2,
+        "dynatemp_range": 0.3,
+        "dynatemp_exponent": 2.0,
+        "mirostat": 2,
+        "mirostat_eta": 0.2,
+        "mirostat_tau": 4.0,
+        "samplers": "kpt",
+        "min_tokens": 3,
+    }
 
 
 def test_every_loading_keyword_has_an_option():
@@ -187,6 +220,9 @@ def test_every_loading_keyword_has_an_option():
         ("-n", "0", "error: --max-tokens must be a whole number, 1 or more"),
         ("--seed", "-7", "error: --seed must be"),
         ("--stop", "", "error: --stop must be a non-empty string"),
+        ("--samplers", "top_q", "error: --samplers must be names from penalties, dry,"),
+        ("--mirostat", "3", "error: --mirostat must be 0 (off), 1 or 2, got 3"),
+        ("--typical-p", "2", "error: --typical-p must be a number from 0 to 1"),
     ],
 )
 def test_nonsense_values_are_refused_before_the_model_is_loaded(cli, fake_llm, option, value, message):

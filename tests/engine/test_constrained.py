@@ -137,3 +137,19 @@ def test_a_constraint_that_fails_ends_its_own_sequence_alone():
     assert other.finish_reason == "length" and other.failure is None
     assert new_tokens(other) == alone([1, 2], 20)
     assert engine.pages.num_free == engine.pages.num_pages
+
+
+def test_a_sampler_that_fails_ends_its_own_sequence_alone():
+    def fail(ids, logits):
+        if len(ids) == 5:
+            raise ZeroDivisionError("mine")
+
+    engine = Engine(FakeExecutor())
+    failing, other = make([1, 2], 20, None), make([1, 2], 20, None)
+    failing.sampler = Sampler(SamplingParams(temperature=0, processors=fail))
+    engine.add(failing)
+    engine.add(other)
+    finish(engine, failing, other)
+    assert failing.finish_reason == "cancelled" and str(failing.failure) == "mine"
+    assert failing.num_tokens == 5
+    assert other.finish_reason == "length" and other.failure is None

@@ -132,7 +132,7 @@ def test_an_unknown_keyword_is_answered_with_the_nearest(wrong, right):
 
 
 def test_an_unknown_keyword_without_likeness_lists_the_names():
-    with pytest.raises(TypeError, match="it takes ignore_eos, logit_bias"):
+    with pytest.raises(TypeError, match="it takes dry_allowed_length, dry_base"):
         SamplingParams.from_kwargs(zzz=1)
 
 

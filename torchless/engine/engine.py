@@ -256,16 +256,17 @@ class OutputRows(NamedTuple):
     best: Best | None
 
     def pick(self, sequence: Sequence, row: int) -> int | None:
-        """The token that a sequence's sampler picks behind its history; None where its constraint failed."""
+        """The token that a sequence's sampler picks behind its history; None where that failed."""
         sampler, constraint = sequence.sampler, sequence.constraint
         assert sampler is not None
-        if self.best is not None:
-            return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
-        if constraint is None:
-            return sampler.pick(self.logits[row], sequence.history)
         try:
-            return sampler.pick(masked(self.logits[row], constraint.mask()), sequence.history)
-        except GrammarError as error:  # this sequence's own; the others go on
+            if self.best is not None:
+                return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
+            logits = self.logits[row]
+            if constraint is not None:
+                logits = masked(logits, constraint.mask())
+            return sampler.pick(logits, sequence.history)
+        except Exception as error:  # of its constraint, its processors or its logits: the others go on
             sequence.failure = error
             return None
 

@@ -66,6 +66,31 @@ class Candidates:
         self.logits = self.logits[indices].astype(np.float64, copy=False)
         self._is_shared = False
 
+    def indices_of(self, token_ids: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.intp]:
+        """Where these tokens stand among the candidates; -1 for those that are none."""
+        if self.ids is None:
+            return token_ids.astype(np.intp, copy=False)
+        order = self.ids.argsort()
+        places = np.minimum(self.ids.searchsorted(token_ids, sorter=order), len(self.ids) - 1)
+        found: npt.NDArray[np.intp] = np.where(self.ids[order[places]] == token_ids, order[places], -1)
+        return found
+
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """Of each candidate among the candidates."""
+        weights = np.exp(np.subtract(self.logits, self.peak, dtype=np.float64))
+        probabilities: npt.NDArray[np.float64] = weights / weights.sum()
+        return probabilities
+
+    def replace_logits(self, logits: npt.NDArray[np.floating[Any]]) -> None:
+        """New logits for all candidates, in the same order of size."""
+        self.logits = logits
+        self._is_shared = False
+
+    def keep_where(self, kept: npt.NDArray[np.bool_]) -> None:
+        """Keeps the candidates for which `kept` is true, in their order."""
+        if not kept.all():
+            self.keep(kept.nonzero()[0])
+
     def keep_first(self, count: int) -> None:
         """Keeps the first `count` candidates of a sorted list."""
         if count < len(self.logits):

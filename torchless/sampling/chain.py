@@ -1,15 +1,15 @@
 """The sampler of one sequence: runs the steps that its parameters ask for, then picks a token.
 
-Steps are the files in `steps/`, found by name: each says its place in the chain (`ORDER`) and offers
-``build(params, eos_ids)``, which returns the step or None where the parameters leave it off.
-The order is llama.cpp's: logit bias, penalties, top-k, top-p, min-p, temperature.
+Steps are the files in `steps/`, found by name. Each offers ``build(params, context)``, which returns the step or None
+where the parameters leave it off, and either an `ORDER`, for what changes logits before all samplers, or the `NAME`
+of a sampler, whose place `SamplingParams.samplers` decides. The order is llama.cpp's if the request names no other.
 """
 
 from __future__ import annotations
 
 import math
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cache
 from importlib import import_module
 from typing import Protocol
@@ -20,6 +20,8 @@ import numpy.typing as npt
 from torchless.errors import TorchlessError
 from torchless.sampling import steps
 from torchless.sampling.candidates import Candidates, KeepLargest, Step
+from torchless.sampling.context import SamplerContext
+from torchless.sampling.mirostat import Mirostat
 from torchless.sampling.parameters import SamplingParams
 from torchless.sampling.random_numbers import CounterRandom
 
@@ -29,9 +31,9 @@ __all__ = ["Sampler", "StepModule"]
 class StepModule(Protocol):
     """What a file in `steps/` offers."""
 
-    ORDER: int
+    ORDER: int  # or NAME: str
 
-    def build(self, params: SamplingParams, eos_ids: Collection[int]) -> Step | None: ...
+    def build(self, params: SamplingParams, context: SamplerContext) -> Step | None: ...
 
 
 class Sampler:
@@ -43,16 +45,30 @@ class Sampler:
         1
     """
 
-    def __init__(self, params: SamplingParams, eos_ids: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        params: SamplingParams,
+        eos_ids: Collection[int] = (),
+        *,
+        num_prompt_tokens: int = 0,
+        token_text: Callable[[int], str] | None = None,
+    ) -> None:
         """Sets the chain up.
 
         Args:
-            params: with a seed (see `SamplingParams.seeded`) unless the temperature is 0.
-            eos_ids: the tokens that `ignore_eos` forbids.
+            params: with a seed (see `SamplingParams.seeded`) unless nothing is left to chance.
+            eos_ids: the tokens that end a text.
+            num_prompt_tokens: tokens of the history that are not the answer's.
+            token_text: text of a token; the step `dry` looks for its sequence breakers there.
         """
-        built = (module.build(params, eos_ids) for module in step_modules())
+        random = CounterRandom(params.seeded().seed or 0)
+        context = SamplerContext(eos_ids, num_prompt_tokens, token_text, random)
+        fixed, samplers = step_modules()
+        modules = [*fixed, *(samplers[name] for name in _names(params))]
+        built = (module.build(params, context) for module in modules)
         self._steps = [step for step in built if step is not None]
-        self._random = None if params.temperature == 0 else CounterRandom(params.seeded().seed or 0)
+        self._random = None if params.temperature == 0 else random
+        self._mirostat = Mirostat(params) if params.mirostat and self._random is not None else None
 
     @property
     def num_best(self) -> int | None:
@@ -60,7 +76,7 @@ class Sampler:
         if not self._steps:
             return 1 if self._random is None else None
         first = self._steps[0]
-        return first.count if isinstance(first, KeepLargest) else None
+        return first.count if isinstance(first, KeepLargest) and self._mirostat is None else None
 
     def pick_best(
         self, ids: npt.NDArray[np.int32], logits: npt.NDArray[np.float32], history: npt.NDArray[np.int32]
@@ -86,7 +102,7 @@ class Sampler:
 
         Raises:
             TorchlessError: the logits contain NaN or infinity.
-        InvalidRequestError: the request forbids every token.
+            InvalidRequestError: the request forbids every token.
         """
         if self._random is None and not self._steps:
             best = int(logits.argmax())
@@ -96,12 +112,38 @@ class Sampler:
         candidates = Candidates(logits)
         return self._narrow_and_pick(candidates, history)
 
+    def distribution(
+        self, logits: npt.NDArray[np.float32], history: npt.NDArray[np.int32]
+    ) -> dict[int, float]:
+        """Token id -> probability, of the tokens that `pick` would pick from here (without Mirostat's bound)."""
+        candidates = Candidates(logits)
+        for step in self._steps:
+            step(candidates, history)
+        if self._random is None:
+            return {candidates.token_id(int(candidates.logits.argmax())): 1.0}
+        probabilities = candidates.probabilities().tolist()
+        return {candidates.token_id(i): p for i, p in enumerate(probabilities) if p > 0}
+
     def _narrow_and_pick(self, candidates: Candidates, history: npt.NDArray[np.int32]) -> int:
+        vocab_size = len(candidates)
         for step in self._steps:
             step(candidates, history)
         if self._random is None:
             return candidates.token_id(int(candidates.logits.argmax()))
-        return _pick_random(candidates, self._random.uniform(len(history)))
+        uniform = self._random.uniform(len(history))
+        if self._mirostat is None:
+            return candidates.token_id(_pick_random(candidates, uniform))
+        self._mirostat.narrow(candidates, len(history), vocab_size)
+        picked = _pick_random(candidates, uniform)
+        self._mirostat.accept(float(candidates.probabilities()[picked]), len(history))
+        return candidates.token_id(picked)
+
+
+def _names(params: SamplingParams) -> tuple[str, ...]:
+    """The samplers of a request in their order. Mirostat replaces all that choose among tokens by themselves."""
+    if not params.mirostat:
+        return params.samplers
+    return tuple(name for name in params.samplers if name in ("penalties", "dry", "temperature"))
 
 
 def _pick_random(candidates: Candidates, uniform: float) -> int:
@@ -109,7 +151,7 @@ def _pick_random(candidates: Candidates, uniform: float) -> int:
     logits = candidates.logits.astype(np.float64, copy=False)
     sums = np.exp(logits - candidates.peak).cumsum()
     # uniform <= 1 - 2**-53, so that the product is below the total and the index below the length.
-    return candidates.token_id(int(sums.searchsorted(uniform * sums[-1], side="right")))
+    return int(sums.searchsorted(uniform * sums[-1], side="right"))
 
 
 def _check_peak(peak: np.float32) -> None:
@@ -121,8 +163,11 @@ def _check_peak(peak: np.float32) -> None:
 
 
 @cache
-def step_modules() -> tuple[StepModule, ...]:
-    """The step files, in the order of the chain."""
+def step_modules() -> tuple[tuple[StepModule, ...], dict[str, StepModule]]:
+    """The files whose place is fixed, in their order, and the samplers by name."""
     names = (module.name for module in pkgutil.iter_modules(steps.__path__))
     modules = [import_module(f"{steps.__name__}.{name}") for name in names]
-    return tuple(sorted(modules, key=lambda module: module.ORDER))
+    fixed = sorted(
+        (module for module in modules if hasattr(module, "ORDER")), key=lambda module: module.ORDER
+    )
+    return tuple(fixed), {module.NAME: module for module in modules if hasattr(module, "NAME")}

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import math
-import operator
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from numbers import Real
 from typing import Any
 
 from torchless.errors import FormatError, InvalidRequestError
 from torchless.keywords import resolve_keywords
+from torchless.sampling.checks import (
+    SAMPLERS,
+    Check,
+    biases_by_id,
+    flag,
+    functions,
+    integer_in,
+    number_in,
+    sampler_names,
+    strings,
+)
 
 __all__ = ["SamplingParams"]
 
 MAX_SEED = 2**64 - 1
-MAX_BIAS = 1e30  # far beyond any logit, and no sum of the two overflows float32
 
 # Other tools' keyword -> ours.
 _ALIASES = {
@@ -33,6 +41,21 @@ _ALIASES = {
     "repetition_context_size": "repeat_last_n",
     "stop_sequences": "stop",
     "stop_strings": "stop",
+    "typ_p": "typical_p",
+    "typical": "typical_p",
+    "top_nsigma": "top_n_sigma",
+    "penalty_freq": "frequency_penalty",
+    "penalty_present": "presence_penalty",
+    "dry_sequence_breaker": "dry_sequence_breakers",
+    "dynamic_temperature_range": "dynatemp_range",
+    "dynatemp_exp": "dynatemp_exponent",
+    "mirostat_ent": "mirostat_tau",
+    "mirostat_lr": "mirostat_eta",
+    "min_new_tokens": "min_tokens",
+    "n_min": "min_tokens",
+    "sampling_seq": "samplers",
+    "logits_processor": "processors",
+    "logits_processors": "processors",
 }
 
 # llama.cpp and Ollama write "no limit" as a negative count under these names; ours is None.
@@ -46,6 +69,12 @@ _METADATA_KEYS = {
     "general.sampling.min_p": "min_p",
     "general.sampling.penalty_repeat": "repeat_penalty",
     "general.sampling.penalty_last_n": "repeat_last_n",
+    "general.sampling.sequence": "samplers",
+    "general.sampling.xtc_probability": "xtc_probability",
+    "general.sampling.xtc_threshold": "xtc_threshold",
+    "general.sampling.mirostat": "mirostat",
+    "general.sampling.mirostat_tau": "mirostat_tau",
+    "general.sampling.mirostat_eta": "mirostat_eta",
 }
 
 
@@ -61,12 +90,32 @@ class SamplingParams:
         repeat_penalty: logits of recent tokens are divided by it when positive and multiplied when
             not (Keskar et al. 2019); 1 changes nothing.
         repeat_last_n: how many of the last tokens (prompt included) count as recent; -1 means all.
+        frequency_penalty: subtracted from a token's logit for each time it is among the recent ones; 0 is off.
+        presence_penalty: subtracted once for each token among the recent ones; 0 is off.
+        dry_multiplier, dry_base, dry_allowed_length: a token that would prolong a repetition of L tokens loses
+            ``multiplier * base ** (L - allowed_length)``; multiplier 0 is off.
+        dry_penalty_last_n: how many of the last tokens are searched for repetitions; -1 means all.
+        dry_sequence_breakers: strings that no repetition reaches across.
+        top_n_sigma: only tokens within so many standard deviations of the largest logit stay; 0 or less is off.
+        typical_p: only tokens about as surprising as expected, up to this probability, stay; 1 keeps all.
+        xtc_probability, xtc_threshold: with this probability, all tokens of at least the threshold but the least likely
+            of them go; probability 0, or a threshold above 0.5, is off.
+        dynatemp_range, dynatemp_exponent: the temperature moves within ``temperature`` plus or minus the range, with
+            the entropy of the candidates to the power of the exponent; range 0 is off.
+        mirostat: 1 or 2 picks by Mirostat (Basu et al. 2021), which replaces all of these but penalties, dry and
+            temperature; 0 is off.
+        mirostat_tau, mirostat_eta: the wanted surprise in bits, and how fast it is approached.
+        samplers: the order of penalties, dry, top_n_sigma, top_k, typ_p, top_p, min_p, xtc and temperature, as names or
+            as llama.cpp's letters; those left out are off. Temperature 0 picks the most likely token all the same.
+        processors: functions ``(ids, logits)``, called for every token with all ids so far and a float32 array of all
+            logits to change in place. An exception ends the request.
         seed: 0 .. 2**64 - 1. A token depends on seed, position and logits only. None draws one at
             random, which `Completion.params` reports.
         stop: strings that end the text where they appear; they are not part of it.
         max_tokens: most tokens to generate; None generates until the model ends or the context is full.
         logit_bias: token id -> number added to its logit; ``-inf`` forbids the token.
         ignore_eos: forbid the tokens that end a text.
+        min_tokens: forbid them until so many tokens are generated.
 
     Raises:
         InvalidRequestError: a value is out of range or of the wrong type.
@@ -82,11 +131,30 @@ class SamplingParams:
     min_p: float = 0.05
     repeat_penalty: float = 1.0
     repeat_last_n: int = 64
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[str, ...] = ("\n", ":", '"', "*")
+    top_n_sigma: float = 0.0
+    typical_p: float = 1.0
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    dynatemp_range: float = 0.0
+    dynatemp_exponent: float = 1.0
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    samplers: tuple[str, ...] = SAMPLERS
+    processors: tuple[Callable[..., Any], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     ignore_eos: bool = False
+    min_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -142,97 +210,37 @@ class SamplingParams:
         return self if self.seed is not None else replace(self, seed=secrets.randbits(32))
 
 
-# -- checks: (name, value) -> value in its final form ---------------------------------------------
-
-_Check = Callable[[str, Any], Any]
-
-
-def _invalid(name: str, value: object, expected: str) -> InvalidRequestError:
-    shown = repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
-    return InvalidRequestError(f"{name} must be {expected}, got {shown}")
-
-
-def _number(low: float, high: float, expected: str, *, above_low: bool = False) -> _Check:
-    def check(name: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise _invalid(name, value, expected)
-        try:
-            number = float(value)
-        except OverflowError:
-            number = math.inf
-        if not (math.isfinite(number) and low <= number <= high) or (above_low and number == low):
-            raise _invalid(name, value, expected)
-        return number
-
-    return check
-
-
-def _integer(low: int, high: int | None, expected: str, *, optional: bool = False) -> _Check:
-    def check(name: str, value: Any) -> int | None:
-        if value is None and optional:
-            return None
-        try:
-            number = operator.index(value)
-        except TypeError:
-            raise _invalid(name, value, expected) from None
-        if isinstance(value, bool) or number < low or (high is not None and number > high):
-            raise _invalid(name, value, expected)
-        return number
-
-    return check
-
-
-def _stop_strings(name: str, value: Any) -> tuple[str, ...]:
-    expected = "a non-empty string or a list of such"
-    if value is None:
-        return ()
-    strings = (value,) if isinstance(value, str) else value
-    if not isinstance(strings, Iterable) or isinstance(strings, bytes | Mapping):
-        raise _invalid(name, value, expected)
-    strings = tuple(strings)
-    if not all(isinstance(string, str) and string for string in strings):
-        raise _invalid(name, value, expected)
-    return strings
-
-
-def _bias(name: str, value: Any) -> dict[int, float]:
-    expected = "a dictionary {token id: number}"
-    if not isinstance(value, Mapping):
-        raise _invalid(name, value, expected)
-    check_id = _integer(0, 2**31 - 1, "a whole number, 0 or more")
-    check_bias = _number(
-        -MAX_BIAS, MAX_BIAS, f"a number from -{MAX_BIAS:g} to {MAX_BIAS:g}, or -inf (forbidden)"
-    )
-    biases: dict[int, float] = {}
-    for token_id, bias in value.items():
-        number = -math.inf if _is_minus_infinity(bias) else check_bias(f"{name}[{token_id!r}]", bias)
-        biases[check_id(f"a token id in {name}", token_id)] = number
-    return biases
-
-
-def _is_minus_infinity(value: Any) -> bool:
-    return isinstance(value, float) and value == -math.inf
-
-
-def _flag(name: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise _invalid(name, value, "True or False")
-    return value
-
-
-_CHECKS: Mapping[str, _Check] = {
-    "temperature": _number(0, math.inf, "a finite number, 0 (greedy) or more"),
-    "top_k": _integer(0, None, "a whole number, 0 (off) or more"),
-    "top_p": _number(0, 1, "a number from 0 to 1 (1 is off)"),
-    "min_p": _number(0, 1, "a number from 0 (off) to 1"),
-    "repeat_penalty": _number(0, math.inf, "a finite number above 0 (1 is off)", above_low=True),
-    "repeat_last_n": _integer(-1, None, "a whole number: -1 (all tokens), 0 (off) or more"),
-    "seed": _integer(0, MAX_SEED, "a whole number from 0 to 2**64 - 1, or None (random)", optional=True),
-    "stop": _stop_strings,
-    "max_tokens": _integer(1, None, "a whole number, 1 or more, or None (no limit)", optional=True),
-    "logit_bias": _bias,
-    "ignore_eos": _flag,
+_CHECKS: Mapping[str, Check] = {
+    "temperature": number_in(0, math.inf, "a finite number, 0 (greedy) or more"),
+    "top_k": integer_in(0, None, "a whole number, 0 (off) or more"),
+    "top_p": number_in(0, 1, "a number from 0 to 1 (1 is off)"),
+    "min_p": number_in(0, 1, "a number from 0 (off) to 1"),
+    "repeat_penalty": number_in(0, math.inf, "a finite number above 0 (1 is off)", above_low=True),
+    "repeat_last_n": integer_in(-1, None, "a whole number: -1 (all tokens), 0 (off) or more"),
+    "frequency_penalty": number_in(-math.inf, math.inf, "a finite number (0 is off)"),
+    "presence_penalty": number_in(-math.inf, math.inf, "a finite number (0 is off)"),
+    "dry_multiplier": number_in(0, math.inf, "a finite number, 0 (off) or more"),
+    "dry_base": number_in(0, math.inf, "a finite number, 0 or more (below 1 is off)"),
+    "dry_allowed_length": integer_in(1, None, "a whole number, 1 or more"),
+    "dry_penalty_last_n": integer_in(-1, None, "a whole number: -1 (all tokens), 0 (off) or more"),
+    "dry_sequence_breakers": strings,
+    "top_n_sigma": number_in(-1, math.inf, "a finite number (0 or -1 is off)"),
+    "typical_p": number_in(0, 1, "a number from 0 to 1 (1 is off)"),
+    "xtc_probability": number_in(0, 1, "a number from 0 (off) to 1"),
+    "xtc_threshold": number_in(0, 1, "a number from 0 to 1 (above 0.5 is off)"),
+    "dynatemp_range": number_in(0, math.inf, "a finite number, 0 (off) or more"),
+    "dynatemp_exponent": number_in(0, math.inf, "a finite number, 0 or more"),
+    "mirostat": integer_in(0, 2, "0 (off), 1 or 2"),
+    "mirostat_tau": number_in(0, math.inf, "a finite number, 0 or more"),
+    "mirostat_eta": number_in(0, math.inf, "a finite number, 0 or more"),
+    "samplers": sampler_names,
+    "processors": functions,
+    "seed": integer_in(0, MAX_SEED, "a whole number from 0 to 2**64 - 1, or None (random)", optional=True),
+    "stop": strings,
+    "max_tokens": integer_in(1, None, "a whole number, 1 or more, or None (no limit)", optional=True),
+    "logit_bias": biases_by_id,
+    "ignore_eos": flag,
+    "min_tokens": integer_in(0, None, "a whole number, 0 or more"),
 }
 
 assert tuple(_CHECKS) == tuple(item.name for item in fields(SamplingParams))

@@ -12,7 +12,7 @@ __all__ = ["CounterRandom"]
 
 
 class CounterRandom:
-    """One uniform number for each position.
+    """Four uniform numbers for each position: the words of its block.
 
     Example:
         >>> CounterRandom(seed=1).uniform(5) == CounterRandom(seed=1).uniform(5)
@@ -24,8 +24,9 @@ class CounterRandom:
         self._state = self._generator.state  # as made: its buffer is empty, so that the counter decides
         self._counter = self._state["state"]["counter"]
 
-    def uniform(self, position: int) -> float:
-        """A number in [0, 1): the top 53 bits of the first word of the position's block."""
+    def uniform(self, position: int, word: int = 0) -> float:
+        """A number in [0, 1): the top 53 bits of a word of the position's block."""
         self._counter[0] = position
         self._generator.state = self._state
-        return (int(self._generator.random_raw()) >> 11) * 2.0**-53
+        bits = self._generator.random_raw() if word == 0 else self._generator.random_raw(word + 1)[word]
+        return (int(bits) >> 11) * 2.0**-53

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import numpy as np
 import numpy.typing as npt
 
 from torchless.errors import InvalidRequestError
 from torchless.sampling.candidates import Candidates, Step
+from torchless.sampling.context import SamplerContext
 from torchless.sampling.parameters import SamplingParams
 
 ORDER = 10
 
 
-def build(params: SamplingParams, eos_ids: Collection[int]) -> Step | None:
+def build(params: SamplingParams, context: SamplerContext) -> Step | None:
     """None when nothing is biased."""
     biases = dict(params.logit_bias)
     if params.ignore_eos:
-        biases.update(dict.fromkeys(eos_ids, -np.inf))
+        biases.update(dict.fromkeys(context.eos_ids, -np.inf))
     if not biases:
         return None
     ids = np.array(list(biases), dtype=np.intp)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 
 import numpy as np
 import numpy.typing as npt
 
 from torchless.sampling.candidates import Candidates, Step
+from torchless.sampling.context import SamplerContext
 from torchless.sampling.parameters import SamplingParams
 
-ORDER = 50
+NAME = "min_p"
 
 
-def build(params: SamplingParams, eos_ids: Collection[int]) -> Step | None:
+def build(params: SamplingParams, context: SamplerContext) -> Step | None:
     """None when p is 0, and when the best token is taken anyway."""
     if params.min_p == 0.0 or params.temperature == 0:
         return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 from torchless.sampling.candidates import KeepLargest, Step
+from torchless.sampling.context import SamplerContext
 from torchless.sampling.parameters import SamplingParams
 
-ORDER = 30
+NAME = "top_k"
 
 
-def build(params: SamplingParams, eos_ids: Collection[int]) -> Step | None:
+def build(params: SamplingParams, context: SamplerContext) -> Step | None:
     """None when k is 0, and when the best token is taken anyway."""
     if params.top_k == 0 or params.temperature == 0:
         return None

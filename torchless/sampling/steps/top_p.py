@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from torchless.sampling.candidates import Candidates, Step, largest
+from torchless.sampling.context import SamplerContext
 from torchless.sampling.parameters import SamplingParams
 
-ORDER = 40
+NAME = "top_p"
 
 _FIRST_GUESS = 256  # tokens; a nucleus is rarely larger, and the guess grows eightfold where it is
 
 
-def build(params: SamplingParams, eos_ids: Collection[int]) -> Step | None:
+def build(params: SamplingParams, context: SamplerContext) -> Step | None:
     """None when p is 1, and when the best token is taken anyway."""
     if params.top_p == 1.0 or params.temperature == 0:
         return None
