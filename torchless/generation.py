@@ -8,6 +8,8 @@ from collections.abc import Collection
 import numpy as np
 import numpy.typing as npt
 
+from torchless.constraints.constraint import Constraint
+from torchless.constraints.requests import parse_json
 from torchless.engine.sequence import Sequence
 from torchless.results import Chunk, Completion, FinishReason, Timings, Usage
 from torchless.sampling.chain import Sampler
@@ -36,6 +38,8 @@ class Generation:
         logits_hash: bool,
         called_at: float,
         more_end_ids: Collection[int] = (),
+        constraint: Constraint | None = None,
+        is_json: bool = False,
     ) -> None:
         """Sets a request up.
 
@@ -48,9 +52,12 @@ class Generation:
             logits_hash: whether `Completion.logits_hash` is wanted.
             called_at: clock when the user asked, in seconds.
             more_end_ids: tokens that end this answer beside the tokenizer's own end tokens.
+            constraint: what the answer must match.
+            is_json: that is one JSON value.
         """
         self._called_at = called_at
         self._params = params
+        self._is_json = is_json
         self._eos_ids: Collection[int] = frozenset(tokenizer.eos_ids).union(more_end_ids)
         num_left = context_length - len(prompt_ids)
         num_new = num_left if params.max_tokens is None else min(params.max_tokens, num_left)
@@ -64,9 +71,10 @@ class Generation:
                 token_text=lambda token_id: tokenizer.decode([token_id]),
             ),
             accept=self._accept,
+            constraint=constraint,
             hash_logits=logits_hash,
         )
-        self._stream = TextStream(tokenizer, continuation=continuation)
+        self._stream = TextStream(tokenizer, continuation=continuation or constraint is not None)
         self._num_tokens_with_text = tokenizer.vocab_size  # the model may have padded its vocabulary
         self._stops = StopMatcher(params.stop)
         self._token_ids: list[int] = []  # all generated, without the end token
@@ -106,8 +114,9 @@ class Generation:
         if sequence.failure is not None:
             raise sequence.failure
         self._flush()
+        text = "".join(self._pieces)
         return Completion(
-            text="".join(self._pieces),
+            text=text,
             token_ids=tuple(self._token_ids),
             finish_reason=reason,
             usage=Usage(
@@ -119,6 +128,14 @@ class Generation:
             timings=self._timings(),
             params=self._params,
             logits_hash=sequence.digest.hexdigest() if sequence.digest is not None else "",
+            parsed=parse_json(text) if self._is_json and self._is_whole() else None,
+        )
+
+    def _is_whole(self) -> bool:
+        """Whether the text came to the end that its constraint wants."""
+        constraint, reason = self.sequence.constraint, self.sequence.finish_reason
+        return (
+            reason == "stop" and self._stops.matched is None and bool(constraint and constraint.is_satisfied)
         )
 
     def _accept(self, token_id: int) -> FinishReason | None:

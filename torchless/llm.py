@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from torchless.activation_types import ActivationType
 from torchless.backends.base import KvType, Progress
+from torchless.constraints.requests import take_grammar
 from torchless.embedding import Embedder
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
@@ -184,10 +185,12 @@ class LLM(LaterMethods):
             parse_special: read names of control tokens in the text (``<|im_end|>``) as those tokens.
             logits_hash: fill `Completion.logits_hash`.
             params: where the sampling parameters start from, instead of the model's `defaults`.
-            **sampling: fields of `SamplingParams`, also under other tools' names.
+            **sampling: fields of `SamplingParams`, and what the text must match: ``schema``, ``regex``, ``grammar``,
+                ``choices`` or ``json`` (docs/constraints.md). Also under other tools' names.
 
         Raises:
             ContextLengthError: the prompt does not fit; it is never cut.
+            GrammarError: what the text must match cannot be enforced; the message names the place.
             InvalidRequestError: a parameter is out of range, or the prompt is empty and cannot be.
             TokenizerError: the text is not valid Unicode.
             TypeError: an unknown keyword; the message names the nearest one.
@@ -272,9 +275,10 @@ class LLM(LaterMethods):
         """Continues several prompts together, which is faster than one after another.
 
         Each answer is what `generate` gives for its prompt alone. Without a seed each gets its own. A `Request` has
-        options of its own; where it names no sampling parameters, those given here hold.
+        options of its own; where it names no sampling parameters or form of the text, those given here hold.
         """
         self._prompts.check_list("batch", prompts)
+        grammar = take_grammar(sampling)
         defaults = (params or self.defaults).updated(**sampling)
         requests = [
             item
@@ -282,7 +286,7 @@ class LLM(LaterMethods):
             else Request(item, parse_special=parse_special, logits_hash=logits_hash)
             for item in prompts
         ]
-        generations = [self._requests.generation(request, defaults) for request in requests]
+        generations = [self._requests.generation(request, defaults, grammar) for request in requests]
         self._runner.complete([generation.sequence for generation in generations])
         return [generation.completion() for generation in generations]
 
@@ -429,6 +433,7 @@ class LLM(LaterMethods):
         if self._runner.close():
             for observer in self._runner.engine.observers:
                 observer.close()
+            self._requests.close()
             self._loaded.close()
 
     def __enter__(self) -> LLM:

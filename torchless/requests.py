@@ -6,16 +6,20 @@ import time
 from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from torchless.constraints.requests import Constraints, take_grammar
 from torchless.errors import ContextLengthError, InvalidRequestError
 from torchless.generation import Generation
 from torchless.loading import LoadedModel
 from torchless.prompts import Prompts
 from torchless.sampling.parameters import SamplingParams
+
+if TYPE_CHECKING:
+    from torchless.constraints.grammars import Grammar
 
 __all__ = ["Messages", "Prompt", "Request", "Requests"]
 
@@ -37,7 +41,7 @@ class Request:
         messages: a conversation to answer, as in `LLM.chat`.
         prefix, suffix, order: a gap to fill, as in `LLM.infill`.
         parse_special, logits_hash, params: as in `LLM.generate`.
-        sampling: fields of `SamplingParams`, also under other tools' names.
+        sampling: fields of `SamplingParams`, and what the text must match, also under other tools' names.
 
     Example:
         >>> Request("Once upon a time", max_tokens=5, temperature=0).sampling
@@ -116,28 +120,35 @@ class Requests:
         self._loaded = loaded
         self._prompts = prompts
         self._check_usable = check_usable
+        self._constraints = Constraints(loaded.tokenizer, loaded.executor.vocab_size)
 
-    def generation(self, request: Request, defaults: SamplingParams) -> Generation:
+    def generation(
+        self, request: Request, defaults: SamplingParams, grammar: Grammar | None = None
+    ) -> Generation:
         """A checked request; its clock starts before the prompt is encoded.
 
         Args:
             defaults: sampling parameters where the request names none.
+            grammar: what the text must match where the request says nothing of it.
 
         Raises:
-            ContextLengthError, InvalidRequestError, TemplateError, TokenizerError, TypeError, UnsupportedError:
-                as `LLM.generate`, `LLM.chat` and `LLM.infill` document.
+            ContextLengthError, GrammarError, InvalidRequestError, TemplateError, TokenizerError, TypeError,
+                UnsupportedError: as `LLM.generate`, `LLM.chat` and `LLM.infill` document.
         """
         called_at = time.perf_counter()
         self._check_usable()
         self.require_logits()
-        params = (request.params or defaults).updated(**request.sampling).seeded()
+        sampling = dict(request.sampling)
+        grammar = take_grammar(sampling) or grammar
+        params = (request.params or defaults).updated(**sampling).seeded()
         self._prompts.check_bias(params.logit_bias)
         ids = self._encode(request)
         context_length = self._loaded.context_length
         if len(ids) >= context_length:
             raise ContextLengthError(len(ids), context_length)
         tokenizer = self._loaded.tokenizer
-        fills_gap = request.kind == "gap"
+        infill = tokenizer.infill if request.kind == "gap" else None
+        more_end_ids = infill.end_ids if infill is not None else ()
         return Generation(
             ids,
             params,
@@ -146,8 +157,14 @@ class Requests:
             continuation=request.kind != "chat",
             logits_hash=request.logits_hash,
             called_at=called_at,
-            more_end_ids=infill.end_ids if fills_gap and (infill := tokenizer.infill) else (),
+            more_end_ids=more_end_ids,
+            constraint=self._constraints.matcher(grammar, more_end_ids) if grammar is not None else None,
+            is_json=grammar is not None and grammar.is_json,
         )
+
+    def close(self) -> None:
+        """Ends the threads that compute what constraints allow."""
+        self._constraints.close()
 
     def require_logits(self) -> None:
         """Refuses a model that writes no text."""

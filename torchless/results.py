@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torchless.sampling.parameters import SamplingParams
 
@@ -61,6 +61,7 @@ class Completion:
         finish_reason: why it ended.
         params: the sampling parameters in force, defaults and the seed filled in: `generate` with the
             same prompt and ``params=completion.params`` gives the same answer again.
+        parsed: the value, where the text was to be JSON (docs/constraints.md) and came to its end; else None.
         logits_hash: hash of all logits that tokens were picked from, in order; equal hashes mean equal
             bits. Empty unless asked for (``logits_hash=True``).
     """
@@ -72,6 +73,7 @@ class Completion:
     timings: Timings
     params: SamplingParams
     logits_hash: str = ""
+    parsed: Any = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torchless.cli.conversation import Conversation
 from torchless.cli.message_reader import MessageReader
@@ -28,8 +29,12 @@ class ChatSession:
         is_over: the user wants to leave (written by commands).
     """
 
-    def __init__(self, llm: LLM, conversation: Conversation) -> None:
+    def __init__(
+        self, llm: LLM, conversation: Conversation, constraint: Mapping[str, Any] | None = None
+    ) -> None:
+        """Sets a chat up; `constraint` has the keyword that says what every answer must match, or is empty."""
         self.llm = llm
+        self._constraint = dict(constraint or {})
         self.conversation = conversation
         self.num_context_tokens = 0
         self.is_over = False
@@ -98,7 +103,7 @@ class ChatSession:
         pieces: list[str] = []
         completion: Completion | None = None
         try:
-            chunks = self.llm.stream_chat(talk.request(), params=talk.params)
+            chunks = self.llm.stream_chat(talk.request(), params=talk.params, **self._constraint)
         except ContextLengthError as error:
             raise TorchlessError(
                 f"the conversation has grown to {error.num_prompt_tokens} tokens but the context holds "

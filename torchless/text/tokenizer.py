@@ -178,7 +178,7 @@ class Tokenizer:
         if self.infill is None:
             raise no_infill()
         before = self.encode(prefix, add_special_tokens=False, parse_special=parse_special)
-        behind = self._encode_behind(suffix, parse_special)
+        behind = self.encode_behind(suffix, parse_special=parse_special)
         return [*self._spec.prefix_ids, *self.infill.arrange(before, behind, order)]
 
     @property
@@ -263,7 +263,7 @@ class Tokenizer:
     def _describe_infill(self, infill: InfillFormat) -> dict[str, Any]:
         return {"order": infill.order, **{role: self._shown(index) for role, index in infill.ids.items()}}
 
-    def _encode_behind(self, text: str, parse_special: bool) -> list[int]:
+    def encode_behind(self, text: str, *, parse_special: bool = False) -> list[int]:
         """Ids of a text that goes on after another: as if something stood in front of it."""
         if not self._spec.strip_leading_space:
             return self.encode(text, add_special_tokens=False, parse_special=parse_special)

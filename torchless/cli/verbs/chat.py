@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from torchless.cli.constraint_options import CONSTRAINT_OPTIONS, constraint_keywords
 from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
@@ -28,12 +29,20 @@ _CHAT_OPTIONS = (Option("--system", heading="Conversation", metavar="TEXT", help
 
 
 @click.command("chat", cls=Verb, help=_HELP, short_help="Talk with a model.")
-@with_options([words_argument("[MODEL]")], _CHAT_OPTIONS, SAMPLING_OPTIONS, LOAD_OPTIONS, SPECULATIVE_OPTIONS)
+@with_options(
+    [words_argument("[MODEL]")],
+    _CHAT_OPTIONS,
+    SAMPLING_OPTIONS,
+    CONSTRAINT_OPTIONS,
+    LOAD_OPTIONS,
+    SPECULATIVE_OPTIONS,
+)
 def command(words: tuple[str, ...], model: str | None, system: str | None, **values: Any) -> None:
     from torchless.cli.chat_session import ChatSession
     from torchless.cli.conversation import Conversation
 
     sampling = sampling_keywords(values)
+    constraint = constraint_keywords(values)
     load = load_keywords(values)
     named = one_model(words, model)
     progress = LoadProgress(named)
@@ -44,6 +53,7 @@ def command(words: tuple[str, ...], model: str | None, system: str | None, **val
                 f"or continue plain text with 'torchless run'"
             )
         with watch.suspended():
-            is_flawless = ChatSession(llm, Conversation(llm.defaults.updated(**sampling), system)).run()
+            talk = Conversation(llm.defaults.updated(**sampling), system)
+            is_flawless = ChatSession(llm, talk, constraint).run()
     if not is_flawless:
         click.get_current_context().exit(1)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from torchless.cli.constraint_options import CONSTRAINT_OPTIONS, constraint_keywords
 from torchless.cli.infill import INFILL_OPTIONS, Gap, gap_of
 from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
@@ -114,6 +115,7 @@ class Request:
     PROMPT_OPTIONS,
     INFILL_OPTIONS,
     SAMPLING_OPTIONS,
+    CONSTRAINT_OPTIONS,
     LOAD_OPTIONS,
     SPECULATIVE_OPTIONS,
 )
@@ -121,16 +123,20 @@ def command(
     words: tuple[str, ...], model: str | None, prompt: str | None, file: str | None, wrap: bool, **values: Any
 ) -> None:
     sampling = sampling_keywords(values)
+    constraint = constraint_keywords(values)
     load = load_keywords(values)
     gap = gap_of(values)
     given = prompt is not None or file is not None or gap is not None
     named, text = split_words(words, model, text_given=given)
     if gap is not None:
         _refuse_beside_a_gap(prompt, file, values)
-        request = Request(prompt="", sampling=sampling, gap=gap, **{**values, "as_chat": False})
+        request = Request(
+            prompt="", sampling={**sampling, **constraint}, gap=gap, **{**values, "as_chat": False}
+        )
         was_typed = gap.was_typed
     else:
-        request = Request(prompt=gather_text(text, prompt, file), sampling=sampling, **values)
+        given_text = gather_text(text, prompt, file)
+        request = Request(prompt=given_text, sampling={**sampling, **constraint}, **values)
         was_typed = request.prompt == (prompt if text is None else text)
     if request.echo is None:  # what was typed, not what a file or a pipe brought
         request = replace(request, echo=is_terminal(sys.stdout) and was_typed)
@@ -151,7 +157,8 @@ def command(
             from torchless.cli.conversation import Conversation
 
             with watch.suspended():
-                ChatSession(llm, Conversation(llm.defaults.updated(**sampling), request.system)).run()
+                talk = Conversation(llm.defaults.updated(**sampling), request.system)
+                ChatSession(llm, talk, constraint).run()
         else:
             generate(llm, replace(request, as_chat=as_chat), output)
 
