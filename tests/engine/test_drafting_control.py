@@ -54,10 +54,10 @@ def simulate(
     sequences = [decoding() for _ in range(num_sequences)]
     seconds, done = 0.0, 0
     while done < num_tokens * num_sequences:
-        speculation.draft(sequences)
+        is_observed = speculation.draft(sequences)
         num_rows = 0
         for sequence in sequences:
-            tree = sequence.draft
+            tree, sequence.draft = sequence.draft, None
             num_rows += 1 + (0 if tree is None else tree.num_drafted)
             done += 1
             if tree is None:
@@ -74,7 +74,8 @@ def simulate(
             speculation.judge(sequence, Judgement(tree, picked))
         step = 0.01 * (1 + slope * (num_rows - 1)) * random.choice([1.0, 1.0, 1.02, 1.3])
         seconds += step
-        speculation.observe(num_rows, step + speculation._spent, is_decoding=True)
+        if is_observed:
+            speculation.observe(num_rows, step, is_decoding=True)
     plain = 0.01 * num_tokens * (1 + slope * (num_sequences - 1)) * 1.08
     return plain / seconds, speculation
 
@@ -109,7 +110,7 @@ def test_drafting_begins_again_when_the_text_changes() -> None:
     sequence = decoding()
     for _ in range(1500):
         speculation.draft([sequence])
-        tree = sequence.draft
+        tree, sequence.draft = sequence.draft, None
         num_rows = 1 + (0 if tree is None else tree.num_drafted)
         if tree is not None:
             speculation.judge(sequence, Judgement(tree, [(node, 1) for node in range(num_rows)]))
@@ -134,6 +135,7 @@ def test_nothing_is_drafted_behind_the_last_token() -> None:
     for _ in range(3):
         speculation.draft([sequence])
         found.append(0 if sequence.draft is None else sequence.draft.num_drafted)
+        sequence.draft = None
         sequence.num_computed_tokens = sequence.num_tokens
         sequence.append(1)
     assert found == [2, 1, 0]

@@ -21,7 +21,7 @@ class Acceptance:
 
     def __init__(self, common: Acceptance | None = None) -> None:
         self._common = common
-        self._counts: dict[Hashable, tuple[float, float]] = {}  # source -> right ones, trials
+        self._counts: dict[Hashable, list[float]] = {}  # source -> right ones, trials
 
     def rate(self, source: Hashable) -> float:
         """The estimated probability that a token with this source is right, if those before it are."""
@@ -32,7 +32,10 @@ class Acceptance:
 
     def add(self, source: Hashable, *, is_right: bool) -> None:
         """Counts a trial."""
-        right, trials = self._counts.get(source, (0.0, 0.0))
-        self._counts[source] = (right * _MEMORY + is_right, trials * _MEMORY + 1.0)
+        counts = self._counts.get(source)
+        if counts is None:
+            counts = self._counts[source] = [0.0, 0.0]
+        counts[0] = counts[0] * _MEMORY + is_right
+        counts[1] = counts[1] * _MEMORY + 1.0
         if self._common is not None:
             self._common.add(source, is_right=is_right)

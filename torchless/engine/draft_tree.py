@@ -21,6 +21,7 @@ class DraftTree:
         token_ids, parents, depths: of each node; node 0 has -1, -1 and 0.
         chances: the estimated probability of each node to be kept; 1.0 for node 0.
         sources: what each node rests on (`drafters.Guess`).
+        is_chain: whether every node follows the one before it.
 
     Example:
         >>> tree = DraftTree()
@@ -30,7 +31,7 @@ class DraftTree:
         (3, False)
     """
 
-    __slots__ = ("_children", "chances", "depths", "parents", "sources", "token_ids")
+    __slots__ = ("_children", "chances", "depths", "is_chain", "parents", "sources", "token_ids")
 
     def __init__(self) -> None:
         self.token_ids: list[int] = [-1]
@@ -38,21 +39,21 @@ class DraftTree:
         self.depths: list[int] = [0]
         self.chances: list[float] = [1.0]
         self.sources: list[Hashable] = [None]
-        self._children: dict[tuple[int, int], int] = {}
+        self.is_chain = True
+        self._children: dict[tuple[int, int], int] = {}  # kept once it is no chain
 
     @property
     def num_drafted(self) -> int:
         """Nodes without the first."""
         return len(self.token_ids) - 1
 
-    @property
-    def is_chain(self) -> bool:
-        """Whether every node follows the one before it."""
-        return all(parent == node - 1 for node, parent in enumerate(self.parents))
-
     def child(self, node: int, token_id: int) -> int | None:
         """The node of this token behind another node."""
-        return self._children.get((node, token_id))
+        if not self.is_chain:
+            return self._children.get((node, token_id))
+        following = node + 1
+        is_found = following < len(self.token_ids) and self.token_ids[following] == token_id
+        return following if is_found else None
 
     def add(
         self, token_ids: SequenceOf[int], sources: SequenceOf[Hashable] = (), chances: SequenceOf[float] = ()
@@ -65,15 +66,14 @@ class DraftTree:
         """
         node, nodes = 0, []
         for i, token_id in enumerate(token_ids):
-            found = self._children.get((node, token_id))
+            found = self.child(node, token_id)
             if found is None:
-                found = len(self.token_ids)
-                self._children[node, token_id] = found
-                self.token_ids.append(token_id)
-                self.parents.append(node)
-                self.depths.append(self.depths[node] + 1)
-                self.chances.append(self.chances[node] * (chances[i] if chances else 1.0))
-                self.sources.append(sources[i] if sources else None)
+                found = self._append(
+                    node,
+                    token_id,
+                    self.chances[node] * (chances[i] if chances else 1.0),
+                    sources[i] if sources else None,
+                )
             node = found
             nodes.append(node)
         return nodes
@@ -84,8 +84,8 @@ class DraftTree:
         A child is never likelier than its parent, so that the result is a tree. The likeliest guess comes first and as
         a whole: if it is kept, no keys and values have to be moved.
         """
-        if count >= self.num_drafted and self.is_chain:
-            return self
+        if self.is_chain:
+            return self.first(count)
         order = sorted(range(1, len(self.token_ids)), key=lambda node: (-self.chances[node], node))
         kept = set(order[: max(count, 0)])
         children: dict[int, list[int]] = {}
@@ -96,7 +96,7 @@ class DraftTree:
         while stack:
             node = stack.pop()
             parent = names[self.parents[node]]
-            names[node] = result._append(parent, self, node)
+            names[node] = result._copy(parent, self, node)
             stack += reversed(children.get(node, []))
         return result
 
@@ -106,17 +106,25 @@ class DraftTree:
             return self
         result = DraftTree()
         for node in range(1, count + 1):
-            result._append(self.parents[node], self, node)
+            result._copy(self.parents[node], self, node)
         return result
 
-    def _append(self, parent: int, other: DraftTree, node: int) -> int:
+    def _copy(self, parent: int, other: DraftTree, node: int) -> int:
+        return self._append(parent, other.token_ids[node], other.chances[node], other.sources[node])
+
+    def _append(self, parent: int, token_id: int, chance: float, source: Hashable) -> int:
         index = len(self.token_ids)
-        self._children[parent, other.token_ids[node]] = index
-        self.token_ids.append(other.token_ids[node])
+        if self.is_chain and parent != index - 1:
+            self.is_chain = False
+            pairs = zip(self.parents[1:], self.token_ids[1:], strict=True)
+            self._children = {pair: child for child, pair in enumerate(pairs, 1)}
+        if not self.is_chain:
+            self._children[parent, token_id] = index
+        self.token_ids.append(token_id)
         self.parents.append(parent)
-        self.depths.append(other.depths[node])
-        self.chances.append(other.chances[node])
-        self.sources.append(other.sources[node])
+        self.depths.append(self.depths[parent] + 1)
+        self.chances.append(chance)
+        self.sources.append(source)
         return index
 
     def rows(self, last_token: int, position: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:

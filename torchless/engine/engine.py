@@ -97,7 +97,7 @@ class Engine:
         An exception (also KeyboardInterrupt) leaves the engine usable once `recover` was called.
         """
         began = perf_counter()
-        self._draft()
+        is_measured = self.speculation is not None and self.speculation.draft(self.scheduler.running)
         schedule = self.scheduler.schedule()
         scheduled = self._computed_at = perf_counter()
         rows, tokens = self._compute(schedule)
@@ -105,7 +105,7 @@ class Engine:
         finished = self._post_process(schedule, rows, tokens)
         self._tidy()
         times = StepTimes(began, scheduled, self._computed_at, picked, perf_counter())
-        return self._finish(StepResult(schedule.runs, finished, times))
+        return self._finish(StepResult(schedule.runs, finished, times), is_measured=is_measured)
 
     def recover(self) -> list[Sequence]:
         """Repairs the books after a step that raised. What the step had computed is computed again.
@@ -125,11 +125,6 @@ class Engine:
         return self.scheduler.chosen if in_doubt is None else [in_doubt]
 
     # -- the parts of a step ----------------------------------------------------------------------
-
-    def _draft(self) -> None:
-        """Lets tokens be drafted."""
-        if self.speculation is not None:
-            self.speculation.draft(self.scheduler.running)
 
     def _compute(self, schedule: Schedule) -> tuple[OutputRows, list[int | None]]:
         """The logits of the step and the next token of each run, None where it has none or a draft decides.
@@ -220,12 +215,12 @@ class Engine:
         assert self.speculation is not None
         self.speculation.judge(sequence, Judgement(draft, picked))
 
-    def _finish(self, result: StepResult) -> StepResult:
+    def _finish(self, result: StepResult, *, is_measured: bool) -> StepResult:
         """Tells speculation and observers what the step did."""
-        times, num_tokens = result.times, result.num_tokens
-        if self.speculation is not None and num_tokens:
+        if is_measured and self.speculation is not None and result.runs:
             is_decoding = all(run.num_tokens == 1 or run.draft is not None for run in result.runs)
-            self.speculation.observe(num_tokens, times.booked - times.began, is_decoding=is_decoding)
+            seconds = result.times.booked - result.times.began
+            self.speculation.observe(result.num_tokens, seconds, is_decoding=is_decoding)
         for observer in self.observers:
             observer.stepped(self, result)
         return result

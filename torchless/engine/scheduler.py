@@ -181,9 +181,10 @@ class Scheduler:
         """Gives drafted tokens what is left of the step and of the pages: nobody else gets less for them."""
         self._drafts.clear()
         for sequence, choice in self._chosen.items():
-            if sequence.draft is None or choice != (1, 1) or sequence.num_pending_tokens != 1:
+            draft, sequence.draft = sequence.draft, None
+            if draft is None or choice != (1, 1) or sequence.num_pending_tokens != 1:
                 continue
-            count = min(sequence.draft.num_drafted, self._tokens_left, self._outputs_left)
+            count = min(draft.num_drafted, self._tokens_left, self._outputs_left)
             room = sequence.num_pages * PAGE_TOKENS - sequence.num_tokens
             if count > room:
                 missing = pages_for(sequence.num_tokens + count) - sequence.num_pages
@@ -192,7 +193,7 @@ class Scheduler:
                 count = min(count, room + added * PAGE_TOKENS)
             if count < 1:
                 continue
-            self._drafts[sequence] = sequence.draft.first(count)
+            self._drafts[sequence] = draft.first(count)
             self._chosen[sequence] = (1 + count, 1 + count)
             self._tokens_left -= count
             self._outputs_left -= count

@@ -37,8 +37,8 @@ PROBE_SHARE = 0.01
 
 _WORTH = 1.02  # the gain from which on drafting beats plain decoding
 _REFRESH_STEPS = 64  # drafting steps after which a plain one is measured again
-_WIDTH = 3  # guesses for a sequence
-_LONGEST_REST = 32  # plain steps without a look at the text
+_LOOKUP_WIDTH, _MODEL_WIDTH = 3, 2  # guesses for a sequence, of a model at each token
+_LONGEST_REST = 128  # plain steps without a look at the text
 
 
 class Judgement(NamedTuple):
@@ -87,24 +87,30 @@ class Speculation:
         self._steps_since_plain = 0
         self._spent = 0.0  # on drafting for the step under way
 
-    def draft(self, sequences: SequenceOf[Sequence]) -> None:
-        """Sets `Sequence.draft` of sequences that are about to decode one token."""
-        for sequence in sequences:
-            sequence.draft = None
-        self._spent = 0.0
+    def draft(self, sequences: SequenceOf[Sequence]) -> bool:
+        """Sets `Sequence.draft` of sequences that are about to decode one token.
+
+        Returns:
+            Whether the step shall be observed.
+        """
         if self._plain_steps_left > 0:
             self._plain_steps_left -= 1
-            return
+            return False
+        self._spent = 0.0
         chosen = [sequence for sequence in sequences if _may_draft(sequence)]
         if not chosen or self._must_measure(len(sequences)):
-            return
+            return True
+        self._draft(chosen, len(sequences))
+        return True
+
+    def _draft(self, chosen: list[Sequence], num_sequences: int) -> None:
         started = self._clock()
         trees = self._trees(chosen)
         self._spent = self._clock() - started
-        num_kept = self._num_worth_it(trees, len(sequences))
+        num_kept = self._num_worth_it(trees, num_sequences)
         self._steps_since_plain = self._steps_since_plain + 1 if num_kept else 0
         if not num_kept:
-            self._rest(len(sequences))
+            self._rest(num_sequences)
             return
         for sequence, tree in zip(chosen, _likeliest(trees, num_kept, self.num_tokens), strict=True):
             if tree.num_drafted:
@@ -112,17 +118,23 @@ class Speculation:
 
     def judge(self, sequence: Sequence, judgement: Judgement) -> None:
         """Learns from what became of a draft."""
-        tree, picked = judgement.tree, dict(judgement.picked)
+        tree, num_kept = judgement.tree, 0
         rates = self._rates_of(sequence)
-        num_kept = 0
-        for node in range(1, len(tree.token_ids)):
-            token_id = picked.get(tree.parents[node])
-            if token_id is not None:
-                source, is_right = tree.sources[node], token_id == tree.token_ids[node]
-                num_kept += is_right
-                rates.add(source, is_right=is_right)
-                if isinstance(source, tuple):
-                    rates.add(source[0], is_right=is_right)
+        if tree.is_chain:
+            tried = [(node + 1, token_id) for node, token_id in judgement.picked if node < tree.num_drafted]
+        else:
+            picked = dict(judgement.picked)
+            tried = [
+                (node, picked[parent])
+                for node, parent in enumerate(tree.parents)
+                if node and parent in picked
+            ]
+        for node, token_id in tried:
+            source, is_right = tree.sources[node], token_id == tree.token_ids[node]
+            num_kept += is_right
+            rates.add(source, is_right=is_right)
+            if isinstance(source, tuple):
+                rates.add(source[0], is_right=is_right)
         self.num_drafted += tree.num_drafted
         self.num_kept += num_kept
         sequence.num_drafted_tokens += tree.num_drafted
@@ -159,13 +171,13 @@ class Speculation:
     def _trees(self, sequences: list[Sequence]) -> list[DraftTree]:
         trees = [DraftTree() for _ in sequences]
         for drafter in self._free:
-            guesses = drafter.draft(sequences, self.num_tokens, _WIDTH)
+            guesses = drafter.draft(sequences, self.num_tokens, _LOOKUP_WIDTH)
             self._merge(sequences, trees, guesses)
         depth = self._model_depth(sequences, trees)
         if depth:
             started = self._clock()
             for drafter in self._models:
-                self._merge(sequences, trees, drafter.draft(sequences, depth, _WIDTH))
+                self._merge(sequences, trees, drafter.draft(sequences, depth, _MODEL_WIDTH))
             seconds = (self._clock() - started) / depth
             old = self._draft_seconds
             self._draft_seconds = seconds if old is None else old + 0.1 * (min(seconds, 2 * old) - old)
@@ -196,6 +208,8 @@ class Speculation:
             seconds = depth * each + self._costs.seconds(len(sequences) * (1 + depth))
             if expected > best_speed * seconds:
                 best, best_speed = depth, expected / seconds
+            elif best and depth > best + 2:
+                break
         if best or not self._may_probe(2 * each):
             return best
         self._lost_seconds += 2 * each
@@ -255,6 +269,7 @@ class Speculation:
         seconds = self._costs.seconds(num_sequences)
         if self.is_adaptive and seconds > 0:
             self._plain_steps_left = min(int(self._spent / (PROBE_SHARE * seconds)), _LONGEST_REST)
+            self._decode_seconds += self._plain_steps_left * seconds  # which nobody will measure
 
     def _rates_of(self, sequence: Sequence) -> Acceptance:
         rates = self._rates.get(sequence)

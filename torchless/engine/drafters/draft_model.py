@@ -26,6 +26,8 @@ _NUM_BEST = 3
 _GAPS = (0.5, 1.0, 2.0, 3.0, 5.0)
 """How sure the model is: bounds between which the distance of its two largest logits is sorted."""
 
+_DOUBTFUL = 1  # the last of these sorts in which other tokens than the best are guessed, too
+
 _SOURCES = [("draft model", bucket) for bucket in range(len(_GAPS) + 1)]
 _OTHER_SOURCES = {
     (rank, bucket): (f"draft model, guess {rank}", bucket)
@@ -169,6 +171,18 @@ class DraftModel:
 
 def _batch(tracks: list[_Track], rows: list[npt.NDArray[np.int32]], num_steps: int) -> Batch:
     """The next tokens of each, with pages for so many steps; the last of each gives logits, if there are steps."""
+    if len(tracks) == 1:
+        (track,), (ids,) = tracks, rows
+        first, count = track.num_computed, len(ids)
+        table = track.page_ids[: pages_for(first + count + max(num_steps - 1, 0))]
+        return Batch(
+            ids,
+            np.arange(first, first + count, dtype=np.int32),
+            np.array([0, count], np.int32),
+            np.array(table, np.int32),
+            np.array([0, len(table)], np.int32),
+            np.array([count - 1] if num_steps else [], np.int32),
+        )
     lengths = [len(ids) for ids in rows]
     starts = np.cumsum([0, *lengths], dtype=np.int32)
     tables = [
@@ -180,8 +194,8 @@ def _batch(tracks: list[_Track], rows: list[npt.NDArray[np.int32]], num_steps: i
         for track, length in zip(tracks, lengths, strict=True)
     ]
     return Batch(
-        np.concatenate(rows) if len(rows) > 1 else rows[0],
-        np.concatenate(places) if len(places) > 1 else places[0],
+        np.concatenate(rows),
+        np.concatenate(places),
         starts,
         np.array([page for table in tables for page in table], np.int32),
         np.cumsum([0, *map(len, tables)], dtype=np.int32),
@@ -197,12 +211,15 @@ def _guesses(best: Best, run: int, width: int, num_token_ids: int) -> list[Guess
     chain = [row[0] for row in ids]
     sources = [_SOURCES[bucket] for bucket in buckets]
     guesses = [Guess(chain, sources)]
-    for rank in range(1, width):
-        for depth, row in enumerate(ids):
-            guesses.append(
-                Guess([*chain[:depth], row[rank]], [*sources[:depth], _OTHER_SOURCES[rank, buckets[depth]]])
-            )
-    return [guess for guess in guesses if max(guess.token_ids) < num_token_ids]
+    for depth, bucket in enumerate(buckets):
+        if bucket > _DOUBTFUL:
+            continue
+        for rank in range(1, width):
+            other = _OTHER_SOURCES[rank, bucket]
+            guesses.append(Guess([*chain[:depth], ids[depth][rank]], [*sources[:depth], other]))
+    if max(map(max, ids)) >= num_token_ids:  # padding of a larger table
+        guesses = [guess for guess in guesses if max(guess.token_ids) < num_token_ids]
+    return guesses
 
 
 def _best_of(logits: npt.NDArray[np.float32], count: int) -> Best:
