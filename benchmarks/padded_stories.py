@@ -1,8 +1,8 @@
 """The built-in model with zeros behind its feed-forward layers: the same answers, at the cost of a larger model.
 
 The built-in model fits into a processor's cache, where a step of a few rows takes a few times as long as one of a
-single row, which is not so for models that lie in memory. Zeros change no logit, but they are read and multiplied like all
-weights.
+single row. That is not so for models that lie in memory. Zeros change no logit, but they are read and multiplied like
+all weights.
 """
 
 from __future__ import annotations

@@ -73,6 +73,47 @@ def test_many_at_once_get_what_each_gets_alone(plain: Any) -> None:
         assert sum(done.usage.num_kept_tokens for done in found) > 50
 
 
+SAMPLERS: dict[str, dict[str, Any]] = {
+    "mirostat": {"mirostat": 2, "mirostat_tau": 3.0},
+    "mirostat 1": {"mirostat": 1, "mirostat_tau": 3.0},
+    "penalties": {"repeat_penalty": 1.3, "presence_penalty": 0.5, "frequency_penalty": 0.2},
+    "DRY": {"dry_multiplier": 0.8, "dry_allowed_length": 2},
+    "XTC": {"xtc_probability": 0.5, "xtc_threshold": 0.1},
+    "choices": {
+        "choices": [
+            ", there was a clever girl named Ivy who lived beside a silver lake.",
+            ", there was a proud fox named Ruby who lived behind a busy market.",
+        ]
+    },
+    "regex": {"regex": r"(a|the) [a-z]{2,9}( and (a|the) [a-z]{2,9}){4}"},
+    "schema": {
+        "schema": {
+            "type": "object",
+            "properties": {"name": {"type": "string", "maxLength": 12}, "age": {"type": "integer"}},
+            "required": ["name", "age"],
+            "additionalProperties": False,
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_way_to_pick_picks_the_same(plain: Any, name: str) -> None:
+    """What follows the history, or a grammar, sees one token after another, as without drafts."""
+    if name in ("choices", "regex", "schema"):
+        pytest.importorskip("llguidance")
+    with torchless.load(ctx=512, threads=1, draft_model="built-in", num_draft_tokens=5) as model:
+        kept = 0
+        for prompt in ("Once upon a time", REPETITIVE):
+            for seed in (1, 2):
+                options = {"max_tokens": 60, "seed": seed, "logits_hash": True, **SAMPLERS[name]}
+                ours, theirs = model.generate(prompt, **options), plain.generate(prompt, **options)
+                assert (ours.token_ids, ours.logits_hash) == (theirs.token_ids, theirs.logits_hash)
+                assert (ours.text, ours.finish_reason) == (theirs.text, theirs.finish_reason)
+                kept += ours.usage.num_kept_tokens
+        assert kept
+
+
 def test_stop_strings_end_tokens_and_limits_are_met_inside_a_draft(plain: Any) -> None:
     with torchless.load(ctx=512, threads=1, draft_model="built-in", num_draft_tokens=8) as model:
         for limits in ({"stop": " a "}, {"max_tokens": 1}, {"max_tokens": 2}, {"max_tokens": 5}, {}):
