@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import tempfile
 import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 __all__ = ["ModelStatus", "StatusFile", "running_models", "status_folder"]
 
 _INTERVAL_SECONDS = 1.0
-_NUMBERS = count()  # tells the files of one process apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +95,7 @@ class StatusFile:
         self._pid = os.getpid()
         self._process_started = _start_of(self._pid)
         folder = status_folder()
-        self._path = None if folder is None else folder / f"{self._pid}-{next(_NUMBERS)}.json"
+        self._path = None if folder is None else folder / f"{self._pid}-{secrets.token_hex(4)}.json"
         self._remove = weakref.finalize(self, _remove, self._path, self._pid)
         self._write(0, 0, time.perf_counter())
 

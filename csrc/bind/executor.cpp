@@ -66,6 +66,24 @@ nb::ndarray<nb::numpy, T, nb::ndim<2>> best_view(nb::handle owner, T* first) {
 
 namespace tl {
 
+namespace {
+
+// A step of one executor, of which there is one at a time: the GIL does not see to that, it is free meanwhile.
+class OnlyStep {
+ public:
+    explicit OnlyStep(PyExecutor& executor) : is_stepping_(executor.is_stepping) {
+        if (is_stepping_.exchange(true)) throw std::runtime_error("an executor runs one step at a time");
+    }
+    ~OnlyStep() { is_stepping_.store(false); }
+    OnlyStep(const OnlyStep&) = delete;
+    OnlyStep& operator=(const OnlyStep&) = delete;
+
+ private:
+    std::atomic<bool>& is_stepping_;
+};
+
+}  // namespace
+
 bool PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page_ids, Ints page_starts,
                       Ints output_rows, Ints state_slots, int first_fast_row, Ints tree_parents, int num_best) {
     if (positions.size() != token_ids.size() || run_starts.size() < 2 || page_starts.size() != run_starts.size()) {
@@ -77,6 +95,7 @@ bool PyExecutor::step(Ints token_ids, Ints positions, Ints run_starts, Ints page
                             first_fast_row,     tree_parents.data(),   tree_parents.size()};
     bool completed;
     {
+        const OnlyStep only(*this);
         nb::gil_scoped_release release;
         completed = core.step(batch, num_best, poll_signals);
     }
@@ -108,6 +127,7 @@ void PyExecutor::step_chain(Ints token_ids, Ints positions, Ints run_starts, Int
                             0};
     bool completed;
     {
+        const OnlyStep only(*this);
         nb::gil_scoped_release release;
         completed =
             core.step_chain(batch, int(ids.shape(2)), int(ids.shape(0)), ids.data(), logits.data(), poll_signals);

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <atomic>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -21,6 +22,7 @@ using Floats = nanobind::ndarray<const float, nanobind::ndim<1>, nanobind::c_con
 struct PyExecutor {
     Executor core;
     std::vector<nanobind::object> keep_alive;
+    std::atomic<bool> is_stepping{false};
 
     explicit PyExecutor(const ExecutorSizes& sizes) : core(sizes) {}
 
