@@ -189,6 +189,18 @@ TOYS = {
             import numpy as np
             return forbid_all_but_two
         """,
+    "engine/drafters/toy_drafter.py": """
+        '''A toy.'''
+        from torchless.engine.drafters import Guess
+        class Toy:
+            is_free = True
+            def draft(self, sequences, num_tokens, width):
+                return [[Guess([7] * num_tokens, ["toy"] * num_tokens)] for _ in sequences]
+            def forget(self, sequence): pass
+            def close(self): pass
+        def build(context):
+            return Toy()
+        """,
 }
 
 
@@ -237,10 +249,21 @@ print(Sampler(SamplingParams(temperature=0, seed=1)).pick(logits, np.array([0], 
     assert _python(code, with_toys).strip() == "2"
 
 
+def test_a_dropped_drafter_drafts(with_toys: Path) -> None:
+    code = """
+from torchless.speculative import speculative_settings
+from torchless.engine.drafters import DrafterContext, build_drafter
+print(speculative_settings({}).drafters, speculative_settings({"speculative": "toy-drafter"}).drafters)
+print(build_drafter("toy-drafter", DrafterContext()).draft([None], 2, 1)[0][0].token_ids)
+"""
+    found = _python(code, with_toys).splitlines()
+    assert found == ["('prompt-lookup', 'toy-drafter') ('toy-drafter',)", "[7, 7]"]
+
+
 def test_info_lists_what_was_found(with_toys: Path) -> None:
     code = "import sys; sys.argv[1:] = ['info', '--json']; from torchless.cli import main; sys.exit(main())"
     found = json.dumps(json.loads(_python(code, with_toys))["found"])
-    for name in ("toy-architecture", "TOY_8", "toy_backend", "toy_verb", "toy_step"):
+    for name in ("toy-architecture", "TOY_8", "toy_backend", "toy_verb", "toy_step", "toy_drafter"):
         assert name in found
 
 

@@ -35,7 +35,7 @@ class SpeculativeSettings:
     """Checked arguments of `load`.
 
     Attributes:
-        kind: one of `SPECULATIVE`.
+        kind: one of `SPECULATIVE`, or the name of a drafter.
         draft_model: path or name of the second model, None for none.
         num_tokens: tokens drafted for a sequence in each step; None lets the controller pick.
     """
@@ -47,6 +47,8 @@ class SpeculativeSettings:
     @property
     def drafters(self) -> tuple[str, ...]:
         """Names of those who draft, the best first."""
+        if self.kind not in SPECULATIVE:
+            return (self.kind,)
         names = ["draft-model"] * (self.draft_model is not None and self.kind in ("auto", "draft", "both"))
         names += ["prompt-lookup"] * (self.kind in ("auto", "prompt-lookup", "both"))
         if self.kind == "auto":  # further ones that were dropped into the folder
@@ -63,14 +65,15 @@ def speculative_settings(values: Mapping[str, Any]) -> SpeculativeSettings:
     """
     kind = values.get("speculative", "auto")
     kind = _OTHER_NAMES.get(kind, kind) if isinstance(kind, str) else kind
-    if kind not in SPECULATIVE:
-        raise InvalidRequestError(f"speculative must be one of {', '.join(SPECULATIVE)}, got {kind!r}")
+    names = (*SPECULATIVE, *(name for name in drafter_names() if name not in ("draft-model", *SPECULATIVE)))
+    if kind not in names:
+        raise InvalidRequestError(f"speculative must be one of {', '.join(names)}, got {kind!r}")
     model = _draft_path(values.get("draft_model"))
     if model is None and kind in ("draft", "both"):
         raise InvalidRequestError(
             f"speculative={kind!r} needs a second model: name one with draft_model (--draft-model)"
         )
-    if model is not None and kind in ("off", "prompt-lookup"):
+    if model is not None and kind not in ("auto", "draft", "both"):
         raise InvalidRequestError(
             f"draft_model names a second model, but with speculative={kind!r} nobody would ask it; leave one out"
         )

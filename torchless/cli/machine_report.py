@@ -40,6 +40,7 @@ def machine_report() -> dict[str, dict[str, Any]]:
             "formats": _formats(),
             "kv_types": list(KV_TYPES),
             "sampling_steps": names_in("sampling/steps"),
+            "drafters": names_in("engine/drafters"),
             "verbs": names_in("cli/verbs"),
         },
         "built_in_model": _built_in_model(),

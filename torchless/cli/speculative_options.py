@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import click
 
+from torchless.cli.discovery import names_in
 from torchless.cli.model_options import AutoOrCount
 from torchless.cli.options import Option
 from torchless.speculative_kinds import SPECULATIVE
 
 __all__ = ["SPECULATIVE_OPTIONS"]
 
+_OTHERS = sorted({name.replace("_", "-") for name in names_in("engine/drafters")} - {*SPECULATIVE})
 _HEADING = "Drafting (same answers, sooner)"
 
 SPECULATIVE_OPTIONS = (
@@ -23,7 +25,7 @@ SPECULATIVE_OPTIONS = (
     ),
     Option(
         "--speculative",
-        type=click.Choice((*SPECULATIVE, "none", "ngram"), case_sensitive=False),
+        type=click.Choice((*SPECULATIVE, "none", "ngram", *_OTHERS), case_sensitive=False),
         metavar="|".join(SPECULATIVE),
         heading=_HEADING,
         aliases=("--spec-type",),
