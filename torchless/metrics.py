@@ -70,9 +70,11 @@ class Recorder:
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
 
-    def snapshot(self) -> Histogram:
-        """What was counted so far."""
-        return Histogram(self.bounds, tuple(self.counts), self.total)
+    def snapshot(self, value: float = 0.0, times: int = 0) -> Histogram:
+        """What was counted so far, and a value besides that was not counted yet."""
+        counts = list(self.counts)
+        counts[bisect_left(self.bounds, value)] += times
+        return Histogram(self.bounds, tuple(counts), self.total + value * times)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,9 @@ class Meter:
         self._num_drafted = self._num_kept = 0
         self._queue, self._first, self._between, self._step = (Recorder(TIMES) for _ in range(4))
         self._batch_sequences, self._batch_tokens = Recorder(SIZES), Recorder(SIZES)
+        self._size = (0, 0)  # sequences and tokens of the last steps
+        self._num_alike = 0  # how many of them had that size and are not recorded yet
+        self._last_at = -1.0  # when the last step was over, in seconds
 
     def added(self, engine: Engine, sequence: Sequence) -> None:
         """See `Observer`."""
@@ -46,29 +49,34 @@ class Meter:
         self._tracks[sequence] = _Track(sequence.num_tokens)
 
     def stepped(self, engine: Engine, result: StepResult) -> None:
-        """See `Observer`."""
-        now, num_computed = result.times.booked, 0
+        """See `Observer`. The path of sequences that got a token in the last step too is kept short."""
+        now = result.times.booked
+        before, self._last_at = self._last_at, now
+        num_computed = num_steady = 0
         tracks = self._tracks
         for run in result.runs:
-            sequence, num_tokens = run.sequence, run.num_tokens
-            num_computed += num_tokens
+            sequence = run.sequence
+            num_computed += run.num_tokens
             track = tracks[sequence]
-            if not track.has_started:
-                self._start(sequence, track)
             num_new = sequence.num_tokens - track.num_tokens
-            if num_new:
-                if track.last_at:
-                    self._between.add((now - track.last_at) / num_new, num_new)
-                else:
-                    self._first.add(now - sequence.added_at)
+            if num_new == 1 and track.last_at == before:
+                num_steady += 1
+                track.num_tokens += 1
                 track.last_at = now
-                track.num_tokens += num_new
-                self.num_generated += num_new
+            else:
+                self._note(sequence, track, num_new, now)
+        if num_steady:
+            self._between.add(now - before, num_steady)
+            self.num_generated += num_steady
         self._num_steps += 1
         self._num_computed += num_computed
         self._step.add(now - result.times.began)
-        self._batch_sequences.add(len(result.runs))
-        self._batch_tokens.add(num_computed)
+        size = (len(result.runs), num_computed)
+        if size == self._size:  # as in most steps: counted, and recorded with the next that differs
+            self._num_alike += 1
+        else:
+            self._record_sizes()
+            self._size, self._num_alike = size, 1
         for sequence in result.finished:
             self._num_finished += 1
             self._forget(sequence)
@@ -105,15 +113,30 @@ class Meter:
             time_to_first_token_seconds=self._first.snapshot(),
             time_between_tokens_seconds=self._between.snapshot(),
             step_seconds=self._step.snapshot(),
-            batch_sequences=self._batch_sequences.snapshot(),
-            batch_tokens=self._batch_tokens.snapshot(),
+            batch_sequences=self._batch_sequences.snapshot(self._size[0], self._num_alike),
+            batch_tokens=self._batch_tokens.snapshot(self._size[1], self._num_alike),
         )
 
-    def _start(self, sequence: Sequence, track: _Track) -> None:
-        track.has_started = True
-        self._num_prompt += sequence.num_prompt_tokens
-        if sequence.started_at is not None:
-            self._queue.add(sequence.started_at - sequence.added_at)
+    def _note(self, sequence: Sequence, track: _Track, num_new: int, now: float) -> None:
+        """A step of a sequence that began, went on after a pause, or got several tokens or none."""
+        if not track.has_started:
+            track.has_started = True
+            self._num_prompt += sequence.num_prompt_tokens
+            if sequence.started_at is not None:
+                self._queue.add(sequence.started_at - sequence.added_at)
+        if num_new:
+            if track.last_at:
+                self._between.add((now - track.last_at) / num_new, num_new)
+            else:
+                self._first.add(now - sequence.added_at)
+            track.last_at = now
+            track.num_tokens += num_new
+            self.num_generated += num_new
+
+    def _record_sizes(self) -> None:
+        if self._num_alike:
+            self._batch_sequences.add(self._size[0], self._num_alike)
+            self._batch_tokens.add(self._size[1], self._num_alike)
 
     def _forget(self, sequence: Sequence) -> None:
         del self._tracks[sequence]
