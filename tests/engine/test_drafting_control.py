@@ -90,7 +90,7 @@ def test_wrong_guesses_cost_almost_nothing(slope: float, num_sequences: int) -> 
 
 
 @pytest.mark.parametrize("is_free", [True, False])
-@pytest.mark.parametrize(("share", "slope", "least"), [(0.95, 0.03, 5.0), (0.8, 0.05, 2.5), (0.6, 0.1, 1.6)])
+@pytest.mark.parametrize(("share", "slope", "least"), [(0.95, 0.03, 5.0), (0.8, 0.05, 2.5), (0.6, 0.1, 1.5)])
 def test_right_guesses_are_used(share: float, slope: float, least: float, is_free: bool) -> None:
     speed, _ = simulate(Guesser(share, is_free=is_free), slope)
     assert speed > least
@@ -144,15 +144,23 @@ def test_nothing_is_drafted_behind_the_last_token() -> None:
 def test_costs_between_and_beyond_what_was_measured() -> None:
     costs = StepCosts()
     assert costs.seconds(4) == 0.0
-    costs.add(1, 1.0)
+    for seconds in (9.0, 1.0, 1.1):  # the first one was held up
+        assert not costs.knows(1)
+        costs.add(1, seconds)
     assert costs.seconds(1) == 1.0 and 1.0 < costs.seconds(9) < 2.0
-    costs.add(5, 2.0)
+    for _ in range(3):
+        assert costs.seconds(5) < 1.5, "a few measurements are believed"
+        costs.add(5, 2.0)
     assert costs.seconds(3) == pytest.approx(1.5) and costs.seconds(9) == pytest.approx(3.0)
     for _ in range(100):
         costs.add(5, 50.0 if _ % 20 == 0 else 1.5)
     assert costs.seconds(5) < 1.8, "steps that were held up count too much"
-    costs.add(1000, 9.0)
+    for _ in range(5):
+        costs.add(1000, 9.0)
     assert not costs.knows(1000)
+    for _ in range(10_000):
+        costs.add(1, 1.0)
+    assert not costs.knows(5), "what was measured long ago is believed"
 
 
 def test_rates_start_from_what_is_known_of_others() -> None:

@@ -38,6 +38,8 @@ PROBE_SHARE = 0.01
 _WORTH = 1.02  # the gain from which on drafting beats plain decoding
 _REFRESH_STEPS = 64  # drafting steps after which a plain one is measured again
 _LOOKUP_WIDTH, _MODEL_WIDTH = 3, 2  # guesses for a sequence, of a model at each token
+_PROBE_DEPTH = 2  # tokens that a model guesses to see whether it pays again
+_ASSUMED_SHARE = 0.15  # of a plain step, for a token of a drafting model, before anything is known
 _LONGEST_REST = 128  # plain steps without a look at the text
 
 
@@ -78,14 +80,14 @@ class Speculation:
         self._costs = StepCosts()
         self._common = Acceptance()
         self._rates: dict[Sequence, Acceptance] = {}
-        self._draft_seconds: float | None = (
-            None  # of one token of drafting models, for all sequences together
-        )
+        self._draft_costs = StepCosts()  # of drafting models, by tokens of each sequence
         self._decode_seconds = 0.0  # of all steps
         self._lost_seconds = 0.0  # to drafts that were not expected to be worth it
         self._plain_steps_left = 0  # before the text is looked at again
         self._steps_since_plain = 0
         self._spent = 0.0  # on drafting for the step under way
+        self._overhead = StepCosts()  # of it, what models do not take
+        self._models_spent = 0.0
 
     def draft(self, sequences: SequenceOf[Sequence]) -> bool:
         """Sets `Sequence.draft` of sequences that are about to decode one token.
@@ -107,6 +109,7 @@ class Speculation:
         started = self._clock()
         trees = self._trees(chosen)
         self._spent = self._clock() - started
+        self._overhead.add(1, self._spent - self._models_spent)
         num_kept = self._num_worth_it(trees, num_sequences)
         self._steps_since_plain = self._steps_since_plain + 1 if num_kept else 0
         if not num_kept:
@@ -173,14 +176,15 @@ class Speculation:
         for drafter in self._free:
             guesses = drafter.draft(sequences, self.num_tokens, _LOOKUP_WIDTH)
             self._merge(sequences, trees, guesses)
+        self._models_spent = 0.0
         depth = self._model_depth(sequences, trees)
         if depth:
             started = self._clock()
             for drafter in self._models:
                 self._merge(sequences, trees, drafter.draft(sequences, depth, _MODEL_WIDTH))
-            seconds = (self._clock() - started) / depth
-            old = self._draft_seconds
-            self._draft_seconds = seconds if old is None else old + 0.1 * (min(seconds, 2 * old) - old)
+            self._models_spent = self._clock() - started
+            if all(sequence.num_drafted_tokens for sequence in sequences):  # none had its prompt before it
+                self._draft_costs.add(depth, self._models_spent)
         return trees
 
     def _merge(self, sequences: list[Sequence], trees: list[DraftTree], guesses: list[list[Guess]]) -> None:
@@ -198,27 +202,34 @@ class Speculation:
         if not self.is_adaptive:
             return self.num_tokens
         plain = self._costs.seconds(len(sequences))
-        each = 0.15 * plain if self._draft_seconds is None else self._draft_seconds
+        overhead = self._overhead.seconds(1)
         rates = [self._rates_of(sequence).rate("draft model") for sequence in sequences]
         best, best_speed = 0, self._speed_of(trees, len(sequences)) * _WORTH
         expected, chances = float(len(sequences)), [1.0] * len(sequences)
         for depth in range(1, self.num_tokens + 1):
             chances = [chance * rate for chance, rate in zip(chances, rates, strict=True)]
             expected += sum(chances)
-            seconds = depth * each + self._costs.seconds(len(sequences) * (1 + depth))
+            seconds = overhead + self._drafting(depth, plain)
+            seconds += self._costs.seconds(len(sequences) * (1 + depth))
             if expected > best_speed * seconds:
                 best, best_speed = depth, expected / seconds
             elif best and depth > best + 2:
                 break
-        if best or not self._may_probe(2 * each):
+        lost = self._drafting(_PROBE_DEPTH, plain)
+        if best or not self._may_probe(lost):
             return best
-        self._lost_seconds += 2 * each
-        return 2
+        self._lost_seconds += lost
+        return _PROBE_DEPTH
+
+    def _drafting(self, depth: int, plain: float) -> float:
+        """What drafting models take for so many tokens of each sequence, in seconds."""
+        return self._draft_costs.seconds(depth) or depth * _ASSUMED_SHARE * plain
 
     def _speed_of(self, trees: list[DraftTree], num_sequences: int) -> float:
         """Expected tokens per second with what is drafted so far."""
         num_kept, gain = self._best_count(trees, num_sequences)
         seconds = self._costs.seconds(num_sequences + num_kept)
+        seconds += self._overhead.seconds(1) if num_kept else 0.0
         return (num_sequences + gain) / seconds if seconds else 0.0
 
     # -- choosing ---------------------------------------------------------------------------------
@@ -244,10 +255,11 @@ class Speculation:
         best, best_gain, gain = 0, 0.0, 0.0
         plain = self._costs.seconds(num_sequences)
         best_speed = _WORTH * num_sequences / plain if plain else 0.0
+        overhead = self._overhead.seconds(1)
         most = self.num_tokens * len(trees)
         for count, chance in enumerate(chances[:most], 1):
             gain += chance
-            seconds = self._costs.seconds(num_sequences + count)
+            seconds = overhead + self._costs.seconds(num_sequences + count)
             if num_sequences + gain > best_speed * seconds:
                 best, best_gain, best_speed = count, gain, (num_sequences + gain) / seconds
         return best, best_gain

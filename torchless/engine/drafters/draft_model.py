@@ -23,6 +23,8 @@ from torchless.errors import InvalidRequestError
 __all__ = ["DraftModel", "build"]
 
 _NUM_BEST = 3
+_TAIL = 64
+"""Tokens that are compared to see which were kept. More are taken back at once only together with these."""
 _GAPS = (0.5, 1.0, 2.0, 3.0, 5.0)
 """How sure the model is: bounds between which the distance of its two largest logits is sorted."""
 
@@ -124,10 +126,14 @@ class DraftModel:
         track = self._tracks.pop(sequence, None) or _Track()
         self._tracks[sequence] = track
         end = min(track.num_computed, sequence.num_tokens - 1)
-        differs = track.tokens[:end] != sequence.tokens[:end]
-        track.num_computed = int(differs.argmax()) if differs.any() else end
-        if sequence.tokens[track.num_computed : sequence.num_tokens].max() >= self.executor.vocab_size:
-            return False
+        tail = max(end - _TAIL, 0)
+        if (track.tokens[tail:end] != sequence.tokens[tail:end]).any():
+            end = int((track.tokens[:end] != sequence.tokens[:end]).argmax())
+        track.num_computed = end
+        if self.executor.vocab_size < self.num_token_ids:
+            new = sequence.tokens[track.num_computed : sequence.num_tokens]
+            if new.max() >= self.executor.vocab_size:
+                return False
         missing = pages_for(needed) - len(track.page_ids)
         while self.pages.num_free < missing and len(self._tracks) > 1:
             self.forget(next(iter(self._tracks)))
