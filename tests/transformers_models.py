@@ -109,8 +109,8 @@ def check_round_trip(folder: Path, tmp_path: Path, norm_tolerance: float = 0.0) 
     assert {**again, "_name_or_path": ""} == {**wanted, "_name_or_path": ""}
 
 
-def check_llama_cpp(folder: Path, ids: Any, expected: Any, tmp_path: Path) -> None:
-    """llama.cpp loads the GGUF file made of the folder and computes the same logits."""
+def check_llama_cpp(folder: Path, ids: Any, expected: Any, tmp_path: Path, most: float = 1e-6) -> None:
+    """llama.cpp loads the GGUF file made of the folder and computes the same logits, but for a share `most` of them."""
     llama_cpp = pytest.importorskip("llama_cpp")
     [path] = convert(folder, tmp_path / "model.gguf")
     theirs = llama_cpp.Llama(
@@ -118,7 +118,7 @@ def check_llama_cpp(folder: Path, ids: Any, expected: Any, tmp_path: Path) -> No
     )
     theirs.eval(ids[0])
     found = np.array(theirs.scores[:LENGTH])
-    assert np.square(found - expected[0]).mean() < 1e-6 * np.square(expected[0]).mean()
+    assert np.square(found - expected[0]).mean() < most * np.square(expected[0]).mean()
 
 
 def check_promise(folder: Path, ids: Any, lora: Any = None) -> None:

@@ -281,6 +281,20 @@ class Executor:
     def gate_rows(self, x: int, gate: int, out: int) -> None:
         """Rows of x times the sigmoid of their one number in gate."""
 
+    def weighted_sum(self, base: int, terms: Sequence[int], coefficients: int, first: int, out: int) -> None:
+        """
+        base plus terms by each row's coefficients, those from column `first` on
+        """
+
+    def match_magnitude(self, x: int, like: int, floor: float, out: int) -> None:
+        """Rows of x as large as those of `like`."""
+
+    def keep_above(self, x: int, deviations: float, out: int) -> None:
+        """What of each row lies above its mean by so many standard deviations."""
+
+    def scale_columns(self, x: int, weight: int, out: int) -> None:
+        """Columns of x by the elements of a vector."""
+
     def add(self, a: int, b: int, out: int) -> None: ...
     def select(self, x: int, out: int) -> None: ...
     def finish(self, arena_bytes: int, logits: int, output_width: int, merge_inputs: bool) -> None:

@@ -179,6 +179,17 @@ class ConfigReader:
             raise self._wrong(key, value, "a list of positive numbers")
         return tuple(float(item) for item in value)
 
+    def bounds(self, key: str, count: int, default: float) -> tuple[float, ...]:
+        """A list of `count` numbers, infinite ones allowed, or the default for each when the model has none."""
+        value = self.metadata.get(self._name(key))
+        self._read.add(self._name(key))
+        if value is None:
+            return (default,) * count
+        is_list = isinstance(value, Sequence) and len(value) == count
+        if not is_list or not all(type(item) in (int, float) and item == item for item in value):
+            raise self._wrong(key, value, f"{count} numbers")
+        return tuple(float(item) for item in value)
+
     def flags(self, key: str, count: int) -> tuple[bool, ...] | None:
         """A list of `count` times true or false, or None when the model has none."""
         value = self.metadata.get(self._name(key))

@@ -295,6 +295,45 @@ class GateRows:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightedSum:
+    """out[i] = base[i] + sum over j of coefficients[i, first + j] * terms[j][i]. AltUp (Baykal et al. 2023)."""
+
+    out: Value
+    base: Value
+    terms: tuple[Value, ...]
+    coefficients: Value
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class MatchMagnitude:
+    """out[i] = x[i] * sqrt(mean(like[i]^2) / max(mean(x[i]^2), floor))."""
+
+    out: Value
+    x: Value
+    like: Value
+    floor: float
+
+
+@dataclass(frozen=True, slots=True)
+class KeepAbove:
+    """out[i] = max(x[i] - (mean + deviations * std), 0), mean and standard deviation those of the row x[i]."""
+
+    out: Value
+    x: Value
+    deviations: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleColumns:
+    """out[i, j] = x[i, j] * weight[j]."""
+
+    out: Value
+    x: Value
+    weight: str
+
+
+@dataclass(frozen=True, slots=True)
 class Piece:
     """Columns of a value: `width` from ``start + i * stride`` on, where i counts the repetitions of `Columns`."""
 
@@ -407,6 +446,10 @@ Op = (
     | Map
     | Experts
     | GateRows
+    | WeightedSum
+    | MatchMagnitude
+    | KeepAbove
+    | ScaleColumns
     | CausalConv
     | GatedDelta
     | Add
@@ -636,6 +679,34 @@ class Plan:
         self._require(gate.width == 1 and gate.rows == x.rows, f"a gate of width {gate.width} for rows")
         return self._record(GateRows(self._value(x.rows, x.width), x, gate))
 
+    def weighted_sum(
+        self, base: Value, terms: Sequence[Value], coefficients: Value, *, first: int = 0
+    ) -> Value:
+        """base plus terms by each row's own coefficients, those from column `first` on; see `WeightedSum`."""
+        for value in (*terms, coefficients):
+            self._require(value.rows == base.rows, "a sum of values with other rows")
+        self._require(
+            all(term.width == base.width for term in terms) and 0 <= first <= coefficients.width - len(terms),
+            f"{len(terms)} terms of width {base.width} by coefficients from {first} on of {coefficients.width}",
+        )
+        value = self._value(base.rows, base.width)
+        return self._record(WeightedSum(value, base, tuple(terms), coefficients, first))
+
+    def match_magnitude(self, x: Value, like: Value, *, floor: float) -> Value:
+        """x, each row as large as that of `like`; see `MatchMagnitude`."""
+        self._require(x.rows == like.rows and floor > 0, "magnitudes of other rows")
+        return self._record(MatchMagnitude(self._value(x.rows, x.width), x, like, floor))
+
+    def keep_above(self, x: Value, *, deviations: float) -> Value:
+        """What of each row lies above its mean by so many standard deviations; see `KeepAbove`."""
+        return self._record(KeepAbove(self._value(x.rows, x.width), x, deviations))
+
+    def scale_columns(self, x: Value, weight: str) -> Value:
+        """x times the vector `weight`, element by element."""
+        (width,) = self._weight(weight, 1)
+        self._require(width == x.width, f"{weight} has {width} elements for a value that is {x.width} wide")
+        return self._record(ScaleColumns(self._value(x.rows, x.width), x, weight))
+
     def causal_conv(self, x: Value, weight: str) -> Value:
         """Convolution over the last tokens of a sequence, then SiLU; see `CausalConv`."""
         width, taps = self._weight(weight, 2)
@@ -754,7 +825,7 @@ class Plan:
             value = getattr(op, item.name)
             if item.name == "out" or value is None or _USUAL.get(item.name, ...) == value:
                 continue
-            if item.name == "pieces":
+            if item.name in ("pieces", "terms"):
                 details.append(" ".join(map(str, value)))
             elif isinstance(value, Value | Piece | str):
                 details.append(str(value))

@@ -386,6 +386,31 @@ void bind_executor(nb::module_& m) {
             [](PyExecutor& self, int x, int gate, int out) { self.core.add_stage(tl::make_gate_rows(x, gate, out)); },
             "x"_a, "gate"_a, "out"_a, "Rows of x times the sigmoid of their one number in gate.")
         .def(
+            "weighted_sum",
+            [](PyExecutor& self, int base, std::vector<int> terms, int coefficients, int first, int out) {
+                self.core.add_stage(tl::make_weighted_sum(base, std::move(terms), coefficients, first, out));
+            },
+            "base"_a, "terms"_a, "coefficients"_a, "first"_a, "out"_a,
+            "base plus terms by each row's coefficients, those from column `first` on")
+        .def(
+            "match_magnitude",
+            [](PyExecutor& self, int x, int like, float floor, int out) {
+                self.core.add_stage(tl::make_match_magnitude(x, like, floor, out));
+            },
+            "x"_a, "like"_a, "floor"_a, "out"_a, "Rows of x as large as those of `like`.")
+        .def(
+            "keep_above",
+            [](PyExecutor& self, int x, float deviations, int out) {
+                self.core.add_stage(tl::make_keep_above(x, deviations, out));
+            },
+            "x"_a, "deviations"_a, "out"_a, "What of each row lies above its mean by so many standard deviations.")
+        .def(
+            "scale_columns",
+            [](PyExecutor& self, int x, int weight, int out) {
+                self.core.add_stage(tl::make_scale_columns(x, weight, out));
+            },
+            "x"_a, "weight"_a, "out"_a, "Columns of x by the elements of a vector.")
+        .def(
             "add", [](PyExecutor& self, int a, int b, int out) { self.core.add_stage(tl::make_add(a, b, out)); }, "a"_a,
             "b"_a, "out"_a)
         .def(

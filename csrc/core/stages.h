@@ -343,5 +343,13 @@ size_t gated_norm_scratch_bytes(const ActLayout& out);
 // Rows of x times the sigmoid of their one number in gate.
 std::unique_ptr<Stage> make_gate_rows(int x, int gate, int out);
 std::unique_ptr<Stage> make_select(int x, int out);
+// out = base + the terms' rows by each row's coefficients, those from column `first` on.
+std::unique_ptr<Stage> make_weighted_sum(int base, std::vector<int> terms, int coefficients, int first, int out);
+// Rows of x as large as those of `like`: by their roots of mean squares, x's square counted as `floor` at least.
+std::unique_ptr<Stage> make_match_magnitude(int x, int like, float floor, int out);
+// What of each row lies above its mean plus so many standard deviations, else 0.
+std::unique_ptr<Stage> make_keep_above(int x, float deviations, int out);
+// Columns of x by the elements of a vector.
+std::unique_ptr<Stage> make_scale_columns(int x, int weight, int out);
 
 }  // namespace tl

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 from executors import logits_of, open_executor
-from hf_models import write_hf_model
 from transformers_models import LENGTH, VOCAB, check_llama_cpp, check_logits, check_promise, tiny_model
 
 from torchless.conversion.convert import convert
@@ -168,19 +167,6 @@ def test_what_is_not_computed_is_refused_by_name(
     config = json.loads((folder / "config.json").read_text())
     with pytest.raises((UnsupportedError, FormatError), match=words):
         logits_with(folder, tmp_path, {**config, **change}, ids)
-
-
-@pytest.mark.parametrize(
-    ("architecture", "model_type", "name"),
-    [
-        ("Gemma3nForCausalLM", "gemma3n_text", "gemma3n_text"),
-        ("Gemma3nForConditionalGeneration", "gemma3n", "Gemma3nForConditionalGeneration"),
-    ],
-)
-def test_gemma_3n_is_refused_by_name(tmp_path: Path, architecture: str, model_type: str, name: str) -> None:
-    write_hf_model(tmp_path / "3n", architectures=[architecture], model_type=model_type)
-    with pytest.raises(UnsupportedError, match=f"'{name}' is not supported"):
-        open_executor(tmp_path / "3n", "reference")
 
 
 def test_a_folder_is_not_made_of_a_gguf_file(small: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from torchless.adapters.binding import BoundAdapters
-from torchless.plan import Add, Columns, Linear, Op, Piece, Plan, Value
+from torchless.plan import Add, Columns, Linear, Op, Piece, Plan, Value, WeightedSum
 from torchless.quants import Bytes, Floats
 from torchless.weights.pieces import FilePiece, pieces_of
 from torchless.weights.source import TensorInfo, WeightSource
@@ -146,6 +146,8 @@ def _readers(plan: Plan) -> dict[int, list[Op]]:
         inputs: list[Any] = [getattr(op, name) for name in op.__dataclass_fields__ if name != "out"]
         if isinstance(op, Columns):
             inputs = list(op.pieces)
+        if isinstance(op, WeightedSum):
+            inputs += op.terms
         for value in inputs:
             value = value.x if isinstance(value, Piece) else value
             if isinstance(value, Value):

@@ -83,6 +83,7 @@ _FAMILIES = {
     "gemma": Family("GemmaForCausalLM", "gemma", centred_norms=True),
     "gemma2": Family("Gemma2ForCausalLM", "gemma2", names=_AROUND, centred_norms=True),
     "gemma3": Family("Gemma3ForCausalLM", "gemma3_text", names=_AROUND, centred_norms=True),
+    "gemma3n": Family("Gemma3nForCausalLM", "gemma3n_text", is_one_way=True),
     "gemma4": Family("Gemma4ForCausalLM", "gemma4_text", is_one_way=True, has_ranks=True),
     "llama": Family("LlamaForCausalLM", "llama", "MistralForCausalLM", "mistral", _INTERLEAVED),
     "mistral3": Family("Ministral3ForCausalLM", "ministral3", rotary_rows=_INTERLEAVED),

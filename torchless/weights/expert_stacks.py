@@ -20,7 +20,7 @@ from torchless.weights.stored_weights import FileTensor, StoredWeight
 
 __all__ = ["renamed", "stack_experts"]
 
-_EXPERT_NAME = re.compile(r"(blk\.\d+\.ffn_\w+_exps)\.(\d+)\.(weight|bias)")
+_EXPERT_NAME = re.compile(r"(blk\.\d+\.ffn_\w+_exps|altup_(?:unembd_)?proj)\.(\d+)\.(weight|bias)")
 
 
 class _Stack(NamedTuple):

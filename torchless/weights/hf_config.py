@@ -15,6 +15,7 @@ import numpy as np
 
 from torchless.errors import FormatError, UnsupportedError
 from torchless.weights.encoder_parts import encoder_settings
+from torchless.weights.gemma3n_parts import gemma3n_settings
 from torchless.weights.gemma4_parts import gemma4_settings
 from torchless.weights.gemma_parts import gemma_settings
 from torchless.weights.hf_keys import (
@@ -58,6 +59,8 @@ def translate(config_path: Path, generation_path: Path | None = None) -> dict[st
         UnsupportedError: the weights are stored by a quantisation method of another library.
     """
     config, of_layers = gemma4_settings(text_settings(read_json(config_path, "configuration")))
+    config, of_more_layers = gemma3n_settings(config)
+    of_layers |= of_more_layers
     for in_flat_words in (gemma_settings, mistral_settings, phi_settings, encoder_settings):
         config = in_flat_words(config)
     settings = _Settings(config_path, config)

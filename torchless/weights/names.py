@@ -46,6 +46,13 @@ _LAYER = {
     "post_feedforward_layernorm_1": "post_ffw_norm_1",
     "pre_feedforward_layernorm_2": "pre_ffw_norm_2",
     "post_feedforward_layernorm_2": "post_ffw_norm_2",
+    "altup.correction_coefs": "altup_correct_coef",
+    "altup.prediction_coefs": "altup_predict_coef",
+    "altup.modality_router": "altup_router",
+    "altup.router_norm": "altup_router_norm",
+    "laurel.linear_left": "laurel_l",
+    "laurel.linear_right": "laurel_r",
+    "laurel.post_laurel_norm": "laurel_post_norm",
     "per_layer_input_gate": "inp_gate",
     "per_layer_projection": "proj",
     "post_per_layer_input_norm": "post_norm",
@@ -124,6 +131,7 @@ _WHOLE = {
     "mlp.gate.e_score_correction_bias": "exp_probs_b.bias",
     "self_attn.sinks": "attn_sinks.weight",
     "layer_scalar": "layer_output_scale.weight",
+    "altup.correct_output_scale": "altup_correct_scale.weight",
     "router.scale": "ffn_gate_inp.scale",
     "router.per_expert_scale": "ffn_down_exps.scale",
     "linear_attn.A_log": "ssm_a",
@@ -143,6 +151,7 @@ _EXPERT_NAME = re.compile(
     r"model\.layers\.(\d+)\.(?:mlp|block_sparse_moe)\.experts\.(\d+)\.(.+)\.(weight|bias)"
 )
 _WHOLE_NAME = re.compile(r"model\.layers\.(\d+)\.(.+)")
+_STREAM_NAME = re.compile(r"model\.altup_(un(?=embed))?(?:embed_)?projections\.(\d+)\.weight")
 _TOP_NAME = re.compile(r"(.+)\.(weight|bias)")
 
 
@@ -177,6 +186,9 @@ def canonical_name(name: str) -> str | None:
     whole = _WHOLE_NAME.fullmatch(name)
     if whole is not None and whole[2] in _WHOLE:
         return f"blk.{int(whole[1])}.{_WHOLE[whole[2]]}"
+    stream = _STREAM_NAME.fullmatch(name)
+    if stream is not None:
+        return f"altup_{'unembd_' if stream[1] else ''}proj.{int(stream[2])}.weight"
     top = _TOP_NAME.fullmatch(name)
     if top is not None:
         part = _TOP.get(top[1]) or _ENCODER_TOP.get(top[1])

@@ -21,6 +21,7 @@ from torchless.quants import Bytes
 from torchless.weights.checkpoints import join_weights
 from torchless.weights.encoder_parts import drop_positions, encoder_tensors
 from torchless.weights.expert_stacks import stack_experts
+from torchless.weights.gemma3n_parts import gemma3n_names
 from torchless.weights.gemma4_parts import gemma4_names
 from torchless.weights.gemma_parts import convert_norms
 from torchless.weights.hf_config import quantisation_of, read_json, translate
@@ -93,7 +94,7 @@ class SafetensorsSource:
         tensors = encoder_tensors(text_tensors(self._file_tensors()), metadata)
         weights = drop_positions(join_weights(tensors, quantisation_of(config), tied=tied), metadata)
         weights = convert_norms(split_latents(stack_experts(weights), metadata), metadata)
-        weights = gemma4_names(weights, metadata)
+        weights = gemma3n_names(gemma4_names(weights, metadata), metadata)
         for weight in convert_recurrent(weights, metadata):
             other = self._weights.setdefault(weight.info.name, weight)
             if other is not weight:

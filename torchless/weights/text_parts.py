@@ -25,6 +25,7 @@ _CLASSES = {
         "mistral": "MistralForCausalLM",
         "ministral3": "Ministral3ForCausalLM",
     },
+    "Gemma3nForConditionalGeneration": {"": "Gemma3nForCausalLM"},
     "Gemma4ForConditionalGeneration": {"": "Gemma4ForCausalLM"},
     "Gemma4UnifiedForConditionalGeneration": {"": "Gemma4UnifiedForCausalLM"},
 }

@@ -48,6 +48,10 @@ def read_by(stage: Stage) -> set[object]:
         pieces = args["pieces"]
         assert isinstance(pieces, list)
         return {piece[0] for piece in pieces}
+    if stage.kind == "weighted_sum":
+        terms = args["terms"]
+        assert isinstance(terms, list)
+        return {args["base"], args["coefficients"], *terms}
     if stage.kind == "gated_delta":
         return {args["x"], *(args[name][0] for name in ("step", "beta"))}  # type: ignore[index]
     names = {
@@ -59,6 +63,7 @@ def read_by(stage: Stage) -> set[object]:
         "route": ("logits",),
         "experts_gated": ("x", "up_x"),
         "gate_rows": ("x", "gate"),
+        "match_magnitude": ("x", "like"),
         "gated_norm": ("x", "gate"),
     }.get(stage.kind, ("x",))
     changed = {part[2] for part in _parts(stage) if part[3]} if stage.kind in _PRODUCTS else set()

@@ -30,6 +30,7 @@ from torchless.plan import (
     Op,
     Plan,
     RmsNorm,
+    ScaleColumns,
 )
 from torchless.weights.pieces import pieces_of
 from torchless.weights.source import TensorInfo, WeightSource
@@ -239,4 +240,4 @@ def _vectors(op: Op) -> tuple[str | None, ...]:
         return op.selection_bias, op.expert_scale
     if isinstance(op, GatedDelta):
         return op.decay, op.step_bias
-    return (op.weight,) if isinstance(op, CausalConv) else ()
+    return (op.weight,) if isinstance(op, CausalConv | ScaleColumns) else ()

@@ -40,16 +40,20 @@ from torchless.plan import (
     GateRows,
     Glu,
     HeadsLinear,
+    KeepAbove,
     LayerNorm,
     Linear,
     Map,
+    MatchMagnitude,
     Op,
     Piece,
     Plan,
     RmsNorm,
     Rope,
+    ScaleColumns,
     SelectOutputs,
     Value,
+    WeightedSum,
 )
 
 __all__ = ["Buffer", "LoweredPlan", "Stage", "lower"]
@@ -135,6 +139,16 @@ class _Lowering:
             emit_experts(self, index, op)
         elif isinstance(op, GateRows):
             self._emit_floats("gate_rows", op.out, x=op.x, gate=op.gate)
+        elif isinstance(op, WeightedSum):
+            terms = [self._read(term, F32) for term in op.terms]
+            sums = {"base": op.base, "coefficients": op.coefficients, "first": op.first}
+            self._emit_floats("weighted_sum", op.out, terms=terms, **sums)
+        elif isinstance(op, MatchMagnitude):
+            self._emit_floats("match_magnitude", op.out, x=op.x, like=op.like, floor=op.floor)
+        elif isinstance(op, KeepAbove):
+            self._emit_floats("keep_above", op.out, x=op.x, deviations=op.deviations)
+        elif isinstance(op, ScaleColumns):
+            self._emit_floats("scale_columns", op.out, x=op.x, weight=op.weight)
         elif isinstance(op, Add):
             self._emit_floats("add", op.out, a=op.a, b=op.b)
         elif isinstance(op, SelectOutputs) and self._is_for_one_norm(op.out):
@@ -257,17 +271,23 @@ def _index(plan: Plan, op: Embed) -> dict[str, object]:
     return {"index": op.index, "first": op.first, "num_ids": plan.num_token_ids}
 
 
+_INPUTS = (
+    *("x", "q", "k", "v", "logits", "gate", "up", "a", "b", "step", "beta"),
+    *("base", "coefficients", "like"),
+)
+
+
 def _uses(plan: Plan) -> Mapping[int, list[int]]:
     """Value id -> indices of the ops that read it."""
     uses: dict[int, list[int]] = defaultdict(list)
     for index, op in enumerate(plan.ops):
-        for name in ("x", "q", "k", "v", "logits", "gate", "up", "a", "b", "step", "beta"):
+        for name in _INPUTS:
             value = getattr(op, name, None)
             if isinstance(value, Piece):
                 value = value.x
             if isinstance(value, Value):
                 uses[value.id].append(index)
-        if isinstance(op, Columns):
-            for value in dict.fromkeys(piece.x for piece in op.pieces):
-                uses[value.id].append(index)
+        several = op.pieces if isinstance(op, Columns) else op.terms if isinstance(op, WeightedSum) else ()
+        for value in dict.fromkeys(item.x if isinstance(item, Piece) else item for item in several):
+            uses[value.id].append(index)
     return uses

@@ -29,15 +29,19 @@ from torchless.plan import (
     GateRows,
     Glu,
     HeadsLinear,
+    KeepAbove,
     LayerNorm,
     Linear,
     Map,
+    MatchMagnitude,
     Op,
     Piece,
     Plan,
     RmsNorm,
     Rope,
+    ScaleColumns,
     SelectOutputs,
+    WeightedSum,
 )
 from torchless.weights.source import WeightSource
 
@@ -216,6 +220,15 @@ class ReferenceExecutor:
             return self._experts(op, values[op.x.id], values[op.logits.id])
         if isinstance(op, GateRows):
             return values[op.x.id] * ops.sigmoid(values[op.gate.id])
+        if isinstance(op, WeightedSum):
+            factors = values[op.coefficients.id][:, op.first :]
+            return ops.weighted_sum(values[op.base.id], [values[term.id] for term in op.terms], factors)
+        if isinstance(op, MatchMagnitude):
+            return ops.match_magnitude(values[op.x.id], values[op.like.id], op.floor)
+        if isinstance(op, KeepAbove):
+            return ops.keep_above(values[op.x.id], op.deviations)
+        if isinstance(op, ScaleColumns):
+            return values[op.x.id] * self.weights[op.weight]
         if isinstance(op, CausalConv):
             return self.states.causal_conv(op, batch, values[op.x.id], self.weights[op.weight])
         if isinstance(op, GatedDelta):

@@ -245,3 +245,25 @@ def _softmax(x: Array) -> Array:
     weights = np.exp(x - x.max(axis=-1, keepdims=True))
     result: Array = weights / weights.sum(axis=-1, keepdims=True)
     return result
+
+
+def match_magnitude(x: Array, like: Array, floor: float) -> Array:
+    """x, each row with the root mean square of `like`'s; that of x counts as sqrt(floor) at least."""
+    wanted, found = ((value * value).mean(1, keepdims=True) for value in (like, x))
+    matched: Array = x * np.sqrt(wanted / np.maximum(found, floor))
+    return matched
+
+
+def weighted_sum(base: Array, terms: Sequence[Array], factors: Array) -> Array:
+    """base plus each term by its own column of factors."""
+    total: Array = base.copy()
+    for j, term in enumerate(terms):
+        total += factors[:, [j]] * term
+    return total
+
+
+def keep_above(x: Array, deviations: float) -> Array:
+    """What of each row exceeds its mean by so many standard deviations, else 0."""
+    bound = x.mean(1, keepdims=True) + deviations * x.std(1, keepdims=True)
+    kept: Array = np.maximum(x - bound, 0.0)
+    return kept
