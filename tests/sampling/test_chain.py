@@ -160,7 +160,7 @@ def test_largest_equals_a_full_stable_sort(values, count):
 
 
 @pytest.mark.parametrize("count", [1, 40, 1000, 20_000])
-@pytest.mark.parametrize("kind", ["normal", "rounded", "constant", "forbidden"])
+@pytest.mark.parametrize("kind", ["normal", "rounded", "constant", "forbidden", "scattered"])
 def test_largest_of_a_big_vocabulary(kind, count):
     values = np.random.default_rng(1).normal(size=131_075).astype(np.float32)
     if kind == "rounded":
@@ -169,6 +169,8 @@ def test_largest_of_a_big_vocabulary(kind, count):
         values[:] = 3
     elif kind == "forbidden":
         values[10:] = -np.inf
+    elif kind == "scattered":
+        values[np.arange(len(values)) % 5000 != 7] = -np.inf
     expected = np.lexsort((np.arange(len(values)), -values.astype(np.float64)))[:count]
     np.testing.assert_array_equal(largest(values, count), expected)
 

@@ -135,11 +135,23 @@ def largest(values: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np
         num_rows = len(values) // num_columns
         table = values[: num_rows * num_columns].reshape(num_rows, num_columns)
         maxima = table.max(axis=0)
-        (chosen,) = (values >= np.partition(maxima, num_columns - count)[num_columns - count]).nonzero()
+        bound = np.partition(maxima, num_columns - count)[num_columns - count]
+        (chosen,) = (values >= bound).nonzero() if bound > -np.inf else _few_and_first(values, count)
     if len(chosen) > 4 * count + 1024:
         chosen = _cut(values, chosen, count)
     order = (-values[chosen]).argsort(kind="stable")
     return chosen[order[:count]]
+
+
+def _few_and_first(
+    values: npt.NDArray[np.floating[Any]], count: int
+) -> tuple[npt.NDArray[np.intp]]:
+    """Indices of all values above -inf, and of the first others: what a mask has left of a vocabulary."""
+    (allowed,) = (values > -np.inf).nonzero()
+    (others,) = (values[: count + len(allowed)] == -np.inf).nonzero()
+    chosen = np.concatenate((allowed, others[:count]))
+    chosen.sort()
+    return (chosen,)
 
 
 def _cut(
