@@ -1,8 +1,13 @@
-"""The state of one constrained sequence, whose masks are computed in a worker thread beside the engine's steps."""
+"""The state of one constrained sequence. Masks that take long are computed in a worker thread beside the engine's steps.
+
+Most take some ten microseconds, less than it costs to hand them to a thread: those are computed where they are asked for. What
+the last one took decides, so that of a run of long masks the first alone is waited for.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -21,6 +26,8 @@ __all__ = ["Matcher", "MatcherPool"]
 
 _MAX_KEPT = 32
 _NUM_WORKERS = 2
+_WORTH_A_THREAD_S = 1.5e-4
+"""To wake a thread and to hear from it takes about 60 us, and more where all cores compute."""
 
 
 class MatcherPool:
@@ -48,7 +55,9 @@ class MatcherPool:
             if len(self._compiled) > _MAX_KEPT:
                 del self._compiled[next(iter(self._compiled))]
             library = compiled.deep_copy()
-        return Matcher(library, self._tokens, self._workers, frozenset(more_end_ids) - self._tokens.end_ids)
+        matcher = Matcher(library, self._tokens, self._workers, frozenset(more_end_ids) - self._tokens.end_ids)
+        matcher.prepare()  # beside the prompt
+        return matcher
 
     def close(self) -> None:
         """Ends the threads."""
@@ -80,6 +89,7 @@ class Matcher:
         self._more_end_ids = more_end_ids
         self._words = np.zeros(-(-(tokens.vocab_size + tokens.has_stand_in) // 32), dtype=np.uint32)
         self._pending: Future[None] | None = None
+        self._last_seconds = 1.0  # what the last mask took; the first one takes longest
         self._is_fresh = False  # `_words` is the mask of the next token
         self._num_foreign_ends = 0  # accepted tokens that the library was not told of
 
@@ -94,7 +104,7 @@ class Matcher:
         return self._library.is_accepting()
 
     def prepare(self) -> None:
-        if self._pending is None and not self._is_fresh:
+        if self._pending is None and not self._is_fresh and self._last_seconds > _WORTH_A_THREAD_S:
             try:
                 self._pending = self._workers.submit(self._compute)
             except RuntimeError:  # the model is being closed
@@ -127,7 +137,7 @@ class Matcher:
     def fork(self) -> Matcher:
         self._wait()
         copy = Matcher(self._library.deep_copy(), self._tokens, self._workers, self._more_end_ids)
-        copy._num_foreign_ends = self._num_foreign_ends
+        copy._num_foreign_ends, copy._last_seconds = self._num_foreign_ends, self._last_seconds
         return copy
 
     def _wait(self) -> None:
@@ -139,7 +149,9 @@ class Matcher:
     def _compute(self) -> None:
         """The library's mask, and the end tokens that it does not know of."""
         words, tokens = self._words, self._tokens
+        begin = time.perf_counter()
         self._library.unsafe_compute_mask_ptr(words.ctypes.data, words.nbytes)
+        self._last_seconds = time.perf_counter() - begin
         if tokens.has_stand_in:
             _set_bit(words, tokens.vocab_size, False)
         if self._more_end_ids and self._library.is_accepting():
