@@ -2,9 +2,8 @@
 
     python -m benchmarks.constraints MODEL.gguf [TOKENS]
 
-The same request runs in turns without a constraint, and with a JSON schema. A recorder around the constraint sums the time
-that the engine waits for masks and spends on telling the matcher of tokens; the rest of the difference is the sampler's, which
-needs all logits where it needed the best.
+The same request runs in turns without a constraint and with a JSON schema, without speculation. A recorder around the
+constraint sums the time that the engine waits for masks and spends on telling the matcher of tokens.
 """
 
 from __future__ import annotations
@@ -83,10 +82,16 @@ def main(path: str, num_tokens: int = 96) -> None:
                     ms = completion.timings.decode_ms / (completion.usage.num_completion_tokens - 1)
                     results.setdefault(f"{name}, temperature {temperature}", []).append(ms)
     for name, values in results.items():
-        print(f"{name}: median {statistics.median(values):.2f} ms a token, {min(values):.2f} to {max(values):.2f}")
+        print(
+            f"{name}: median {statistics.median(values):.2f} ms a token, {min(values):.2f} to {max(values):.2f}"
+        )
     for name, seconds in waits.seconds.items():
         values = sorted(1e6 * value for value in seconds)
-        mean, median, most = statistics.mean(values), statistics.median(values), values[len(values) * 99 // 100]
+        mean, median, most = (
+            statistics.mean(values),
+            statistics.median(values),
+            values[len(values) * 99 // 100],
+        )
         print(f"{name}: mean {mean:.0f} us, median {median:.0f} us, 99 % below {most:.0f} us")
 
 

@@ -13,8 +13,12 @@ from torchless.errors import GrammarError  # noqa: E402
 
 TOKENS = llguidance.LLTokenizer("byte")
 
-wholes = st.one_of(st.integers(-30, 30), st.integers(-(2**53), 2**53), st.sampled_from([0, 9, 10, 99, 100, -1, -10]))
-fractions = st.builds(lambda n, e: float(Decimal(n).scaleb(-e)), st.integers(-(10**9), 10**9), st.integers(0, 9))
+wholes = st.one_of(
+    st.integers(-30, 30), st.integers(-(2**53), 2**53), st.sampled_from([0, 9, 10, 99, 100, -1, -10])
+)
+fractions = st.builds(
+    lambda n, e: float(Decimal(n).scaleb(-e)), st.integers(-(10**9), 10**9), st.integers(0, 9)
+)
 bounds = st.one_of(wholes, fractions)
 keywords = st.dictionaries(
     st.sampled_from(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"]), bounds, max_size=3
@@ -82,7 +86,9 @@ def test_a_number_follows_the_grammar_where_it_is_a_multiple(kind, multiple, num
     assert matcher is not None
     step = Decimal(str(multiple))
     for value in (Decimal(number), Decimal(number) * step, Decimal(number) / 100):
-        padded = f"{value.quantize(step):f}" if value % step == 0 else f"{value:f}"  # written as the multiple is
+        padded = (
+            f"{value.quantize(step):f}" if value % step == 0 else f"{value:f}"
+        )  # written as the multiple is
         for text in (padded, f"{value.normalize():f}"):
             if accepts(matcher, text):
                 assert value % step == 0, f"{text} follows {schema}"

@@ -10,14 +10,14 @@ import pytest
 pytest.importorskip("llguidance")
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "text"))
 
-from vocabularies import bpe_metadata, spm_metadata  # noqa: E402
+from vocabularies import bpe_metadata, spm_metadata
 
-from torchless.constraints.grammars import grammar_from_choices, grammar_from_regex, grammar_from_schema  # noqa: E402
-from torchless.constraints.matcher import MatcherPool  # noqa: E402
-from torchless.constraints.tokens import GrammarTokens  # noqa: E402
-from torchless.errors import GrammarError  # noqa: E402
-from torchless.text.tokenizer import Tokenizer  # noqa: E402
-from torchless.weights.gguf import GgufSource  # noqa: E402
+from torchless.constraints.grammars import grammar_from_choices, grammar_from_regex, grammar_from_schema
+from torchless.constraints.matcher import MatcherPool
+from torchless.constraints.tokens import GrammarTokens
+from torchless.errors import GrammarError
+from torchless.text.tokenizer import Tokenizer
+from torchless.weights.gguf import GgufSource
 
 SPECIAL = {"<s>": 3, "<|end|>": 3, "<|im_end|>": 3, "<note>": 4}
 MORE = {text: kind for text, kind in SPECIAL.items() if text != "<s>"}
@@ -64,7 +64,11 @@ SCHEMA = {
 
 def check_vocabulary(tokenizer, count):
     jsonschema = pytest.importorskip("jsonschema")
-    validator, pool, rng = jsonschema.Draft202012Validator(SCHEMA), pool_of(tokenizer), np.random.default_rng(7)
+    validator, pool, rng = (
+        jsonschema.Draft202012Validator(SCHEMA),
+        pool_of(tokenizer),
+        np.random.default_rng(7),
+    )
     texts = []
     for _ in range(count):
         text = random_text(tokenizer, pool.matcher(grammar_from_schema(SCHEMA)), rng)
@@ -98,7 +102,9 @@ def test_a_character_may_be_written_byte_by_byte():
     tokenizer = Tokenizer.from_metadata(VOCABULARIES["bytes"])
     matcher = pool_of(tokenizer).matcher(grammar_from_choices(["😀"]))
     for byte in "😀".encode():
-        token = next(i for i in allowed(matcher, tokenizer.vocab_size) if tokenizer.token_bytes(i) == bytes([byte]))
+        token = next(
+            i for i in allowed(matcher, tokenizer.vocab_size) if tokenizer.token_bytes(i) == bytes([byte])
+        )
         matcher.accept(token)
     assert matcher.must_stop and matcher.is_satisfied
 

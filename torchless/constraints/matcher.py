@@ -1,7 +1,7 @@
-"""The state of one constrained sequence. Masks that take long are computed in a worker thread beside the engine's steps.
+"""The state of one constrained sequence. Masks that take long are computed in a thread beside the engine's steps.
 
-Most take some ten microseconds, less than it costs to hand them to a thread: those are computed where they are asked for. What
-the last one took decides, so that of a run of long masks the first alone is waited for.
+Most take some ten microseconds, less than it costs to hand them to a thread: those are computed where they are asked
+for. What the last one took decides, so that of a run of long masks the first alone is waited for.
 """
 
 from __future__ import annotations
@@ -55,7 +55,9 @@ class MatcherPool:
             if len(self._compiled) > _MAX_KEPT:
                 del self._compiled[next(iter(self._compiled))]
             library = compiled.deep_copy()
-        matcher = Matcher(library, self._tokens, self._workers, frozenset(more_end_ids) - self._tokens.end_ids)
+        matcher = Matcher(
+            library, self._tokens, self._workers, frozenset(more_end_ids) - self._tokens.end_ids
+        )
         matcher.prepare()  # beside the prompt
         return matcher
 

@@ -143,9 +143,7 @@ def largest(values: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np
     return chosen[order[:count]]
 
 
-def _few_and_first(
-    values: npt.NDArray[np.floating[Any]], count: int
-) -> tuple[npt.NDArray[np.intp]]:
+def _few_and_first(values: npt.NDArray[np.floating[Any]], count: int) -> tuple[npt.NDArray[np.intp]]:
     """Indices of all values above -inf, and of the first others: what a mask has left of a vocabulary."""
     (allowed,) = (values > -np.inf).nonzero()
     (others,) = (values[: count + len(allowed)] == -np.inf).nonzero()
