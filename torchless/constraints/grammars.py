@@ -90,8 +90,33 @@ def grammar_from_schema(schema: Any) -> Grammar:
     if checked.schema is False:
         raise refuse("", "false allows nothing")
     body = {} if checked.schema is True else checked.schema
+    _refuse_narrow_bounds(body, "")
     options = _json_options(has_free_names=checked.has_free_names)
     return Grammar(_library_schema(body, options), "schema", is_json=True, places=checked.places)
+
+
+def _refuse_narrow_bounds(node: Any, pointer: str) -> None:
+    """Between an excluded whole number and a bound within one of it, the library lets the whole number through."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            _refuse_narrow_bounds(item, f"{pointer}/{index}")
+    if not isinstance(node, dict):
+        return
+    for excluded, others in (
+        ("exclusiveMinimum", ("maximum", "exclusiveMaximum")),
+        ("exclusiveMaximum", ("minimum", "exclusiveMinimum")),
+    ):
+        bound = node.get(excluded)
+        if isinstance(bound, bool) or not isinstance(bound, int | float) or bound != int(bound):
+            continue
+        for other in others:
+            value = node.get(other)
+            if isinstance(value, int | float) and abs(value - bound) < 1:
+                raise refuse(
+                    f"{pointer}/{excluded}", f"not supported: less than 1 away from {other} ({value})"
+                )
+    for key, item in node.items():
+        _refuse_narrow_bounds(item, f"{pointer}/{key}")
 
 
 def grammar_from_regex(expression: Any) -> Grammar:
