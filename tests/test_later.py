@@ -341,3 +341,14 @@ def test_a_loop_that_was_closed_harms_nobody():
         assert len(model.generate("abc", ignore_eos=True, max_tokens=5).token_ids) == 5
         assert rest(model)
         del chunks
+
+
+def test_who_waits_for_the_result_is_not_disturbed_by_pieces_that_come_before():
+    with slow(make(says="hello world", after=4), 3, 0.3) as model:
+        future = model.submit("abc", temperature=0, ignore_eos=True, max_tokens=11)
+        got = []
+        waiter = threading.Thread(target=lambda: got.append(future.result(30)))
+        waiter.start()
+        assert "".join(chunk.text for chunk in future) == "hello world"
+        waiter.join(10)
+        assert got == [future.result()]

@@ -36,7 +36,9 @@ class Future(concurrent.futures.Future[Completion]):
         super().__init__()
         self._runner = runner
         self._cancelling = threading.RLock()
-        self._chunks: list[Chunk] = []  # grows under `_condition`
+        self._chunks: list[Chunk] = []  # grows under `_news`
+        # Not `_condition`: whoever waits there for the result takes any notice for the end.
+        self._news = threading.Condition()
         self._ticket = Ticket(reader.sequence, self._hear, reader=reader)
         runner.submit(self._ticket)
 
@@ -45,7 +47,8 @@ class Future(concurrent.futures.Future[Completion]):
         with self._cancelling:
             if super().cancel() and not self._ticket.is_retired:
                 self._runner.retire(self._ticket)
-                self.set_running_or_notify_cancel()  # wakes who waits
+                self.set_running_or_notify_cancel()  # wakes who waits for the result
+                self._notify()
         return self.cancelled()
 
     def running(self) -> bool:
@@ -74,9 +77,9 @@ class Future(concurrent.futures.Future[Completion]):
         num_taken = 0
         while True:
             self._check_may_wait()
-            with self._condition:
+            with self._news:
                 while len(self._chunks) == num_taken and not self.done():
-                    self._condition.wait()
+                    self._news.wait()
                 new = self._chunks[num_taken:]
             if not new:
                 self.result()  # raises what ended it
@@ -98,13 +101,19 @@ class Future(concurrent.futures.Future[Completion]):
                 self.set_exception(news)
                 return
             assert news is not None
-            with self._condition:
+            with self._news:
                 self._chunks.append(news)
-                self._condition.notify_all()
             if news.completion is not None:
                 self.set_result(news.completion)
         except concurrent.futures.InvalidStateError:
             pass  # cancelled meanwhile
+        finally:
+            self._notify()
+
+    def _notify(self) -> None:
+        """Wakes who waits for pieces or for the end of them."""
+        with self._news:
+            self._news.notify_all()
 
 
 async def finish(runner: Runner, reader: Reader) -> Completion:
