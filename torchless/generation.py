@@ -35,6 +35,7 @@ class Generation:
         *,
         context_length: int,
         continuation: bool,
+        show_special: bool = False,
         logits_hash: bool,
         called_at: float,
         more_end_ids: Collection[int] = (),
@@ -49,6 +50,7 @@ class Generation:
             tokenizer: turns ids into text and knows the end tokens.
             context_length: most tokens of prompt and answer together.
             continuation: the answer goes on with the text of the prompt, so that a space in front stays.
+            show_special: control tokens are part of the text.
             logits_hash: whether `Completion.logits_hash` is wanted.
             called_at: clock when the user asked, in seconds.
             more_end_ids: tokens that end this answer beside the tokenizer's own end tokens.
@@ -74,7 +76,11 @@ class Generation:
             constraint=constraint,
             hash_logits=logits_hash,
         )
-        self._stream = TextStream(tokenizer, continuation=continuation or constraint is not None)
+        self._stream = TextStream(
+            tokenizer,
+            skip_special_tokens=not show_special,
+            continuation=continuation or constraint is not None,
+        )
         self._num_tokens_with_text = tokenizer.vocab_size  # the model may have padded its vocabulary
         self._stops = StopMatcher(params.stop)
         self._token_ids: list[int] = []  # all generated, without the end token

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -63,6 +64,13 @@ class LaterMethods:
         Closing the iterator, or cancelling the task that waits for it, ends the request within one step.
         """
         return futures.stream(self._runner, self._generation(Request.of(prompt, options)))
+
+    async def aprepare(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        """Like `astream`, but the request is checked and encoded in another thread, so that the event loop goes on.
+
+        Returns the iterator once nothing is wrong with the request; its work begins with the first piece.
+        """
+        return futures.stream(self._runner, await asyncio.to_thread(self._generation, request))
 
     def astream_chat(self, messages: Messages, **options: Any) -> AsyncGenerator[Chunk, None]:
         """Like `stream_chat`, for a coroutine."""

@@ -218,6 +218,9 @@ class LLM(LaterMethods):
     ) -> Completion:
         """Answers a conversation: messages ``{"role": ..., "content": ...}``, rendered by the chat template.
 
+        Beside sampling parameters it takes ``tools`` (JSON schemas of functions), ``chat_template_kwargs`` (further
+        values that the template knows) and ``show_special``, as `Request` has them.
+
         Raises:
             TemplateError: the model has no template, or the messages are malformed or refused by it.
             ContextLengthError, InvalidRequestError, TokenizerError, TypeError: as in `generate`.

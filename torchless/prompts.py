@@ -60,19 +60,44 @@ class Prompts:
             )
         return np.array([self._tokenizer.bos_id], dtype=np.int32)
 
-    def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> Ids:
+    def encode_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> Ids:
         """Token ids of a conversation, up to where the assistant's answer begins.
+
+        Args:
+            messages, tools: as `ChatTemplate.render` has them.
+            values: further values that the template knows.
 
         Raises:
             TemplateError: no template, malformed messages, or the template refuses them.
             TokenizerError: the rendered text has lone surrogates.
         """
-        text = self._compiled_template().render(messages)
+        text = self.render_chat(messages, tools, values)
         ids = self._tokenizer.encode(text, add_special_tokens=False, parse_special=True)
         begin = self._tokenizer.encode("")[:1]  # the begin token, where the model wants one
         if begin and begin[0] == self._tokenizer.bos_id and ids[:1] != begin:
             ids = [*begin, *ids]  # most templates write it themselves
         return self.encode(ids)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        values: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text of a conversation; see `encode_chat`."""
+        given = dict(values or {})
+        reserved = {"messages", "tools", "add_generation_prompt", "documents"} & given.keys()
+        if reserved or not all(isinstance(name, str) for name in given):
+            raise InvalidRequestError(
+                f"chat_template_kwargs has {', '.join(sorted(map(str, reserved or given)))}; it names further values "
+                f"of the template, such as enable_thinking"
+            )
+        return self._compiled_template().render(messages, list(tools) if tools else None, **given)
 
     def encode_infill(
         self, prefix: str, suffix: str, order: str | None, *, parse_special: bool = False

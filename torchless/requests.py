@@ -39,8 +39,11 @@ class Request:
         kind: which of them was given.
         prompt: a text or token ids to continue, as in `LLM.generate`.
         messages: a conversation to answer, as in `LLM.chat`.
+        tools: JSON schemas of functions that the template shows to the model; None without any.
+        chat_template_kwargs: further values that the template knows (``{"enable_thinking": False}``).
         prefix, suffix, order: a gap to fill, as in `LLM.infill`.
         parse_special, logits_hash, params: as in `LLM.generate`.
+        show_special: write control tokens into the answer as their texts, instead of leaving them out.
         sampling: fields of `SamplingParams`, and what the text must match, also under other tools' names.
 
     Example:
@@ -54,7 +57,10 @@ class Request:
     prefix: str | None
     suffix: str | None
     order: str | None
+    tools: SequenceOf[Mapping[str, Any]] | None
+    chat_template_kwargs: Mapping[str, Any]
     parse_special: bool
+    show_special: bool
     logits_hash: bool
     params: SamplingParams | None
     sampling: Mapping[str, Any]
@@ -67,7 +73,10 @@ class Request:
         prefix: str = _ABSENT,
         suffix: str = _ABSENT,
         order: str | None = None,
+        tools: SequenceOf[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
         parse_special: bool = False,
+        show_special: bool = False,
         logits_hash: bool = False,
         params: SamplingParams | None = None,
         **sampling: Any,
@@ -78,7 +87,10 @@ class Request:
             "prefix": prefix,
             "suffix": suffix,
             "order": order,
+            "tools": tools,
+            "chat_template_kwargs": {} if chat_template_kwargs is None else chat_template_kwargs,
             "parse_special": parse_special,
+            "show_special": show_special,
             "logits_hash": logits_hash,
             "params": params,
             "sampling": sampling,
@@ -92,6 +104,13 @@ class Request:
     def _check(self) -> None:
         if self.order is not None and self.kind != "gap":
             raise InvalidRequestError("order says how a gap is asked for; it needs prefix and suffix")
+        for name in ("tools", "chat_template_kwargs"):
+            if getattr(self, name) and self.kind != "chat":
+                raise InvalidRequestError(f"{name} is for a chat template; it needs messages")
+        if not isinstance(self.chat_template_kwargs, Mapping):
+            raise InvalidRequestError(
+                f"chat_template_kwargs must be a dictionary, got {type(self.chat_template_kwargs).__name__}"
+            )
         if self.kind == "chat" and self.parse_special:
             raise InvalidRequestError(
                 "parse_special has no meaning for messages, whose template writes tokens"
@@ -155,6 +174,7 @@ class Requests:
             tokenizer,
             context_length=context_length,
             continuation=request.kind != "chat",
+            show_special=request.show_special,
             logits_hash=request.logits_hash,
             called_at=called_at,
             more_end_ids=more_end_ids,
@@ -178,7 +198,9 @@ class Requests:
 
     def _encode(self, request: Request) -> npt.NDArray[np.int32]:
         if request.kind == "chat":
-            return self._prompts.encode_chat(cast(Messages, request.messages))
+            return self._prompts.encode_chat(
+                cast(Messages, request.messages), request.tools, request.chat_template_kwargs
+            )
         if request.kind == "gap":
             return self._prompts.encode_infill(
                 cast(str, request.prefix),
