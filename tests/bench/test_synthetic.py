@@ -16,7 +16,7 @@ from other_decoders import decoded_by_another
 
 import torchless
 from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
-from torchless.bench.recipes import RECIPES, find_recipe, tensor_type
+from torchless.bench.recipes import RECIPES, find_recipe
 from torchless.bench.shapes import SHAPES, find_shape, tensor_shapes
 from torchless.bench.synthetic import main, synthetic_metadata, synthetic_tensors, write_synthetic
 from torchless.errors import InvalidRequestError
@@ -95,18 +95,8 @@ def test_the_same_seed_gives_the_same_bytes_everywhere() -> None:
     ],
 )
 def test_recipes_give_the_types_of_published_files(shape: str, recipe: str, expected: dict[str, int]) -> None:
-    model, chosen = find_shape(shape), find_recipe(recipe)
-    types = Counter(
-        tensor_type(
-            chosen,
-            name,
-            len(dims),
-            num_layers=model.num_layers,
-            tied=model.tied,
-            queries_per_kv=model.num_heads // model.num_kv_heads,
-        )
-        for name, dims in tensor_shapes(model).items()
-    )
+    tensors = synthetic_tensors(find_shape(shape), find_recipe(recipe), seed=0)
+    types = Counter(block_type for _, _, block_type, _ in tensors)
     assert types == expected
 
 

@@ -125,3 +125,19 @@ def test_doctor_predicts_a_models_speed(cli):
     assert model["long_decode_tokens_per_second"] < model["decode_tokens_per_second"]
     assert report["advice"]
     assert "decoding" in cli("doctor", BUILT_IN_MODEL)[1]
+
+
+def test_weights_in_the_file_and_quantising_at_load_are_measured_too(cli):
+    def row(*options):
+        status, out, err = cli("bench", *options, "-r", "1", "-p", "8", "-n", "0", "-o", "json")
+        assert status == 0, err
+        return json.loads(out)[0]
+
+    loaded, lazy = row(*TINY), row(*TINY, "--lazy")
+    assert (loaded["lazy"], lazy["lazy"]) == ("off", "all")
+    assert loaded["logits_hash"] == lazy["logits_hash"]
+    assert lazy["read_bytes"] > loaded["read_bytes"] / 2  # what stays in the file is read all the same
+    quantised = row("--synthetic", "test:BF16", "--quant", "Q4_0")
+    assert "Q4_0" in quantised["tensor_types"]
+    status, out, _ = cli("bench", *TINY, "--lazy", "-p", "8", "-n", "0")
+    assert status == 0 and "weights in the file: all" in out

@@ -9,7 +9,8 @@ import pytest
 
 import torchless
 from torchless import quants
-from torchless.bench.synthetic import write_synthetic
+from torchless.bench.shapes import find_shape, tensor_shapes
+from torchless.bench.synthetic import synthetic_metadata, write_synthetic
 from torchless.errors import FormatError, InvalidRequestError
 from torchless.quantization.budget import Candidate, choose_within
 from torchless.quantization.quantize import Quantization, parse_size
@@ -114,6 +115,31 @@ def test_a_target_is_met_closely(model: Path, tmp_path: Path, target: dict[str, 
     assert limit - largest < done.num_bytes <= limit
     assert all(tensor.error is not None for tensor in done.tensors if tensor.type != "F32")
     assert not (tmp_path / "out.gguf").exists()
+
+
+@pytest.fixture(scope="module")
+def normal_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights with a bell curve, as trained ones have; those of synthetic models are spread evenly."""
+    path, random = tmp_path_factory.mktemp("normal") / "model.gguf", np.random.default_rng(0)
+    shape, recipe = find_shape("test"), find_recipe("F32")
+    tensors = [
+        (name, dims, "F32", iter([random.standard_normal(dims, np.float32).reshape(-1).view(np.uint8)]))
+        for name, dims in tensor_shapes(shape).items()
+    ]
+    write_gguf(path, synthetic_metadata(shape, recipe, "bell curve"), iter(tensors))
+    return path
+
+
+@pytest.mark.parametrize("source", ["model", "normal_model"])
+def test_of_types_of_one_size_the_better_one_is_taken(
+    source: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """IQ3_S and Q3_K both have 110 bytes a block; which one errs less depends on how weights are spread."""
+    path = request.getfixturevalue(source)
+    done = torchless.quantize(path, tmp_path / "out.gguf", dry_run=True, target_bpw=3.8)
+    better, worse = ("IQ3_S", "Q3_K") if source == "normal_model" else ("Q3_K", "IQ3_S")
+    types = {tensor.type for tensor in done.tensors}
+    assert better in types and worse not in types
 
 
 def test_bytes_go_where_they_lower_the_cost_most() -> None:

@@ -82,9 +82,8 @@ class BenchModel:
         self._free = list(range(num_pages))[::-1]
         self._contexts: dict[int, _Context] = {}
         memory, kinds = self.executor.memory_bytes(), dot_kinds(self.executor.options.activations)
-        self.work = count_work(
-            self.loaded.plan, self.loaded.source, kinds, memory["weights"], memory["kv_page"]
-        )
+        weights = memory["weights"] + (self.loaded.lazy.file_bytes if self.loaded.lazy is not None else 0)
+        self.work = count_work(self.loaded.plan, self.loaded.source, kinds, weights, memory["kv_page"])
         most, limit = max(case.num_sequences for case in cases), self.executor.options.max_outputs
         if self.executor.num_state_slots:
             limit = min(limit, self.executor.num_state_slots)

@@ -21,7 +21,7 @@ Row = dict[str, Any]
 
 _KEY = (
     *("kind", "model_type", "n_prompt", "n_gen", "n_depth", "n_sequences", "is_shared"),
-    *("n_threads", "type_k", "type_v", "activations", "fast", "isa"),
+    *("n_threads", "type_k", "type_v", "activations", "fast", "lazy", "isa"),
 )
 
 
@@ -50,6 +50,7 @@ def common_fields(loaded: LoadedModel, model_name: str) -> Row:
         "type_v": getattr(options, "kv_type_v", None) or options.kv_type,
         "activations": options.activations,
         "fast": options.fast,
+        "lazy": options.lazy,
         "test_time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -99,8 +100,8 @@ def roof_fields(work: Work, seconds: float, roofs: Roofs) -> Row:
 
 
 def case_key(row: Row) -> tuple[Any, ...]:
-    """What must be equal for two rows to be comparable. Old rows are of exact products of int8."""
-    return tuple({"activations": "int8", "fast": False, **row}.get(name) for name in _KEY)
+    """What must be equal for two rows to be comparable. Old rows are of exact products of int8 and loaded weights."""
+    return tuple({"activations": "int8", "fast": False, "lazy": "off", **row}.get(name) for name in _KEY)
 
 
 def save_rows(path: str, rows: Sequence[Row]) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
-from torchless.bench.recipes import Recipe, find_recipe, tensor_type
+from torchless.bench.recipes import find_recipe, shape_facts
 from torchless.bench.shapes import Llama3Rope, ModelShape, find_shape, tensor_shapes
 from torchless.errors import InvalidRequestError
+from torchless.quantization.recipes import Recipe, may_quantize, tensor_type
 
 __all__ = ["synthetic_metadata", "synthetic_tensors", "write_synthetic"]
 
@@ -67,15 +68,9 @@ def synthetic_tensors(
     shape: ModelShape, recipe: Recipe, seed: int
 ) -> Iterator[tuple[str, tuple[int, ...], str, Iterator[npt.NDArray[np.uint8]]]]:
     """Yields (name, shape with rows first, type, chunks of stored bytes) of each tensor in file order."""
+    facts = shape_facts(shape)
     for name, dims in tensor_shapes(shape).items():
-        block_type = tensor_type(
-            recipe,
-            name,
-            len(dims),
-            num_layers=shape.num_layers,
-            tied=shape.tied,
-            queries_per_kv=shape.num_heads // shape.num_kv_heads,
-        )
+        block_type = tensor_type(recipe, name, dims, facts) if may_quantize(name, dims) else "F32"
         if name == "rope_freqs.weight":
             assert shape.rope_scaling is not None
             chunks = iter([_frequency_factors(shape, shape.rope_scaling).view(np.uint8)])
@@ -85,7 +80,6 @@ def synthetic_tensors(
                 values = values / np.float32(-64)
             chunks = iter([(values - np.float32(name.endswith(".bias"))).view(np.uint8)])
         else:
-            block_type = "F32" if "conv1d" in name else _fitting_type(block_type, dims[-1])
             std = 1 / math.sqrt(dims[-1])
             seeds = [seed, zlib.crc32(name.encode())]
             chunks = random_blocks(BLOCK_TYPES[block_type], math.prod(dims), std, seeds)
@@ -153,24 +147,6 @@ def _family_metadata(shape: ModelShape) -> dict[str, Any]:
         found[f"{family}.expert_used_count"] = np.uint32(used)
         found[f"{family}.expert_feed_forward_length"] = np.uint32(inner)
     return found
-
-
-# Where rows are no whole blocks of the recipe's type: the next type with small blocks, as llama.cpp's quantiser does.
-_SMALLER_BLOCKS = {
-    "Q2_K": "Q4_0",
-    "Q3_K": "Q4_0",
-    "IQ4_XS": "IQ4_NL",
-    "Q4_K": "Q5_0",
-    "Q5_K": "Q5_1",
-    "Q6_K": "Q8_0",
-}
-
-
-def _fitting_type(block_type: str, row_length: int) -> str:
-    """`block_type`, or another that divides a row."""
-    if row_length % BLOCK_TYPES[block_type].num_weights == 0:
-        return block_type
-    return _SMALLER_BLOCKS.get(block_type, "IQ4_NL")
 
 
 def _with_layers(shape: ModelShape, layers: int | None) -> ModelShape:

@@ -65,6 +65,8 @@ def as_markdown(rows: Sequence[Row]) -> str:
             else "{type_k}/{type_v}".format(**mine[0])
         )
         mode = ", fast" if mine[0].get("fast") else ""
+        lazy = mine[0].get("lazy", "off")
+        mode += "" if lazy == "off" else f", weights in the file: {lazy}"
         blocks.append(f"**{model}**: {size:.0f} MB, {parameters:.0f} M parameters, {cache} cache{mode}")
         for kind in dict.fromkeys(row["kind"] for row in mine):
             columns = _SPEED + _BY_KIND.get(kind, [])

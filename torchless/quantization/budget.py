@@ -17,7 +17,7 @@ from torchless.memory import format_bytes
 
 __all__ = ["BUDGET_TYPES", "Candidate", "choose_within", "sensitivity"]
 
-BUDGET_TYPES = ("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16")
+BUDGET_TYPES = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16")
 """What tensors may become, smallest first."""
 
 _SENSITIVITIES = (

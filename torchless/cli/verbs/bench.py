@@ -139,7 +139,9 @@ _OWN = (
 _OF_LOADING = [
     option
     for option in LOAD_OPTIONS
-    if str(option.name).startswith(("kv", "activations", "fast", "pin", "numa", "lora"))
+    if str(option.name).startswith(
+        ("kv", "activations", "fast", "pin", "numa", "lora", "lazy", "memory", "quant")
+    )
 ]
 _STEP_TOKENS = Option(
     "-ub",
