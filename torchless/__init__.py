@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchless.quantization.importance_run import imatrix
     from torchless.quantization.quantize import quantize
     from torchless.requests import Request
-    from torchless.results import Chunk, Completion, Ranked, Timings, Usage
+    from torchless.results import Chunk, Completion, Ranked, Timings, TokenLogprob, Usage
     from torchless.sampling.parameters import SamplingParams
 
 __version__ = "0.1.0"
@@ -51,6 +51,7 @@ _EXPORTS = {
     "Completion": "torchless.results",
     "Ranked": "torchless.results",
     "Timings": "torchless.results",
+    "TokenLogprob": "torchless.results",
     "Usage": "torchless.results",
     "SamplingParams": "torchless.sampling.parameters",
     "imatrix": "torchless.quantization.importance_run",
@@ -85,6 +86,7 @@ __all__ = [
     "SamplingParams",
     "TemplateError",
     "Timings",
+    "TokenLogprob",
     "TokenizerError",
     "TorchlessError",
     "UnsupportedError",

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from torchless.constraints.constraint import Constraint
 from torchless.constraints.requests import parse_json
 from torchless.engine.sequence import Sequence
-from torchless.results import Chunk, Completion, FinishReason, Timings, Usage
+from torchless.results import Chunk, Completion, FinishReason, Timings, TokenLogprob, Usage
 from torchless.sampling.chain import Sampler
+from torchless.sampling.logprobs import LogprobRecorder
 from torchless.sampling.parameters import SamplingParams
 from torchless.text.stream import StopMatcher, TextStream
 from torchless.text.tokenizer import Tokenizer
@@ -63,6 +64,7 @@ class Generation:
         self._eos_ids: Collection[int] = frozenset(tokenizer.eos_ids).union(more_end_ids)
         num_left = context_length - len(prompt_ids)
         num_new = num_left if params.max_tokens is None else min(params.max_tokens, num_left)
+        self._logprobs = _recorder(params.logprobs)
         self.sequence = Sequence(
             prompt_ids,
             max_tokens=len(prompt_ids) + num_new,
@@ -75,7 +77,10 @@ class Generation:
             accept=self._accept,
             constraint=constraint,
             hash_logits=logits_hash,
+            logprobs=self._logprobs,
+            prompt_logprobs=_recorder(params.prompt_logprobs),
         )
+        self._tokenizer = tokenizer
         self._stream = TextStream(
             tokenizer,
             skip_special_tokens=not show_special,
@@ -107,6 +112,7 @@ class Generation:
             tuple(self._token_ids[self._num_taken_ids :]),
             self.sequence.finish_reason,
             completion,
+            self._logprobs_from(self._num_taken_ids),
         )
         self._num_taken_pieces = len(self._pieces)
         self._num_taken_ids = len(self._token_ids)
@@ -135,7 +141,19 @@ class Generation:
             params=self._params,
             logits_hash=sequence.digest.hexdigest() if sequence.digest is not None else "",
             parsed=parse_json(text) if self._is_json and self._is_whole() else None,
+            logprobs=self._logprobs_from(0),
+            prompt_logprobs=self._prompt_logprobs(),
         )
+
+    def _logprobs_from(self, begin: int) -> tuple[TokenLogprob, ...] | None:
+        """Of the generated tokens from one on, without the end token."""
+        if self._logprobs is None:
+            return None
+        return self._logprobs.entries(self._tokenizer, begin, len(self._token_ids))
+
+    def _prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
+        recorder = self.sequence.prompt_logprobs
+        return None if recorder is None else (None, *recorder.entries(self._tokenizer))
 
     def _is_whole(self) -> bool:
         """Whether the text came to the end that its constraint wants."""
@@ -184,3 +202,7 @@ class Generation:
             prefill_tokens_per_second=self.sequence.num_prompt_tokens / prefill if prefill > 0 else 0.0,
             decode_tokens_per_second=(self._num_picked - 1) / decode if decode > 0 else 0.0,
         )
+
+
+def _recorder(num_top: int | None) -> LogprobRecorder | None:
+    return None if num_top is None else LogprobRecorder(num_top)

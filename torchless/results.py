@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torchless.sampling.parameters import SamplingParams
 
-__all__ = ["Chunk", "Completion", "FinishReason", "Ranked", "Timings", "Usage"]
+__all__ = ["Chunk", "Completion", "FinishReason", "Ranked", "Timings", "TokenLogprob", "Usage"]
 
 FinishReason = Literal["stop", "length", "cancelled"]
 """``stop``: an end token or a stop string; ``length``: max_tokens or the context is full; ``cancelled``:
@@ -52,6 +52,26 @@ class Timings:
 
 
 @dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token and how likely the model found it: before temperature, masks and all else that a sampler does.
+
+    Attributes:
+        token_id: its id.
+        text: what it writes; control tokens by their names, bytes that are no whole character as U+FFFD.
+        token_bytes: the bytes that it writes. Those of all tokens, joined, are the text in UTF-8.
+        logprob: natural logarithm of its probability.
+        top: the likeliest tokens in its place, the likeliest first, as many as were asked for. The token itself is one
+            of them where it is likely enough. Their own `top` is empty.
+    """
+
+    token_id: int
+    text: str
+    token_bytes: bytes
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """A finished request.
 
@@ -64,6 +84,9 @@ class Completion:
         parsed: the value, where the text was to be JSON (docs/constraints.md) and came to its end; else None.
         logits_hash: hash of all logits that tokens were picked from, in order; equal hashes mean equal
             bits. Empty unless asked for (``logits_hash=True``).
+        logprobs: of each of `token_ids`, if asked for (``logprobs=K``); else None.
+        prompt_logprobs: of each token of the prompt, if asked for (``prompt_logprobs=K``); else None. The first token
+            follows nothing and has None.
     """
 
     text: str
@@ -74,6 +97,8 @@ class Completion:
     params: SamplingParams
     logits_hash: str = ""
     parsed: Any = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +106,14 @@ class Chunk:
     """A piece of a streamed answer. `text` never ends inside a character.
 
     The last chunk has a `finish_reason` and the whole `completion`; the others have neither. Joined, the
-    texts and ids of all chunks are those of the completion.
+    texts, ids and `logprobs` of all chunks are those of the completion.
     """
 
     text: str
     token_ids: tuple[int, ...]
     finish_reason: FinishReason | None = None
     completion: Completion | None = None
+    logprobs: tuple[TokenLogprob, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

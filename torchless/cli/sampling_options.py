@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -288,13 +288,13 @@ def sampling_keywords(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def named_by_flags() -> Iterator[None]:
+def named_by_flags(more: Sequence[Option] = ()) -> Iterator[None]:
     """Errors about a parameter name the option that set it: ``--temp must be ...`` for ``temperature``."""
     try:
         yield
     except InvalidRequestError as error:
         name, _, rest = str(error).partition(" ")
-        for option in (*LOAD_OPTIONS, *SAMPLING_OPTIONS, *SPECULATIVE_OPTIONS):
+        for option in (*LOAD_OPTIONS, *SAMPLING_OPTIONS, *SPECULATIVE_OPTIONS, *more):
             if option.name == name:
                 flag = next(flag for flag in option.opts if flag.startswith("--"))
                 raise InvalidRequestError(f"{flag} {rest}") from None

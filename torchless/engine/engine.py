@@ -140,10 +140,7 @@ class Engine:
             rows = OutputRows(self.executor.step(schedule.batch), None)
         self._computed_at = perf_counter()
         return rows, [
-            rows.pick(run.sequence, run.first_output)
-            if run.num_outputs and run.draft is None and run.sequence.sampler is not None
-            else None
-            for run in schedule.runs
+            rows.pick(run.sequence, _last_row(run)) if _is_due(run) else None for run in schedule.runs
         ]
 
     def _num_best(self, schedule: Schedule) -> int:
@@ -154,8 +151,7 @@ class Engine:
                 continue
             num_outputs += run.num_outputs
             sampler = run.sequence.sampler
-            needs_row = run.sequence.digest is not None or run.sequence.constraint is not None
-            needed = None if sampler is None or needs_row else sampler.num_best
+            needed = None if sampler is None or run.sequence.needs_whole_rows else sampler.num_best
             if needed is None:
                 return 0
             most = max(most, needed)
@@ -178,14 +174,16 @@ class Engine:
         return finished
 
     def _settle(self, run: Run, rows: OutputRows, token: int | None) -> None:
-        """Books one run: its tokens are computed, its rows are kept or hashed, its new token is appended."""
+        """Books one run: its tokens are computed, its rows are kept or read, its new token is appended."""
         sequence = run.sequence
+        first = sequence.num_computed_tokens
         if sequence.logits is not None:
-            first = sequence.num_computed_tokens
             sequence.logits[first : first + run.num_outputs] = rows.of(run)
+        elif sequence.wants_all_rows:
+            _note_prompt(sequence, first, rows.of(run))
         sequence.num_computed_tokens += run.num_tokens
         if token is not None:
-            _append(sequence, token, rows, run.first_output)
+            _append(sequence, token, rows, _last_row(run))
         _end_if_due(sequence)
 
     def _settle_draft(self, run: Run, draft: DraftTree, rows: OutputRows) -> None:
@@ -270,13 +268,37 @@ class OutputRows(NamedTuple):
         return self.logits[run.first_output : run.first_output + run.num_outputs]
 
 
+def _is_due(run: Run) -> bool:
+    """Whether a run ends with the last token that is known and has its next one picked, by no draft."""
+    sequence = run.sequence
+    return (
+        sequence.sampler is not None
+        and run.draft is None
+        and run.num_outputs > 0
+        and run.num_tokens == sequence.num_pending_tokens
+    )
+
+
+def _last_row(run: Run) -> int:
+    """The output row of a run's last token."""
+    return run.first_output + run.num_outputs - 1
+
+
+def _note_prompt(sequence: Sequence, first: int, rows: npt.NDArray[np.float32]) -> None:
+    """Reads the rows behind tokens of a prompt, from position `first` on."""
+    assert sequence.prompt_logprobs is not None
+    sequence.prompt_logprobs.add_prompt(first, rows, sequence.tokens[: sequence.num_prompt_tokens])
+
+
 def _append(sequence: Sequence, token: int, rows: OutputRows, row: int) -> None:
-    """Appends a picked token, whose row is hashed where that is wanted, and tells whoever waits for it.
+    """Appends a picked token, whose row is read where that is wanted, and tells whoever waits for it.
 
     A constraint begins with what may follow.
     """
     if sequence.digest is not None:
         sequence.digest.update(rows.logits[row].data)
+    if sequence.logprobs is not None:
+        sequence.logprobs.add(rows.logits[row], token)
     sequence.append(token)
     constraint = sequence.constraint
     if constraint is not None:

@@ -163,7 +163,7 @@ class Scheduler:
         num_fast_tokens = self._num_fast_tokens(sequence)
         if num_fast_tokens:  # a run is of one kind
             num_tokens = min(num_tokens, num_fast_tokens)
-        if sequence.logits is not None:
+        if sequence.wants_all_rows:
             num_tokens = num_outputs = min(num_tokens, self._outputs_left)
         else:
             num_outputs = int(num_tokens == sequence.num_pending_tokens)

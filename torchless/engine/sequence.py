@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torchless.engine.draft_tree import DraftTree
     from torchless.results import FinishReason
     from torchless.sampling.chain import Sampler
+    from torchless.sampling.logprobs import LogprobRecorder
 
 __all__ = ["Sequence", "State"]
 
@@ -44,6 +45,8 @@ class Sequence:
         constraint: which tokens may come next, None where all may (engine: told every new token).
         failure: what ended it where that was an error of its own, None else (engine).
         digest: running hash of the logits that were sampled from, or None (engine).
+        logprobs: log probabilities of its new tokens, or None (engine).
+        prompt_logprobs: those of its prompt's tokens but the first, or None (engine).
         draft: tokens that may come next, for the step that is put together (`Speculation`); None for none.
         num_drafted_tokens, num_kept_tokens: drafted tokens that were computed, and those that were right
             (`Speculation`).
@@ -59,6 +62,7 @@ class Sequence:
         "failure",
         "finish_reason",
         "logits",
+        "logprobs",
         "max_tokens",
         "num_computed_tokens",
         "num_drafted_tokens",
@@ -68,6 +72,7 @@ class Sequence:
         "num_prompt_tokens",
         "num_tokens",
         "page_ids",
+        "prompt_logprobs",
         "sampler",
         "started_at",
         "state",
@@ -85,6 +90,8 @@ class Sequence:
         constraint: Constraint | None = None,
         logits: npt.NDArray[np.float32] | None = None,
         hash_logits: bool = False,
+        logprobs: LogprobRecorder | None = None,
+        prompt_logprobs: LogprobRecorder | None = None,
     ) -> None:
         """A sequence that has computed nothing yet.
 
@@ -96,6 +103,7 @@ class Sequence:
             constraint: which tokens the sampler may pick.
             logits: float32 (n, vocab) that receives all rows of a scoring sequence.
             hash_logits: keep `digest`.
+            logprobs, prompt_logprobs: empty recorders for tokens that are picked, and for those of the prompt.
         """
         self.num_prompt_tokens = len(prompt_ids)
         if self.num_prompt_tokens < 1:
@@ -114,6 +122,8 @@ class Sequence:
         self.failure: Exception | None = None
         self.logits = logits
         self.digest = blake2b(digest_size=8) if hash_logits else None
+        self.logprobs = logprobs
+        self.prompt_logprobs = prompt_logprobs
         self.draft: DraftTree | None = None
         self.num_drafted_tokens = self.num_kept_tokens = 0
         self.state: State = "new"
@@ -135,6 +145,23 @@ class Sequence:
         if self.sampler is None:
             return self.num_computed_tokens == self.num_tokens
         return self.num_tokens >= self.max_tokens
+
+    @property
+    def wants_all_rows(self) -> bool:
+        """Whether the logits behind each of its next tokens are wanted, not only behind the last that is known."""
+        if self.prompt_logprobs is not None:
+            return len(self.prompt_logprobs) < self.num_prompt_tokens - 1
+        return self.logits is not None
+
+    @property
+    def needs_whole_rows(self) -> bool:
+        """Whether the largest of a row's logits, which its sampler may do with, are not enough."""
+        return (
+            self.constraint is not None
+            or self.logprobs is not None
+            or self.digest is not None
+            or self.wants_all_rows
+        )
 
     @property
     def history(self) -> npt.NDArray[np.int32]:

@@ -16,6 +16,7 @@ __all__ = [
     "flag",
     "functions",
     "integer_in",
+    "logprob_count",
     "number_in",
     "sampler_names",
     "strings",
@@ -68,6 +69,21 @@ def integer_in(low: int, high: int | None, expected: str, *, optional: bool = Fa
         if isinstance(value, bool) or number < low or (high is not None and number > high):
             raise invalid(name, value, expected)
         return number
+
+    return check
+
+
+def logprob_count(most: int) -> Check:
+    """How many likely tokens are named for each place: 0 to `most`, True (0: the token alone), None or False (off)."""
+    check_count = integer_in(
+        0, most, f"a whole number from 0 to {most}, True (0), or None (off)", optional=True
+    )
+
+    def check(name: str, value: Any) -> int | None:
+        if isinstance(value, bool):
+            return 0 if value else None
+        count: int | None = check_count(name, value)
+        return count
 
     return check
 

@@ -17,6 +17,7 @@ from torchless.sampling.checks import (
     flag,
     functions,
     integer_in,
+    logprob_count,
     number_in,
     sampler_names,
     strings,
@@ -25,6 +26,9 @@ from torchless.sampling.checks import (
 __all__ = ["SamplingParams"]
 
 MAX_SEED = 2**64 - 1
+
+MAX_LOGPROBS = 20
+"""Most likely tokens that are named for each place."""
 
 # Other tools' keyword -> ours.
 _ALIASES = {
@@ -56,6 +60,7 @@ _ALIASES = {
     "sampling_seq": "samplers",
     "logits_processor": "processors",
     "logits_processors": "processors",
+    "top_logprobs": "logprobs",
 }
 
 # llama.cpp and Ollama write "no limit" as a negative count under these names; ours is None.
@@ -116,6 +121,9 @@ class SamplingParams:
         logit_bias: token id -> number added to its logit; ``-inf`` forbids the token.
         ignore_eos: forbid the tokens that end a text.
         min_tokens: forbid them until so many tokens are generated.
+        logprobs: log probabilities of the answer's tokens, each with so many of the likeliest ones in its place, 0 to
+            20 (`TokenLogprob`); None leaves them out. They are the model's own, before all of the above.
+        prompt_logprobs: the same for the tokens of the prompt.
 
     Raises:
         InvalidRequestError: a value is out of range or of the wrong type.
@@ -155,6 +163,8 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     ignore_eos: bool = False
     min_tokens: int = 0
+    logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
@@ -201,6 +211,8 @@ class SamplingParams:
         for keyword in _COUNTS_WITH_NEGATIVE_INFINITY & kwargs.keys():
             if type(kwargs[keyword]) is int and kwargs[keyword] in (-1, -2):
                 kwargs[keyword] = None
+        if kwargs.get("logprobs") is True and kwargs.get("top_logprobs") is not None:
+            del kwargs["logprobs"]  # OpenAI's chat has both
         resolved = resolve_keywords("sampling", kwargs, _CHECKS, _ALIASES)
         changes = {name: value for name, value in resolved.items() if value is not None}
         return replace(self, **changes) if changes else self
@@ -241,6 +253,8 @@ _CHECKS: Mapping[str, Check] = {
     "logit_bias": biases_by_id,
     "ignore_eos": flag,
     "min_tokens": integer_in(0, None, "a whole number, 0 or more"),
+    "logprobs": logprob_count(MAX_LOGPROBS),
+    "prompt_logprobs": logprob_count(MAX_LOGPROBS),
 }
 
 assert tuple(_CHECKS) == tuple(item.name for item in fields(SamplingParams))

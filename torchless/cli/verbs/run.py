@@ -13,6 +13,7 @@ from torchless.cli.constraint_options import CONSTRAINT_OPTIONS, constraint_keyw
 from torchless.cli.infill import INFILL_OPTIONS, Gap, gap_of
 from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
+from torchless.cli.logprobs import LOGPROB_OPTIONS, logprob_keywords, print_logprobs
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import gather_text, split_words
@@ -116,6 +117,7 @@ class Request:
     INFILL_OPTIONS,
     SAMPLING_OPTIONS,
     CONSTRAINT_OPTIONS,
+    LOGPROB_OPTIONS,
     LOAD_OPTIONS,
     SPECULATIVE_OPTIONS,
 )
@@ -124,19 +126,19 @@ def command(
 ) -> None:
     sampling = sampling_keywords(values)
     constraint = constraint_keywords(values)
+    shown = logprob_keywords(values)
+    asked = {**sampling, **constraint, **shown}
     load = load_keywords(values)
     gap = gap_of(values)
     given = prompt is not None or file is not None or gap is not None
     named, text = split_words(words, model, text_given=given)
     if gap is not None:
         _refuse_beside_a_gap(prompt, file, values)
-        request = Request(
-            prompt="", sampling={**sampling, **constraint}, gap=gap, **{**values, "as_chat": False}
-        )
+        request = Request(prompt="", sampling=asked, gap=gap, **{**values, "as_chat": False})
         was_typed = gap.was_typed
     else:
         given_text = gather_text(text, prompt, file)
-        request = Request(prompt=given_text, sampling={**sampling, **constraint}, **values)
+        request = Request(prompt=given_text, sampling=asked, **values)
         was_typed = request.prompt == (prompt if text is None else text)
     if request.echo is None:  # what was typed, not what a file or a pipe brought
         request = replace(request, echo=is_terminal(sys.stdout) and was_typed)
@@ -153,6 +155,7 @@ def command(
             own_template = llm.tokenizer.chat_template if named is not None or is_interactive else None
             as_chat = "chat_template" in load or own_template is not None
         if is_interactive and as_chat:
+            _refuse_in_a_chat(shown)
             from torchless.cli.chat_session import ChatSession
             from torchless.cli.conversation import Conversation
 
@@ -185,6 +188,7 @@ def generate(llm: LLM, request: Request, output: TextOutput) -> None:
         and completion.usage.num_completion_tokens != completion.params.max_tokens
     ):
         note(f"The context of {llm.context_length} tokens is full; --ctx makes it longer.")
+    print_logprobs(completion)
     if request.metrics is not None:
         write_metrics(llm, request.metrics)
     if request.stats:
@@ -207,6 +211,12 @@ def _filling(llm: LLM, gap: Gap, sampling: dict[str, Any], echo: TextOutput | No
     if echo is not None:
         echo.write(gap.prefix, dim=True)
     return chunks
+
+
+def _refuse_in_a_chat(keywords: dict[str, Any]) -> None:
+    """What is shown about one answer has no place in a conversation."""
+    for name in keywords:
+        raise click.UsageError(f"--{name.replace('_', '-')} is about one answer and needs a prompt")
 
 
 def _refuse_beside_a_gap(prompt: str | None, file: str | None, values: dict[str, Any]) -> None:
