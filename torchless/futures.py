@@ -8,6 +8,7 @@ import threading
 from collections.abc import AsyncGenerator, Generator, Iterator
 from typing import Any
 
+from torchless.answers import Answers
 from torchless.engine.driver import News, Reader, Ticket
 from torchless.engine.runner import Runner
 from torchless.results import Chunk, Completion
@@ -31,29 +32,33 @@ class Future(concurrent.futures.Future[Completion]):
         print(future.result().usage)
     """
 
-    def __init__(self, runner: Runner, reader: Reader) -> None:
+    def __init__(self, runner: Runner, answers: Answers) -> None:
         """Submits a request."""
         super().__init__()
         self._runner = runner
+        self._answers = answers
+        self._completions: dict[int, Completion] = {}  # by the index of the answer (driver)
         self._cancelling = threading.RLock()
         self._chunks: list[Chunk] = []  # grows under `_news`
         # Not `_condition`: whoever waits there for the result takes any notice for the end.
         self._news = threading.Condition()
-        self._ticket = Ticket(reader.sequence, self._hear, reader=reader)
-        runner.submit(self._ticket)
+        self._tickets = [Ticket(reader.sequence, self._hear, reader=reader) for reader in answers.generations]
+        for ticket in self._tickets:
+            runner.submit(ticket)
 
     def cancel(self) -> bool:
         """Ends the request within one step and frees its memory. False if it had ended already."""
         with self._cancelling:
-            if super().cancel() and not self._ticket.is_retired:
-                self._runner.retire(self._ticket)
+            if super().cancel() and not self._is_retired:
+                self._retire()
                 self.set_running_or_notify_cancel()  # wakes who waits for the result
                 self._notify()
         return self.cancelled()
 
     def running(self) -> bool:
         """Whether its computation has begun and not ended."""
-        return not self.done() and self._ticket.sequence.started_at is not None
+        has_begun = any(ticket.sequence.started_at is not None for ticket in self._tickets)
+        return has_begun and not self.done()
 
     def result(self, timeout: float | None = None) -> Completion:
         """The whole answer.
@@ -72,8 +77,14 @@ class Future(concurrent.futures.Future[Completion]):
         return super().exception(timeout)
 
     def __iter__(self) -> Iterator[Chunk]:
-        """The pieces of the answer, from its beginning."""
-        self._ticket.is_streamed = True
+        """The pieces of the answer, from its beginning.
+
+        Raises:
+            InvalidRequestError: ``best_of`` drops some of the answers.
+        """
+        self._answers.check_can_stream()
+        for ticket in self._tickets:
+            ticket.is_streamed = True
         num_taken = 0
         while True:
             self._check_may_wait()
@@ -99,16 +110,28 @@ class Future(concurrent.futures.Future[Completion]):
         try:
             if isinstance(news, BaseException):
                 self.set_exception(news)
+                self._retire()
                 return
             assert news is not None
             with self._news:
                 self._chunks.append(news)
             if news.completion is not None:
-                self.set_result(news.completion)
+                self._completions[news.index] = news.completion
+            if len(self._completions) == len(self._tickets):
+                self.set_result(self._answers.join(self._completions[i] for i in range(len(self._tickets))))
         except concurrent.futures.InvalidStateError:
             pass  # cancelled meanwhile
         finally:
             self._notify()
+
+    @property
+    def _is_retired(self) -> bool:
+        return all(ticket.is_retired for ticket in self._tickets)
+
+    def _retire(self) -> None:
+        """Ends whatever is still written."""
+        for ticket in self._tickets:
+            self._runner.retire(ticket)
 
     def _notify(self) -> None:
         """Wakes who waits for pieces or for the end of them."""
@@ -116,16 +139,17 @@ class Future(concurrent.futures.Future[Completion]):
             self._news.notify_all()
 
 
-async def finish(runner: Runner, reader: Reader) -> Completion:
+async def finish(runner: Runner, answers: Answers) -> Completion:
     """The whole answer. Cancelling the task ends the request within one step."""
-    async for chunk in stream(runner, reader, is_streamed=False):
+    found: dict[int, Completion] = {}
+    async for chunk in stream(runner, *answers.generations, is_streamed=False):
         if chunk.completion is not None:
-            return chunk.completion
-    raise AssertionError("an answer ended without its last chunk")
+            found[chunk.index] = chunk.completion
+    return answers.join(found[i] for i in range(len(found)))
 
 
-async def stream(runner: Runner, reader: Reader, *, is_streamed: bool = True) -> AsyncGenerator[Chunk, None]:
-    """The pieces of an answer as they come. Closing the iterator ends the request within one step."""
+async def stream(runner: Runner, *readers: Reader, is_streamed: bool = True) -> AsyncGenerator[Chunk, None]:
+    """The pieces of answers as they come. Closing the iterator ends the request within one step."""
     loop = asyncio.get_running_loop()
     arrived: asyncio.Queue[News] = asyncio.Queue()
 
@@ -133,18 +157,23 @@ async def stream(runner: Runner, reader: Reader, *, is_streamed: bool = True) ->
         try:
             loop.call_soon_threadsafe(arrived.put_nowait, news)
         except RuntimeError:  # the loop was closed
+            retire()
+
+    def retire() -> None:
+        for ticket in tickets:
             runner.retire(ticket)
 
-    ticket = Ticket(reader.sequence, tell, reader=reader, is_streamed=is_streamed)
-    runner.submit(ticket)
+    tickets = [Ticket(reader.sequence, tell, reader=reader, is_streamed=is_streamed) for reader in readers]
+    num_left = len(tickets)
     try:
-        while True:
+        for ticket in tickets:
+            runner.submit(ticket)
+        while num_left:
             news = await arrived.get()
             if isinstance(news, BaseException):
                 raise news
             assert news is not None
+            num_left -= news.completion is not None
             yield news
-            if news.completion is not None:
-                return
     finally:
-        runner.retire(ticket)
+        retire()

@@ -42,6 +42,8 @@ class Generation:
         more_end_ids: Collection[int] = (),
         constraint: Constraint | None = None,
         is_json: bool = False,
+        index: int = 0,
+        has_score: bool = False,
     ) -> None:
         """Sets a request up.
 
@@ -57,6 +59,8 @@ class Generation:
             more_end_ids: tokens that end this answer beside the tokenizer's own end tokens.
             constraint: what the answer must match.
             is_json: that is one JSON value.
+            index: which answer of its request it is.
+            has_score: whether `Completion.mean_logprob` is wanted.
         """
         self._called_at = called_at
         self._params = params
@@ -64,7 +68,8 @@ class Generation:
         self._eos_ids: Collection[int] = frozenset(tokenizer.eos_ids).union(more_end_ids)
         num_left = context_length - len(prompt_ids)
         num_new = num_left if params.max_tokens is None else min(params.max_tokens, num_left)
-        self._logprobs = _recorder(params.logprobs)
+        self._index = index
+        self._logprobs = _recorder(0 if has_score and params.logprobs is None else params.logprobs)
         self.sequence = Sequence(
             prompt_ids,
             max_tokens=len(prompt_ids) + num_new,
@@ -113,6 +118,7 @@ class Generation:
             self.sequence.finish_reason,
             completion,
             self._logprobs_from(self._num_taken_ids),
+            self._index,
         )
         self._num_taken_pieces = len(self._pieces)
         self._num_taken_ids = len(self._token_ids)
@@ -143,11 +149,12 @@ class Generation:
             parsed=parse_json(text) if self._is_json and self._is_whole() else None,
             logprobs=self._logprobs_from(0),
             prompt_logprobs=self._prompt_logprobs(),
+            mean_logprob=self._logprobs.mean if self._logprobs is not None else None,
         )
 
     def _logprobs_from(self, begin: int) -> tuple[TokenLogprob, ...] | None:
         """Of the generated tokens from one on, without the end token."""
-        if self._logprobs is None:
+        if self._logprobs is None or self._params.logprobs is None:
             return None
         return self._logprobs.entries(self._tokenizer, begin, len(self._token_ids))
 

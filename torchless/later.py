@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from torchless import futures
+from torchless.answers import Answers
 from torchless.engine.runner import Runner
 from torchless.futures import Future
-from torchless.generation import Generation
 from torchless.requests import Messages, Prompt, Request, Requests
 from torchless.results import Chunk, Completion
 from torchless.sampling.parameters import SamplingParams
@@ -27,8 +27,13 @@ class LaterMethods:
     _runner: Runner
     _requests: Requests
 
-    def _generation(self, request: Request) -> Generation:
-        return self._requests.generation(request, self.defaults)
+    def _answers(self, request: Request) -> Answers:
+        return self._requests.answers(request, self.defaults)
+
+    def _pieces(self, request: Request) -> AsyncGenerator[Chunk, None]:
+        answers = self._answers(request)
+        answers.check_can_stream()
+        return futures.stream(self._runner, *answers.generations)
 
     # -- futures ----------------------------------------------------------------------------------
 
@@ -40,13 +45,13 @@ class LaterMethods:
             for future in concurrent.futures.as_completed(futures):
                 print(future.result().text)
         """
-        return Future(self._runner, self._generation(Request.of(prompt, options)))
+        return Future(self._runner, self._answers(Request.of(prompt, options)))
 
     # -- coroutines -------------------------------------------------------------------------------
 
     async def agenerate(self, prompt: Prompt | Request, **options: Any) -> Completion:
         """Like `generate`, for a coroutine. Cancelling the task ends the request within one step."""
-        return await futures.finish(self._runner, self._generation(Request.of(prompt, options)))
+        return await futures.finish(self._runner, self._answers(Request.of(prompt, options)))
 
     async def achat(self, messages: Messages, **options: Any) -> Completion:
         """Like `chat`, for a coroutine."""
@@ -63,14 +68,14 @@ class LaterMethods:
 
         Closing the iterator, or cancelling the task that waits for it, ends the request within one step.
         """
-        return futures.stream(self._runner, self._generation(Request.of(prompt, options)))
+        return self._pieces(Request.of(prompt, options))
 
     async def aprepare(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Like `astream`, but the request is checked and encoded in another thread, so that the event loop goes on.
 
         Returns the iterator once nothing is wrong with the request; its work begins with the first piece.
         """
-        return futures.stream(self._runner, await asyncio.to_thread(self._generation, request))
+        return await asyncio.to_thread(self._pieces, request)
 
     def astream_chat(self, messages: Messages, **options: Any) -> AsyncGenerator[Chunk, None]:
         """Like `stream_chat`, for a coroutine."""

@@ -198,7 +198,7 @@ class LLM(LaterMethods):
         request = Request(
             prompt, parse_special=parse_special, logits_hash=logits_hash, params=params, **sampling
         )
-        return self._runner.finish(self._generation(request))
+        return self._finish(request)
 
     def stream(self, prompt: Prompt, **options: Any) -> Generator[Chunk, None, None]:
         """Like `generate`, with the same options, in pieces as they come. Closing the iterator ends the request.
@@ -206,7 +206,7 @@ class LLM(LaterMethods):
         The arguments are checked now; the work begins with the first piece, and does not wait for whoever looks at
         one.
         """
-        return self._runner.run(self._generation(Request(prompt, **options)))
+        return self._stream(Request(prompt, **options))
 
     def chat(
         self,
@@ -226,11 +226,11 @@ class LLM(LaterMethods):
             ContextLengthError, InvalidRequestError, TokenizerError, TypeError: as in `generate`.
         """
         request = Request(messages=messages, logits_hash=logits_hash, params=params, **sampling)
-        return self._runner.finish(self._generation(request))
+        return self._finish(request)
 
     def stream_chat(self, messages: Messages, **options: Any) -> Generator[Chunk, None, None]:
         """Like `chat`, in pieces as they come; see `stream`."""
-        return self._runner.run(self._generation(Request(messages=messages, **options)))
+        return self._stream(Request(messages=messages, **options))
 
     def infill(
         self,
@@ -258,11 +258,20 @@ class LLM(LaterMethods):
         """
         options: dict[str, Any] = {"order": order, "parse_special": parse_special, "logits_hash": logits_hash}
         request = Request(prefix=prefix, suffix=suffix, params=params, **options, **sampling)
-        return self._runner.finish(self._generation(request))
+        return self._finish(request)
 
     def stream_infill(self, prefix: str, suffix: str, **options: Any) -> Generator[Chunk, None, None]:
         """Like `infill`, in pieces as they come; see `stream`."""
-        return self._runner.run(self._generation(Request(prefix=prefix, suffix=suffix, **options)))
+        return self._stream(Request(prefix=prefix, suffix=suffix, **options))
+
+    def _finish(self, request: Request) -> Completion:
+        answers = self._answers(request)
+        return answers.join(self._runner.finish_all(answers.generations))
+
+    def _stream(self, request: Request) -> Generator[Chunk, None, None]:
+        answers = self._answers(request)
+        answers.check_can_stream()
+        return self._runner.run(*answers.generations)
 
     # -- many at once -----------------------------------------------------------------------------
 
@@ -289,9 +298,9 @@ class LLM(LaterMethods):
             else Request(item, parse_special=parse_special, logits_hash=logits_hash)
             for item in prompts
         ]
-        generations = [self._requests.generation(request, defaults, grammar) for request in requests]
-        self._runner.complete([generation.sequence for generation in generations])
-        return [generation.completion() for generation in generations]
+        several = [self._requests.answers(request, defaults, grammar) for request in requests]
+        self._runner.complete([one.sequence for answers in several for one in answers.generations])
+        return [answers.join(one.completion() for one in answers.generations) for answers in several]
 
     def embed(
         self,

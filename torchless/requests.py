@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
+from torchless.answers import Answers, params_of_answers
 from torchless.constraints.requests import Constraints, take_grammar
 from torchless.errors import ContextLengthError, InvalidRequestError
 from torchless.generation import Generation
@@ -141,10 +142,8 @@ class Requests:
         self._check_usable = check_usable
         self._constraints = Constraints(loaded.tokenizer, loaded.executor.vocab_size)
 
-    def generation(
-        self, request: Request, defaults: SamplingParams, grammar: Grammar | None = None
-    ) -> Generation:
-        """A checked request; its clock starts before the prompt is encoded.
+    def answers(self, request: Request, defaults: SamplingParams, grammar: Grammar | None = None) -> Answers:
+        """The generations of a checked request; its clock starts before the prompt is encoded.
 
         Args:
             defaults: sampling parameters where the request names none.
@@ -168,19 +167,25 @@ class Requests:
         tokenizer = self._loaded.tokenizer
         infill = tokenizer.infill if request.kind == "gap" else None
         more_end_ids = infill.end_ids if infill is not None else ()
-        return Generation(
-            ids,
-            params,
-            tokenizer,
-            context_length=context_length,
-            continuation=request.kind != "chat",
-            show_special=request.show_special,
-            logits_hash=request.logits_hash,
-            called_at=called_at,
-            more_end_ids=more_end_ids,
-            constraint=self._constraints.matcher(grammar, more_end_ids) if grammar is not None else None,
-            is_json=grammar is not None and grammar.is_json,
-        )
+        generations = [
+            Generation(
+                ids,
+                one,
+                tokenizer,
+                context_length=context_length,
+                continuation=request.kind != "chat",
+                show_special=request.show_special,
+                logits_hash=request.logits_hash,
+                called_at=called_at,
+                more_end_ids=more_end_ids,
+                constraint=self._constraints.matcher(grammar, more_end_ids) if grammar is not None else None,
+                is_json=grammar is not None and grammar.is_json,
+                index=index,
+                has_score=params.best_of is not None,
+            )
+            for index, one in enumerate(params_of_answers(params))
+        ]
+        return Answers(generations, params.n)
 
     def close(self) -> None:
         """Ends the threads that compute what constraints allow."""

@@ -86,7 +86,10 @@ class Completion:
             bits. Empty unless asked for (``logits_hash=True``).
         logprobs: of each of `token_ids`, if asked for (``logprobs=K``); else None.
         prompt_logprobs: of each token of the prompt, if asked for (``prompt_logprobs=K``); else None. The first token
-            follows nothing and has None.
+            follows nothing and has None. Of several answers the first has it.
+        mean_logprob: mean log probability of the answer's tokens, its end token included, where `logprobs` or
+            ``best_of`` was asked for; else None.
+        others: further answers of a request with ``n`` above 1.
     """
 
     text: str
@@ -99,14 +102,24 @@ class Completion:
     parsed: Any = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
+    mean_logprob: float | None = None
+    others: tuple[Completion, ...] = ()
+
+    @property
+    def choices(self) -> tuple[Completion, ...]:
+        """All answers of the request, this one first."""
+        return (self, *self.others)
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A piece of a streamed answer. `text` never ends inside a character.
 
-    The last chunk has a `finish_reason` and the whole `completion`; the others have neither. Joined, the
-    texts, ids and `logprobs` of all chunks are those of the completion.
+    `index` says which answer of a request with ``n`` above 1 it belongs to, from 0 on; pieces of all of them come as
+    they are ready.
+
+    The last chunk of an answer has a `finish_reason` and the whole `completion`; the others have neither. Joined, the
+    texts, ids and `logprobs` of its chunks are those of the completion.
     """
 
     text: str
@@ -114,6 +127,7 @@ class Chunk:
     finish_reason: FinishReason | None = None
     completion: Completion | None = None
     logprobs: tuple[TokenLogprob, ...] | None = None
+    index: int = 0
 
 
 @dataclass(frozen=True, slots=True)

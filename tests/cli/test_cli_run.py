@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from torchless.cli import statistics
-from torchless.cli.logprobs import LOGPROB_OPTIONS
+from torchless.cli.answers import ANSWER_OPTIONS
 from torchless.cli.model_options import LOAD_OPTIONS
 from torchless.cli.sampling_options import SAMPLING_OPTIONS
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
@@ -162,7 +162,7 @@ def test_lists_and_flags_reach_the_model(cli, fake_llm):
 
 def test_every_sampling_parameter_has_an_option():
     only_python = {"processors"}
-    assert {option.name for option in (*SAMPLING_OPTIONS, *LOGPROB_OPTIONS)} == set(
+    assert {option.name for option in (*SAMPLING_OPTIONS, *ANSWER_OPTIONS)} == set(
         SamplingParams.__dataclass_fields__
     ) - only_python
 

@@ -96,11 +96,20 @@ def test_frozen_hashable_comparable_and_picklable():
     assert pickle.loads(pickle.dumps(p)) == p
 
 
-@pytest.mark.parametrize(
-    "alias", ["n", "n_predict", "num_predict", "max_new_tokens", "max_tokens", "predict"]
-)
+@pytest.mark.parametrize("alias", ["n_predict", "num_predict", "max_new_tokens", "max_tokens", "predict"])
 def test_names_of_other_tools_for_the_token_limit(alias):
     assert SamplingParams.from_kwargs(**{alias: 7}).max_tokens == 7
+
+
+def test_several_answers_have_bounds_and_names():
+    assert SamplingParams().n == 1 and SamplingParams().best_of is None
+    assert SamplingParams.from_kwargs(num_return_sequences=3).n == 3
+    assert SamplingParams(n=2, best_of=2).best_of == 2
+    for wrong in (0, 129, 1.5, True, "2"):
+        with pytest.raises(InvalidRequestError, match="n must be a whole number from 1 to 128"):
+            SamplingParams(n=wrong)
+    with pytest.raises(InvalidRequestError, match="best_of must be at least n"):
+        SamplingParams(n=3, best_of=2)
 
 
 def test_names_of_other_tools():
@@ -108,7 +117,7 @@ def test_names_of_other_tools():
     assert (p.temperature, p.repeat_penalty, p.stop, p.repeat_last_n) == (0.1, 1.3, ("x",), 5)
 
 
-@pytest.mark.parametrize("alias", ["n", "n_predict", "num_predict", "predict"])
+@pytest.mark.parametrize("alias", ["n_predict", "num_predict", "predict"])
 def test_minus_one_means_no_limit_only_under_the_names_where_users_write_it(alias):
     assert SamplingParams.from_kwargs(**{alias: -1}).max_tokens is None
     with pytest.raises(InvalidRequestError):
@@ -132,7 +141,7 @@ def test_an_unknown_keyword_is_answered_with_the_nearest(wrong, right):
 
 
 def test_an_unknown_keyword_without_likeness_lists_the_names():
-    with pytest.raises(TypeError, match="it takes dry_allowed_length, dry_base"):
+    with pytest.raises(TypeError, match="it takes best_of, dry_allowed_length"):
         SamplingParams.from_kwargs(zzz=1)
 
 

@@ -5,18 +5,17 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from torchless.cli.options import Option
-from torchless.cli.sampling_options import named_by_flags
 from torchless.cli.terminal import columns, is_terminal, styled
 
 if TYPE_CHECKING:
     from torchless.results import Completion, TokenLogprob
 
-__all__ = ["LOGPROB_OPTIONS", "logprob_keywords", "print_logprobs"]
+__all__ = ["LOGPROB_OPTIONS", "print_logprobs"]
 
 _HEADING = "Log probabilities"
 
@@ -38,24 +37,12 @@ LOGPROB_OPTIONS = (
 )
 
 
-def logprob_keywords(values: dict[str, Any]) -> dict[str, Any]:
-    """Takes what `LOGPROB_OPTIONS` gave out of `values`; returns the keywords for a request, checked.
-
-    Raises:
-        InvalidRequestError: a value out of range. Checked before a model is loaded.
-    """
-    from torchless.sampling.parameters import SamplingParams
-
-    given = {str(option.name): values.pop(str(option.name)) for option in LOGPROB_OPTIONS}
-    keywords = {name: value for name, value in given.items() if value is not None}
-    with named_by_flags(LOGPROB_OPTIONS):
-        SamplingParams.from_kwargs(**keywords)
-    return keywords
-
-
-def print_logprobs(completion: Completion) -> None:
-    """Prints the tables that were asked for on stderr."""
-    for title, found in (("Prompt", completion.prompt_logprobs), ("Answer", completion.logprobs)):
+def print_logprobs(completions: Sequence[Completion]) -> None:
+    """Prints the tables that were asked for about the answers to one prompt on stderr."""
+    tables = [("Prompt", completion.prompt_logprobs) for completion in completions]
+    for i, completion in enumerate(completions, 1):
+        tables.append(("Answer" if len(completions) == 1 else f"Answer {i}", completion.logprobs))
+    for title, found in tables:
         if found is None:
             continue
         lines = _table(title, found)

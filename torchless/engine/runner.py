@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import TypeVar
 
@@ -71,34 +71,37 @@ class Runner:
 
     # -- waiting for answers ----------------------------------------------------------------------
 
-    def run(self, reader: Reader) -> Generator[Chunk, None, None]:
-        """Yields the pieces of one answer as they come. The engine does not wait for who looks at them."""
-        self.check_may_wait()
-        news: SimpleQueue[News] = SimpleQueue()
-        ticket = Ticket(reader.sequence, news.put, reader=reader, is_streamed=True)
-        try:
-            self.submit(ticket)
-            while True:
-                chunk = _checked(news.get())
-                assert chunk is not None
-                yield chunk
-                if chunk.completion is not None:
-                    return
-        finally:
-            self.retire(ticket)
+    def run(self, *readers: Reader) -> Generator[Chunk, None, None]:
+        """Yields the pieces of answers as they come. The engine does not wait for who looks at them."""
+        return self._chunks(readers, is_streamed=True)
 
     def finish(self, reader: Reader) -> Completion:
         """The whole answer."""
+        return self.finish_all([reader])[0]
+
+    def finish_all(self, readers: Iterable[Reader]) -> list[Completion]:
+        """Several whole answers, by their chunks' index. An error of one ends them all."""
+        chunks = sorted(self._chunks(readers, is_streamed=False), key=lambda chunk: chunk.index)
+        return [chunk.completion for chunk in chunks if chunk.completion is not None]
+
+    def _chunks(self, readers: Iterable[Reader], *, is_streamed: bool) -> Generator[Chunk, None, None]:
         self.check_may_wait()
         news: SimpleQueue[News] = SimpleQueue()
-        ticket = Ticket(reader.sequence, news.put, reader=reader)
+        tickets = [
+            Ticket(reader.sequence, news.put, reader=reader, is_streamed=is_streamed) for reader in readers
+        ]
+        num_left = len(tickets)
         try:
-            self.submit(ticket)
-            chunk = _checked(news.get())
-            assert chunk is not None and chunk.completion is not None
-            return chunk.completion
+            for ticket in tickets:
+                self.submit(ticket)
+            while num_left:
+                chunk = _checked(news.get())
+                assert chunk is not None
+                num_left -= chunk.completion is not None
+                yield chunk
         finally:
-            self.retire(ticket)
+            for ticket in tickets:
+                self.retire(ticket)
 
     def complete(self, sequences: list[Sequence]) -> None:
         """Returns when all these sequences have ended."""

@@ -30,10 +30,12 @@ MAX_SEED = 2**64 - 1
 MAX_LOGPROBS = 20
 """Most likely tokens that are named for each place."""
 
+MAX_ANSWERS = 128
+"""Most answers to one request."""
+
 # Other tools' keyword -> ours.
 _ALIASES = {
     "temp": "temperature",
-    "n": "max_tokens",
     "n_predict": "max_tokens",
     "num_predict": "max_tokens",
     "predict": "max_tokens",
@@ -61,10 +63,11 @@ _ALIASES = {
     "logits_processor": "processors",
     "logits_processors": "processors",
     "top_logprobs": "logprobs",
+    "num_return_sequences": "n",
 }
 
 # llama.cpp and Ollama write "no limit" as a negative count under these names; ours is None.
-_COUNTS_WITH_NEGATIVE_INFINITY = frozenset({"n", "n_predict", "num_predict", "predict"})
+_COUNTS_WITH_NEGATIVE_INFINITY = frozenset({"n_predict", "num_predict", "predict"})
 
 # GGUF metadata key -> parameter: what the model's makers recommend.
 _METADATA_KEYS = {
@@ -124,6 +127,8 @@ class SamplingParams:
         logprobs: log probabilities of the answer's tokens, each with so many of the likeliest ones in its place, 0 to
             20 (`TokenLogprob`); None leaves them out. They are the model's own, before all of the above.
         prompt_logprobs: the same for the tokens of the prompt.
+        n: how many answers are written to one prompt, side by side. The seeds of further ones follow the given one.
+        best_of: write so many, and return the `n` with the largest mean log probability, the best first.
 
     Raises:
         InvalidRequestError: a value is out of range or of the wrong type.
@@ -165,10 +170,16 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    n: int = 1
+    best_of: int | None = None
 
     def __post_init__(self) -> None:
         for name, check in _CHECKS.items():
             object.__setattr__(self, name, check(name, getattr(self, name)))
+        if self.best_of is not None and self.best_of < self.n:
+            raise InvalidRequestError(
+                f"best_of must be at least n, the number of answers to return: got {self.best_of} for n = {self.n}"
+            )
 
     @classmethod
     def from_kwargs(cls, **kwargs: Any) -> SamplingParams:
@@ -255,6 +266,10 @@ _CHECKS: Mapping[str, Check] = {
     "min_tokens": integer_in(0, None, "a whole number, 0 or more"),
     "logprobs": logprob_count(MAX_LOGPROBS),
     "prompt_logprobs": logprob_count(MAX_LOGPROBS),
+    "n": integer_in(1, MAX_ANSWERS, f"a whole number from 1 to {MAX_ANSWERS}"),
+    "best_of": integer_in(
+        1, MAX_ANSWERS, f"a whole number from 1 to {MAX_ANSWERS}, or None (n)", optional=True
+    ),
 }
 
 assert tuple(_CHECKS) == tuple(item.name for item in fields(SamplingParams))

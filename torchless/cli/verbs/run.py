@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from torchless.cli.answers import ANSWER_OPTIONS, answer_keywords, chunks_of_choices, write_answers
 from torchless.cli.constraint_options import CONSTRAINT_OPTIONS, constraint_keywords
 from torchless.cli.infill import INFILL_OPTIONS, Gap, gap_of
 from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
-from torchless.cli.logprobs import LOGPROB_OPTIONS, logprob_keywords, print_logprobs
+from torchless.cli.logprobs import print_logprobs
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import gather_text, split_words
@@ -109,6 +110,16 @@ class Request:
     sampling: dict[str, Any]
     gap: Gap | None = None
 
+    @property
+    def num_answers(self) -> int:
+        """How many answers are printed."""
+        return int(self.sampling.get("n", 1))
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether some of the answers are dropped, so that none can be shown before all have ended."""
+        return int(self.sampling.get("best_of", 1)) > self.num_answers
+
 
 @click.command("run", cls=Verb, help=_HELP, short_help="Continue a text or answer a question.")
 @with_options(
@@ -117,7 +128,7 @@ class Request:
     INFILL_OPTIONS,
     SAMPLING_OPTIONS,
     CONSTRAINT_OPTIONS,
-    LOGPROB_OPTIONS,
+    ANSWER_OPTIONS,
     LOAD_OPTIONS,
     SPECULATIVE_OPTIONS,
 )
@@ -126,7 +137,7 @@ def command(
 ) -> None:
     sampling = sampling_keywords(values)
     constraint = constraint_keywords(values)
-    shown = logprob_keywords(values)
+    shown = answer_keywords(values)
     asked = {**sampling, **constraint, **shown}
     load = load_keywords(values)
     gap = gap_of(values)
@@ -141,7 +152,7 @@ def command(
         request = Request(prompt=given_text, sampling=asked, **values)
         was_typed = request.prompt == (prompt if text is None else text)
     if request.echo is None:  # what was typed, not what a file or a pipe brought
-        request = replace(request, echo=is_terminal(sys.stdout) and was_typed)
+        request = replace(request, echo=is_terminal(sys.stdout) and was_typed and request.num_answers == 1)
     is_interactive = request.prompt is None and is_terminal(sys.stdin) and is_terminal(sys.stdout)
     output, progress = TextOutput(wrap=wrap), LoadProgress(named)
 
@@ -167,14 +178,12 @@ def command(
 
 
 def generate(llm: LLM, request: Request, output: TextOutput) -> None:
-    """Streams one answer, and prints what was asked for about it."""
+    """Streams the answer, or several, and prints what was asked for about them."""
     sampling = {**request.sampling, "logits_hash": request.stats}
     chunks = _chunks(llm, request, sampling, output)
-    completion: Completion | None = None
+    completions: list[Completion] = []
     try:
-        for chunk in chunks:
-            output.write(chunk.text)
-            completion = chunk.completion
+        completions = write_answers(chunks, output, request.num_answers)
         if request.gap is not None and request.echo:
             output.write(request.gap.suffix, dim=True)
     except KeyboardInterrupt:
@@ -182,41 +191,53 @@ def generate(llm: LLM, request: Request, output: TextOutput) -> None:
         raise
     finally:
         output.finish_line()
-    assert completion is not None
-    if (
-        completion.finish_reason == "length"
-        and completion.usage.num_completion_tokens != completion.params.max_tokens
-    ):
+    if any(_filled_the_context(completion) for completion in completions):
         note(f"The context of {llm.context_length} tokens is full; --ctx makes it longer.")
-    print_logprobs(completion)
+    print_logprobs(completions)
     if request.metrics is not None:
         write_metrics(llm, request.metrics)
     if request.stats:
         from torchless.cli.statistics import statistics_block
 
-        lines = statistics_block(llm, completion)
-        click.echo("\n".join(["", *lines] if is_terminal(sys.stderr) else lines), err=True)
+        for completion in completions:
+            lines = statistics_block(llm, completion)
+            click.echo("\n".join(["", *lines] if is_terminal(sys.stderr) else lines), err=True)
+
+
+def _filled_the_context(completion: Completion) -> bool:
+    num_tokens = completion.usage.num_completion_tokens
+    return completion.finish_reason == "length" and num_tokens != completion.params.max_tokens
 
 
 def _chunks(llm: LLM, request: Request, sampling: dict[str, Any], output: TextOutput) -> Iterator[Chunk]:
     if request.gap is not None:
-        return _filling(llm, request.gap, sampling, output if request.echo else None)
+        echo = output if request.echo else None
+        return _filling(llm, request.gap, sampling, echo, is_ranked=request.is_ranked)
     return (
         _answer(llm, request, sampling) if request.as_chat else _continuation(llm, request, sampling, output)
     )
 
 
-def _filling(llm: LLM, gap: Gap, sampling: dict[str, Any], echo: TextOutput | None) -> Iterator[Chunk]:
-    chunks = llm.stream_infill(gap.prefix, gap.suffix, order=gap.order, **sampling)
+def _whole(method: Callable[..., Completion]) -> Callable[..., Iterator[Chunk]]:
+    """A method that waits for its answers, as one that gives pieces of them."""
+    return lambda *texts, **options: chunks_of_choices(method(*texts, **options))
+
+
+def _filling(
+    llm: LLM, gap: Gap, sampling: dict[str, Any], echo: TextOutput | None, *, is_ranked: bool
+) -> Iterator[Chunk]:
+    ask = _whole(llm.infill) if is_ranked else llm.stream_infill
+    chunks = ask(gap.prefix, gap.suffix, order=gap.order, **sampling)
     if echo is not None:
         echo.write(gap.prefix, dim=True)
     return chunks
 
 
 def _refuse_in_a_chat(keywords: dict[str, Any]) -> None:
-    """What is shown about one answer has no place in a conversation."""
+    """What is asked of the answer to one prompt has no place in a conversation."""
     for name in keywords:
-        raise click.UsageError(f"--{name.replace('_', '-')} is about one answer and needs a prompt")
+        flag = next(option.opts[0] for option in ANSWER_OPTIONS if option.name == name)
+        raise click.UsageError(f"{flag} is about the answer to one prompt: give a prompt")
 
 
 def _refuse_beside_a_gap(prompt: str | None, file: str | None, values: dict[str, Any]) -> None:
@@ -238,7 +259,8 @@ def _answer(llm: LLM, request: Request, sampling: dict[str, Any]) -> Iterator[Ch
             "the prompt is empty, and a chat needs a question; give one, or start from nothing with --raw"
         )
     system = [{"role": "system", "content": request.system}] if request.system is not None else []
-    return llm.stream_chat([*system, {"role": "user", "content": request.prompt}], **sampling)
+    ask = _whole(llm.chat) if request.is_ranked else llm.stream_chat
+    return ask([*system, {"role": "user", "content": request.prompt}], **sampling)
 
 
 def _continuation(
@@ -249,7 +271,7 @@ def _continuation(
             "--system needs a chat template, and this text is continued as it is (see --chat)"
         )
     prompt = request.prompt or ""
-    chunks = llm.stream(prompt, **sampling)
+    chunks = (_whole(llm.generate) if request.is_ranked else llm.stream)(prompt, **sampling)
     if request.echo:
         output.write(prompt, dim=True)
     return chunks

@@ -1,0 +1,52 @@
+"""``--answers`` and ``--best-of``: several answers on stdout, told apart."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("torchless._core")
+
+OPTIONS = ("-n", 12, "--temp", 1, "Once upon a time")
+
+
+def split(out: str) -> list[str]:
+    head, *parts = re.split(r"^--- answer \d of \d ---\n", out, flags=re.MULTILINE)
+    assert head == ""
+    return parts
+
+
+def test_answers_are_those_of_their_seeds(cli):
+    status, out, _ = cli("run", "--answers", 3, "--seed", 4, *OPTIONS)
+    assert status == 0 and re.findall(r"answer (\d) of 3", out) == ["1", "2", "3"]
+    assert split(out) == [cli("run", "--seed", 4 + i, *OPTIONS)[1] for i in range(3)]
+
+
+def test_the_best_is_one_of_them(cli):
+    status, out, err = cli("run", "--best-of", 3, "--seed", 4, "--logprobs", 0, *OPTIONS)
+    every = [cli("run", "--seed", 4 + i, "--logprobs", 0, *OPTIONS)[1:] for i in range(3)]
+
+    def mean(err: str) -> float:
+        return float(re.search(r"together \S+, (\S+) a token", err)[1])
+
+    assert status == 0
+    assert (out, err) == max(every, key=lambda answer: mean(answer[1])), "no answer ends early here"
+
+
+def test_each_has_statistics_and_log_probabilities(cli):
+    _, _, err = cli("run", "--answers", 2, "--seed", 4, "--stats", "--logprobs", 1, *OPTIONS)
+    assert re.findall(r"seed +(\d+)", err) == ["4", "5"]
+    assert re.findall(r"^Answer (\d)", err, flags=re.MULTILINE) == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--answers", 0), "--answers must be a whole number from 1 to 128"),
+        (("--answers", 3, "--best-of", 2), "--best-of must be at least n"),
+    ],
+)
+def test_nonsense_is_refused(cli, arguments, message):
+    status, _, err = cli("run", *arguments, *OPTIONS)
+    assert status != 0 and message in err
