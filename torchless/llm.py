@@ -18,6 +18,7 @@ from torchless.activation_types import ActivationType
 from torchless.backends.base import KvType, Progress
 from torchless.constraints.requests import take_grammar
 from torchless.embedding import Embedder
+from torchless.engine.pacing import DEFAULT_SLOWDOWN
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
 from torchless.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
@@ -62,6 +63,7 @@ def load(
     draft_model: str | os.PathLike[str] | None = None,
     speculative: str = "auto",
     num_draft_tokens: int | Literal["auto"] = "auto",
+    pacing: float | Literal["off"] = DEFAULT_SLOWDOWN,
     trace: str | os.PathLike[str] | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
@@ -100,6 +102,8 @@ def load(
         speculative: who guesses: "prompt-lookup" (the text itself), "draft" (the second model), "both" or "off";
             "auto" is all there is, as long as it helps.
         num_draft_tokens: tokens guessed for each step; "auto" picks from what is measured.
+        pacing: while others decode, a step that takes in a prompt too lasts at most about so many times as long as one
+            without; "off" takes in prompts in whole chunks, which is faster for them and slower for all others.
         trace: a file to write what every step does to, for ui.perfetto.dev; docs/concurrency.md.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
@@ -133,6 +137,7 @@ def load(
         "draft_model": draft_model,
         "speculative": speculative,
         "num_draft_tokens": num_draft_tokens,
+        "pacing": pacing,
         "trace": trace,
     }
     settings = load_settings(model, named, aliases, chat_template)
@@ -162,7 +167,7 @@ class LLM(LaterMethods):
         self.context_length: int = loaded.context_length
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
-        self._runner = Runner(loaded.executor, loaded.speculation)
+        self._runner = Runner(loaded.executor, loaded.speculation, loaded.pacing)
         self._meter = observe(loaded, self._runner.engine, trace, is_announced=is_announced)
         self._requests = Requests(loaded, self._prompts, self._runner.check_usable)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torchless.backends.base import Executor
+from torchless.engine.pacing import StepPacing
 from torchless.engine.speculation import Speculation
 from torchless.file_speed import FileSpeed
 from torchless.models import ModelConfig
@@ -36,6 +37,7 @@ class LoadedModel:
     lazy: FileSpeed | None = None
     draft: LoadedModel | None = None
     speculation: Speculation | None = None
+    pacing: StepPacing | None = None
 
     def describe(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
@@ -64,6 +66,7 @@ class LoadedModel:
             "adapters": list(self.adapters),
             "lazy": None if self.lazy is None else self.lazy.json(),
             "speculation": None if self.speculation is None else self.speculation.describe(),
+            "pacing": "off" if self.pacing is None else self.pacing.slowdown,
             "draft_model": None if self.draft is None else str(self.draft.source.path),
         }
 

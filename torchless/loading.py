@@ -18,6 +18,7 @@ from torchless.adapters.binding import bind_adapters
 from torchless.adapters.open import ScaledPath, scaled_paths
 from torchless.arguments import flag, whole_number
 from torchless.backends.base import Backend, KvType, Progress
+from torchless.engine.pacing import DEFAULT_SLOWDOWN, StepPacing, slowdown
 from torchless.errors import InvalidRequestError, ModelNotFoundError
 from torchless.file_speed import measure_file_speed
 from torchless.fitting import fit
@@ -104,6 +105,7 @@ class LoadSettings:
     lazy: LazyWeights = "off"
     memory: int | None = None
     speculative: SpeculativeSettings = field(default_factory=SpeculativeSettings)
+    pacing: float | None = DEFAULT_SLOWDOWN
     trace: Path | None = None
 
 
@@ -155,6 +157,7 @@ def load_settings(
         lazy=lazy,
         memory=memory_bytes(values.get("memory")),
         speculative=speculative_settings(values),
+        pacing=slowdown(values.get("pacing", DEFAULT_SLOWDOWN)),
         trace=trace_path(values.get("trace")),
     )
 
@@ -230,6 +233,7 @@ def _load_one(settings: LoadSettings, progress: Progress | None = None) -> Loade
         context_length=fitted.context_length,
         chat_template=settings.chat_template,
         defaults=defaults,
+        pacing=None if settings.pacing is None else StepPacing(settings.pacing),
         adapters=adapters.descriptions,
         lazy=lazy,
     )

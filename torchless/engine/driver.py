@@ -11,6 +11,7 @@ from typing import Protocol
 
 from torchless.backends.base import Executor, StepInterruptedError
 from torchless.engine.engine import Engine
+from torchless.engine.pacing import StepPacing
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Speculation
 from torchless.errors import TorchlessError
@@ -85,8 +86,10 @@ class Driver:
         thread: identity of its thread, once it runs.
     """
 
-    def __init__(self, executor: Executor, speculation: Speculation | None = None) -> None:
-        self.engine = Engine(executor, speculation)
+    def __init__(
+        self, executor: Executor, speculation: Speculation | None = None, pacing: StepPacing | None = None
+    ) -> None:
+        self.engine = Engine(executor, speculation, pacing)
         self.box: Box = SimpleQueue()
         self.tickets: dict[Sequence, Ticket] = {}
         self.has_ended = False

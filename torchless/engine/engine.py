@@ -12,6 +12,7 @@ from torchless.backends.base import Best, Executor
 from torchless.constraints.constraint import masked
 from torchless.engine.draft_tree import DraftTree
 from torchless.engine.observer import Observer, StepTimes
+from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
@@ -47,12 +48,15 @@ class Engine:
             engine.step()
     """
 
-    def __init__(self, executor: Executor, speculation: Speculation | None = None) -> None:
+    def __init__(
+        self, executor: Executor, speculation: Speculation | None = None, pacing: StepPacing | None = None
+    ) -> None:
         """An engine without sequences.
 
         Args:
             speculation: drafts tokens, so that a step can yield several; None for one token a step. Of no use to
                 executors that keep recurrent state or take whole sequences only.
+            pacing: bounds how long prompts may hold up those that decode; None for no bound.
         """
         self.executor = executor
         self.speculation = speculation
@@ -65,6 +69,7 @@ class Engine:
             executor.num_state_slots,
             needs_whole_sequences=executor.needs_whole_sequences,
             is_fast=options.fast,
+            pacing=pacing,
         )
         self.observers: list[Observer] = []
         self._computed_at = 0.0  # when the executor of this step was done, in seconds
@@ -219,9 +224,19 @@ class Engine:
             is_decoding = all(run.num_tokens == 1 or run.draft is not None for run in result.runs)
             seconds = result.times.booked - result.times.began
             self.speculation.observe(result.num_tokens, seconds, is_decoding=is_decoding)
+        if self.scheduler.pacing is not None:
+            self._pace(self.scheduler.pacing, result)
         for observer in self.observers:
             observer.stepped(self, result)
         return result
+
+    @staticmethod
+    def _pace(pacing: StepPacing, result: StepResult) -> None:
+        """Tells what the step lasted if sequences decoded in it. Drafts have costs of their own."""
+        num_decoding = sum(run.num_tokens == 1 for run in result.runs)
+        if num_decoding and all(run.draft is None for run in result.runs):
+            seconds = result.times.booked - result.times.began
+            pacing.observe(num_decoding, result.num_tokens - num_decoding, seconds)
 
     def _tidy(self) -> None:
         """Once nothing is under way: gives back the memory of pages that were taken away from their sequences."""

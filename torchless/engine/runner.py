@@ -12,6 +12,7 @@ from typing import TypeVar
 from torchless.backends.base import Executor
 from torchless.engine.driver import CLOSED, Box, Driver, News, Reader, Ticket, drive
 from torchless.engine.engine import Engine
+from torchless.engine.pacing import StepPacing
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Speculation
 from torchless.errors import TorchlessError
@@ -30,8 +31,10 @@ class Runner:
     Ctrl-C, a closed iterator) frees the pages of their sequences and nothing else, within one step.
     """
 
-    def __init__(self, executor: Executor, speculation: Speculation | None = None) -> None:
-        self._driver = Driver(executor, speculation)
+    def __init__(
+        self, executor: Executor, speculation: Speculation | None = None, pacing: StepPacing | None = None
+    ) -> None:
+        self._driver = Driver(executor, speculation, pacing)
         self._executor = executor
         self._threads: list[threading.Thread] = []  # none, then one
         self._starting = threading.Lock()

@@ -24,6 +24,7 @@ import numpy.typing as npt
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.assembly import Run, Schedule, assemble
 from torchless.engine.draft_tree import DraftTree
+from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
 from torchless.engine.sequence import Sequence
 
@@ -44,6 +45,7 @@ class Scheduler:
         num_state_slots: most sequences that run at once because each needs a slot; 0 for a model without state.
         needs_whole_sequences: all tokens of a sequence go into one step.
         is_fast: prompts are computed in fast arithmetic (`ExecutorOptions.fast`).
+        pacing: says how many prompt tokens may join a step in which others decode; None for as many as fit.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Scheduler:
         *,
         needs_whole_sequences: bool = False,
         is_fast: bool = False,
+        pacing: StepPacing | None = None,
     ) -> None:
         self.pages = pages
         self.max_batch_tokens = max_batch_tokens
@@ -62,6 +65,7 @@ class Scheduler:
         self.num_state_slots = num_state_slots
         self.needs_whole_sequences = needs_whole_sequences
         self.is_fast = is_fast
+        self.pacing = None if needs_whole_sequences else pacing
         self.running: list[Sequence] = []  # oldest first
         self.waiting: deque[Sequence] = deque()  # oldest first
         self.num_preemptions = 0  # of all sequences so far
@@ -70,6 +74,7 @@ class Scheduler:
         self._chosen: dict[Sequence, tuple[int, int]] = {}
         self._drafts: dict[Sequence, DraftTree] = {}
         self._tokens_left = 0
+        self._prompt_tokens_left = 0  # of them, what prompts may have
         self._outputs_left = 0
 
     @property
@@ -117,10 +122,12 @@ class Scheduler:
     def schedule(self) -> Schedule:
         """Puts the next step together."""
         self._chosen.clear()
-        self._tokens_left = self.max_batch_tokens
+        self._tokens_left = self._prompt_tokens_left = self.max_batch_tokens
         self._outputs_left = self.max_outputs
         running = tuple(self.running)  # preemption changes the list
         prefilling = [sequence for sequence in running if not self._choose_decode(sequence)]
+        if self.pacing is not None and self._chosen:
+            self._prompt_tokens_left = min(self._tokens_left, self.pacing.allowance(len(self._chosen)))
         for sequence in prefilling:
             self._choose(sequence)
         self._admit()
@@ -159,7 +166,7 @@ class Scheduler:
         """Gives the sequence its share of what is left of the step, if pages can be had for it."""
         if sequence.state != "running":  # preempted while this step was put together
             return
-        num_tokens = min(sequence.num_pending_tokens, self._tokens_left)
+        num_tokens = min(sequence.num_pending_tokens, self._tokens_left, self._prompt_tokens_left)
         num_fast_tokens = self._num_fast_tokens(sequence)
         if num_fast_tokens:  # a run is of one kind
             num_tokens = min(num_tokens, num_fast_tokens)
@@ -175,6 +182,7 @@ class Scheduler:
             return
         self._chosen[sequence] = (num_tokens, num_outputs)
         self._tokens_left -= num_tokens
+        self._prompt_tokens_left -= num_tokens
         self._outputs_left -= num_outputs
 
     def _choose_drafts(self) -> None:
@@ -210,7 +218,12 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Starts waiting sequences, in order, while all pages of their known tokens can be had."""
-        while self.waiting and self._tokens_left and len(self.running) < self._max_running:
+        while (
+            self.waiting
+            and self._tokens_left
+            and self._prompt_tokens_left
+            and len(self.running) < self._max_running
+        ):
             if pages_for(self.waiting[0].num_tokens) > self.pages.num_free - self._num_promised():
                 return
             sequence = self.waiting[0]
