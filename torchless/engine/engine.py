@@ -71,7 +71,7 @@ class Engine:
             is_fast=options.fast,
             pacing=pacing,
         )
-        self.observers: list[Observer] = []
+        self.observers: list[Observer] = [] if self.scheduler.pacing is None else [self.scheduler.pacing]
         self._computed_at = 0.0  # when the executor of this step was done, in seconds
         self._num_tidied = 0  # preemptions after which memory was tidied up; -1 after a step that broke off
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
@@ -224,19 +224,9 @@ class Engine:
             is_decoding = all(run.num_tokens == 1 or run.draft is not None for run in result.runs)
             seconds = result.times.booked - result.times.began
             self.speculation.observe(result.num_tokens, seconds, is_decoding=is_decoding)
-        if self.scheduler.pacing is not None:
-            self._pace(self.scheduler.pacing, result)
         for observer in self.observers:
             observer.stepped(self, result)
         return result
-
-    @staticmethod
-    def _pace(pacing: StepPacing, result: StepResult) -> None:
-        """Tells what the step lasted if sequences decoded in it. Drafts have costs of their own."""
-        num_decoding = sum(run.num_tokens == 1 for run in result.runs)
-        if num_decoding and all(run.draft is None for run in result.runs):
-            seconds = result.times.booked - result.times.began
-            pacing.observe(num_decoding, result.num_tokens - num_decoding, seconds)
 
     def _tidy(self) -> None:
         """Once nothing is under way: gives back the memory of pages that were taken away from their sequences."""

@@ -11,9 +11,13 @@ What steps last is measured as they happen. Which tokens share a step changes no
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torchless.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from torchless.engine.engine import Engine, StepResult
+    from torchless.engine.sequence import Sequence
 
 __all__ = ["DEFAULT_SLOWDOWN", "StepPacing", "slowdown"]
 
@@ -26,7 +30,7 @@ _WEIGHT = 0.5  # of a new measurement in the averages
 
 
 class StepPacing:
-    """Measures steps and says how many prompt tokens fit.
+    """Measures steps, as an observer of the engine, and says how many prompt tokens fit.
 
     Args:
         slowdown: how much longer a step may last than one that only decodes the same number of sequences; above 1.
@@ -69,6 +73,22 @@ class StepPacing:
         if alone:
             each = max(seconds - alone, 0.0) / num_prompt_tokens
             self._seconds_per_token = _average(self._seconds_per_token, each)
+
+    def stepped(self, engine: Engine, result: StepResult) -> None:
+        """Notes a step of an engine, if sequences decoded in it. Drafts have costs of their own."""
+        num_decoding = sum(run.num_tokens == 1 for run in result.runs)
+        if num_decoding and all(run.draft is None for run in result.runs):
+            seconds = result.times.booked - result.times.began
+            self.observe(num_decoding, result.num_tokens - num_decoding, seconds)
+
+    def added(self, engine: Engine, sequence: Sequence) -> None:
+        """Nothing."""
+
+    def cancelled(self, engine: Engine, sequence: Sequence) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
 
     def _decoding(self, num_sequences: int) -> float:
         """Seconds of a step in which so many sequences decode and nothing else; 0.0 as long as nothing is known."""
