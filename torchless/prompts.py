@@ -12,7 +12,7 @@ from torchless.errors import InvalidRequestError
 from torchless.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from torchless.text.chat_template import ChatTemplate
+    from torchless.text.guarded_chat import GuardedChat
 
 __all__ = ["Prompts"]
 
@@ -32,7 +32,7 @@ class Prompts:
         self._tokenizer = tokenizer
         self._vocab_size = vocab_size
         self._template_source = chat_template
-        self._template: ChatTemplate | None = None  # compiled at the first chat
+        self._chat: GuardedChat | None = None  # with the template compiled, from the first chat on
 
     def encode(self, prompt: str | Sequence[int], *, parse_special: bool = False) -> Ids:
         """Token ids of a text (with the begin token, where the model wants one) or of a list of ids.
@@ -68,16 +68,20 @@ class Prompts:
     ) -> Ids:
         """Token ids of a conversation, up to where the assistant's answer begins.
 
+        Control tokens are the template's own: what spells one in a message, or in any other value, is plain text
+        (docs/tokenizers.md).
+
         Args:
             messages, tools: as `ChatTemplate.render` has them.
             values: further values that the template knows.
 
         Raises:
-            TemplateError: no template, malformed messages, or the template refuses them.
+            TemplateError: no template, malformed messages, the template refuses them, or changes a message that
+                spells a control token in a way that hides whose that is.
             TokenizerError: the rendered text has lone surrogates.
         """
-        text = self.render_chat(messages, tools, values)
-        ids = self._tokenizer.encode(text, add_special_tokens=False, parse_special=True)
+        given = _template_values(tools, values)
+        ids = self._guarded_chat().encode(messages, **given)
         begin = self._tokenizer.encode("")[:1]  # the begin token, where the model wants one
         if begin and begin[0] == self._tokenizer.bos_id and ids[:1] != begin:
             ids = [*begin, *ids]  # most templates write it themselves
@@ -90,14 +94,7 @@ class Prompts:
         values: Mapping[str, Any] | None = None,
     ) -> str:
         """The text of a conversation; see `encode_chat`."""
-        given = dict(values or {})
-        reserved = {"messages", "tools", "add_generation_prompt", "documents"} & given.keys()
-        if reserved or not all(isinstance(name, str) for name in given):
-            raise InvalidRequestError(
-                f"chat_template_kwargs has {', '.join(sorted(map(str, reserved or given)))}; it names further values "
-                f"of the template, such as enable_thinking"
-            )
-        return self._compiled_template().render(messages, list(tools) if tools else None, **given)
+        return self._guarded_chat().template.render(messages, **_template_values(tools, values))
 
     def encode_infill(
         self, prefix: str, suffix: str, order: str | None, *, parse_special: bool = False
@@ -127,17 +124,32 @@ class Prompts:
                     f"logit_bias names token {token_id}, the model has ids 0 .. {self._vocab_size - 1}"
                 )
 
-    def _compiled_template(self) -> ChatTemplate:
-        if self._template is None:
+    def _guarded_chat(self) -> GuardedChat:
+        if self._chat is None:
             from torchless.text.chat_template import ChatTemplate
+            from torchless.text.guarded_chat import GuardedChat
 
             source, tokens = self._template_source, self._tokenizer
-            self._template = (
+            template = (
                 ChatTemplate.from_tokenizer(tokens)
                 if source is None
                 else ChatTemplate(source, tokens.bos_token, tokens.eos_token)
             )
-        return self._template
+            self._chat = GuardedChat(tokens, template)
+        return self._chat
+
+
+def _template_values(
+    tools: Sequence[Mapping[str, Any]] | None, values: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    given = dict(values or {})
+    reserved = {"messages", "tools", "add_generation_prompt", "documents"} & given.keys()
+    if reserved or not all(isinstance(name, str) for name in given):
+        raise InvalidRequestError(
+            f"chat_template_kwargs has {', '.join(sorted(map(str, reserved or given)))}; it names further values "
+            f"of the template, such as enable_thinking"
+        )
+    return {"tools": list(tools) if tools else None, **given}
 
 
 def _whole_numbers(prompt: Sequence[int]) -> npt.NDArray[np.integer[Any]]:

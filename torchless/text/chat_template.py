@@ -25,6 +25,11 @@ class ChatTemplate:
     Rendering runs in a sandbox with limits on time and size, since templates come with files from strangers.
     Safe to use from several threads.
 
+    Attributes:
+        source: the template's text; with a template for tools, that one's behind it.
+        literals: the strings that its expressions name, with which it compares what it is given.
+        now: the clock behind ``strftime_now``.
+
     Example:
         >>> source = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}"
         >>> template = ChatTemplate(source, eos_token="</s>")
@@ -62,8 +67,11 @@ class ChatTemplate:
                 "(chat_template=..., --chat-template FILE), or continue plain text with generate"
             )
         environment = TemplateEnvironment(now)
+        self.now = now
         self._template = _compile(environment, source)
         self._tool_template = None if tool_source is None else _compile(environment, tool_source)
+        self.source = source + (tool_source or "")
+        self.literals = _literals(environment, source, tool_source)
         tokens = {"bos_token": bos_token, "eos_token": eos_token, **(special_tokens or {})}
         self._tokens = {name: text for name, text in tokens.items() if text is not None}
 
@@ -84,6 +92,7 @@ class ChatTemplate:
 
     def render(
         self,
+        /,
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = True,
@@ -118,7 +127,7 @@ class ChatTemplate:
         template = self._tool_template if tools and self._tool_template is not None else self._template
         parts: list[str] = []
         try:
-            for part in template.generate(**values):
+            for part in template.generate(values):
                 budget._spend_text(part)
                 parts.append(part)
         except Exception as error:
@@ -142,6 +151,15 @@ def _compile(environment: Any, source: str) -> Template:
             f"the chat template is not valid{where}: {error or type(error).__name__}"
         ) from error
     return template
+
+
+def _literals(environment: Any, *sources: str | None) -> frozenset[str]:
+    """All strings in the expressions of templates that compile."""
+    from jinja2 import nodes
+
+    trees = [environment.parse(source) for source in sources if source is not None]
+    values = [node.value for tree in trees for node in tree.find_all(nodes.Const)]
+    return frozenset(value for value in values if isinstance(value, str))
 
 
 def _checked(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -56,10 +56,11 @@ class Tokenizer:
 
     Attributes:
         vocab_size: number of tokens.
-        bos_id, eos_id: None where the model has none.
+        bos_id, eos_id, unknown_id: None where the model has none.
         bos_token, eos_token: their texts, as chat templates write them.
         eos_ids: every id after which generation ends (end of text, of turn, of message).
         special_ids: control tokens, which decode to nothing.
+        added_tokens: the tokens that are found in a text as they stand, as the library describes them, by id.
         chat_template: source of the main chat template, None where the model has none.
         chat_templates: all chat templates by name, the main one as ``"default"``.
         infill: how the model is asked to fill a gap, None where it was not trained to.
@@ -88,12 +89,14 @@ class Tokenizer:
         self._spec = spec
         self._bytes_of = PIECE_BYTES[spec.kind]
         self._pieces: dict[int, bytes] = {}
-        added = library_tokenizer.get_added_tokens_decoder()
+        self.added_tokens: Mapping[int, Any] = library_tokenizer.get_added_tokens_decoder()
+        added = self.added_tokens
         self._added_texts = {index: str(token.content) for index, token in added.items()}
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         self.vocab_size = spec.num_tokens
         self.bos_id = spec.special_ids.get("bos")
         self.eos_id = spec.special_ids.get("eos")
+        self.unknown_id = spec.special_ids.get("unknown")
         self.bos_token = None if self.bos_id is None else self.id_to_token(self.bos_id)
         self.eos_token = None if self.eos_id is None else self.id_to_token(self.eos_id)
         self.eos_ids = spec.end_ids
