@@ -146,6 +146,7 @@ class Generation:
             timings=self._timings(),
             params=self._params,
             logits_hash=sequence.digest.hexdigest() if sequence.digest is not None else "",
+            stop=self._stops.matched,
             parsed=parse_json(text) if self._is_json and self._is_whole() else None,
             logprobs=self._logprobs_from(0),
             prompt_logprobs=self._prompt_logprobs(),

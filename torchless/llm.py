@@ -6,7 +6,7 @@ Over the line budget: all that a loaded model does in one place, with its docume
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from types import TracebackType
 from typing import Any, Literal, TextIO
@@ -153,6 +153,7 @@ class LLM(LaterMethods):
         config: what the model file says about its shape.
         plan: what a step computes; prints as a listing.
         defaults: sampling parameters where a request names none.
+        chat_template: source of the chat template in force; None where there is none.
         context_length: most tokens of prompt and answer together.
     """
 
@@ -164,6 +165,7 @@ class LLM(LaterMethods):
         self.config: ModelConfig = loaded.config
         self.plan: Plan = loaded.plan
         self.defaults: SamplingParams = loaded.defaults
+        self.chat_template: str | None = loaded.chat_template or loaded.tokenizer.chat_template
         self.context_length: int = loaded.context_length
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
@@ -236,6 +238,20 @@ class LLM(LaterMethods):
     def stream_chat(self, messages: Messages, **options: Any) -> Generator[Chunk, None, None]:
         """Like `chat`, in pieces as they come; see `stream`."""
         return self._stream(Request(messages=messages, **options))
+
+    def render_chat(
+        self,
+        messages: Messages,
+        *,
+        tools: SequenceOf[dict[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> str:
+        """The text that the chat template makes of a conversation. Raises TemplateError as `chat` does."""
+        return self._prompts.render_chat(messages, tools, chat_template_kwargs)
+
+    def encode(self, request: Prompt | Request) -> list[int]:
+        """Token ids of the prompt that a request has, as the model gets them. Raises as `generate` and `chat` do."""
+        return [int(index) for index in self._requests.encode(Request.of(request, {}))]
 
     def infill(
         self,

@@ -160,7 +160,7 @@ class Requests:
         grammar = take_grammar(sampling) or grammar
         params = (request.params or defaults).updated(**sampling).seeded()
         self._prompts.check_bias(params.logit_bias)
-        ids = self._encode(request)
+        ids = self.encode(request)
         context_length = self._loaded.context_length
         if len(ids) >= context_length:
             raise ContextLengthError(len(ids), context_length)
@@ -201,7 +201,8 @@ class Requests:
                 f"load a model that writes text with task='generate'"
             )
 
-    def _encode(self, request: Request) -> npt.NDArray[np.int32]:
+    def encode(self, request: Request) -> npt.NDArray[np.int32]:
+        """Token ids of a request's prompt."""
         if request.kind == "chat":
             return self._prompts.encode_chat(
                 cast(Messages, request.messages), request.tools, request.chat_template_kwargs

@@ -81,6 +81,7 @@ class Completion:
         finish_reason: why it ended.
         params: the sampling parameters in force, defaults and the seed filled in: `generate` with the
             same prompt and ``params=completion.params`` gives the same answer again.
+        stop: the stop string that ended it; None where none did.
         parsed: the value, where the text was to be JSON (docs/constraints.md) and came to its end; else None.
         logits_hash: hash of all logits that tokens were picked from, in order; equal hashes mean equal
             bits. Empty unless asked for (``logits_hash=True``).
@@ -99,6 +100,7 @@ class Completion:
     timings: Timings
     params: SamplingParams
     logits_hash: str = ""
+    stop: str | None = None
     parsed: Any = None
     logprobs: tuple[TokenLogprob, ...] | None = None
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None

@@ -1,0 +1,49 @@
+"""Mistral: ``[TOOL_CALLS]`` and a list of JSON objects, or (since version 11) ``[TOOL_CALLS]NAME[ARGS]{...}``."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+
+from torchless.server.parts import ToolCall
+from torchless.server.tool_styles import MalformedCallError, Schemas, ToolStyle, calls_of, json_values
+
+__all__ = ["STYLE"]
+
+_NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*[\w-]*\s*)?(?:\[ARGS\])?\s*(?=\{)")
+
+
+def _read(text: str, schemas: Schemas) -> list[ToolCall]:
+    calls: list[ToolCall] = []
+    for part in filter(str.strip, text.split("[TOOL_CALLS]")):
+        named = _NAMED.match(part)
+        if named is None:
+            values = json_values(part)
+        else:
+            values = [{"name": named[1], "arguments": value} for value in json_values(part[named.end() :])]
+            if len(values) > 1:
+                raise MalformedCallError(f"the call of {named[1]} has several arguments")
+        calls += [call for value in values for call in calls_of(value, schemas)]
+    return [ToolCall(call.name, call.arguments, _call_id()) for call in calls]
+
+
+def _call_id() -> str:
+    """Nine letters or digits, which these models' templates ask for."""
+    return secrets.token_hex(5)[:9]
+
+
+def _frame(name: str) -> tuple[str, str]:
+    return '[{"name": ' + json.dumps(name) + ', "arguments": ', "}]"
+
+
+STYLE = ToolStyle(
+    name="mistral",
+    order=30,
+    detect=lambda template: "[TOOL_CALLS]" in template,
+    begins=("[TOOL_CALLS]",),
+    ends=(),
+    read=_read,
+    frame=_frame,
+    make_id=_call_id,
+)
