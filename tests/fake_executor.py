@@ -1,9 +1,9 @@
 """An executor without a model: it checks every batch and gives logits that depend on all tokens before them.
 
-Tokens are kept in pages as keys and values would be. The logits of a row are a hash of the tokens that its
-page table leads to, so that a wrong page, position, chunk or neighbour changes them. With state slots the tokens
-are kept there besides, as recurrent state would be, and must be the same. Tokens in fast arithmetic
-count as other tokens.
+Tokens are kept in pages as keys and values would be, which runs may share as long as none of them writes there. The
+logits of a row are a hash of the tokens that its page table leads to, so that a wrong page, position, chunk or
+neighbour changes them. With state slots the tokens are kept there besides, as recurrent state would be, and must be
+the same. Tokens in fast arithmetic count as other tokens.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class FakeExecutor:
             table = batch.page_ids[batch.page_starts[i] : batch.page_starts[i + 1]]
             start = int(batch.positions[rows][0])
             slots = start + np.arange(rows.stop - rows.start)
+            self._tokens[table[slots[slots % PAGE_TOKENS == 0] // PAGE_TOKENS]] = -1  # as the real one clears
             self._tokens[table[slots // PAGE_TOKENS], slots % PAGE_TOKENS] = kept[rows]
             stored = self._tokens[table].reshape(-1)
             parents = run_parents(batch, i)
@@ -128,8 +129,12 @@ class FakeExecutor:
         assert (np.diff(batch.run_starts) >= 1).all() and (np.diff(batch.output_rows) >= 1).all()
         assert ((batch.token_ids >= 0) & (batch.token_ids < self.vocab_size)).all()
         assert ((batch.page_ids >= 0) & (batch.page_ids < self.options.num_pages)).all()
-        assert len(set(batch.page_ids.tolist())) == len(batch.page_ids), "two runs share a page"
+        tables = [batch.page_ids[slice(*batch.page_starts[i : i + 2])].tolist() for i in range(num_runs)]
+        assert all(len(set(table)) == len(table) for table in tables), "a run has a page twice"
         for i in range(num_runs):
+            written = set(tables[i][batch.positions[batch.run_starts[i]] // PAGE_TOKENS :])
+            others = [page for table in tables[:i] + tables[i + 1 :] for page in table]
+            assert not written & {*others}, "a run writes to a page of another"
             begin, end = batch.run_starts[i : i + 2]
             run_parents(batch, i)
             last_slot = batch.positions[begin] + (end - begin) - 1

@@ -136,8 +136,12 @@ class Stress:
         metrics, memory = self.model.metrics(), self.model.info["memory_bytes"]
         if metrics.num_running or metrics.num_waiting:
             self._fail(f"{metrics.num_running} sequences still run and {metrics.num_waiting} wait")
-        if metrics.num_pages_in_use or memory["kv_used"]:
-            self._fail(f"{metrics.num_pages_in_use} pages are still in use ({memory['kv_used']} bytes)")
+        kept = metrics.num_pages_kept * memory["kv_page"]
+        if metrics.num_pages_in_use or memory["kv_used"] != kept:
+            self._fail(
+                f"{metrics.num_pages_in_use} pages are still in use, and {memory['kv_used']} bytes where kept ones "
+                f"take {kept}"
+            )
         if metrics.num_requests != metrics.num_finished + metrics.num_cancelled:
             self._fail("requests were lost: " + str(metrics))
 

@@ -21,7 +21,8 @@ def prompt(seed):
 
 @pytest.fixture(scope="module")
 def model():
-    with torchless.load(ctx=NUM_TOKENS + 64, batch_tokens=NUM_TOKENS, threads=2) as model:
+    options = {"ctx": NUM_TOKENS + 64, "batch_tokens": NUM_TOKENS, "threads": 2}
+    with torchless.load(**options, prefix_cache=False) as model:
         yield model
 
 

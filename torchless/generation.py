@@ -140,6 +140,7 @@ class Generation:
             usage=Usage(
                 sequence.num_prompt_tokens,
                 len(self._token_ids),
+                num_cached_tokens=sequence.num_cached_tokens,
                 num_drafted_tokens=sequence.num_drafted_tokens,
                 num_kept_tokens=sequence.num_kept_tokens,
             ),
@@ -202,12 +203,13 @@ class Generation:
         if not self._num_picked or started_at is None:
             return Timings(0.0, 0.0, 0.0, 0.0, 0.0)
         prefill = self._first_token_at - started_at
+        num_computed = self.sequence.num_prompt_tokens - self.sequence.num_cached_tokens
         decode = self._last_token_at - self._first_token_at
         return Timings(
             prefill_ms=prefill * 1e3,
             decode_ms=decode * 1e3,
             time_to_first_token_ms=(self._first_token_at - self._called_at) * 1e3,
-            prefill_tokens_per_second=self.sequence.num_prompt_tokens / prefill if prefill > 0 else 0.0,
+            prefill_tokens_per_second=num_computed / prefill if prefill > 0 else 0.0,
             decode_tokens_per_second=(self._num_picked - 1) / decode if decode > 0 else 0.0,
         )
 

@@ -64,6 +64,7 @@ def load(
     speculative: str = "auto",
     num_draft_tokens: int | Literal["auto"] = "auto",
     pacing: float | Literal["off"] = DEFAULT_SLOWDOWN,
+    prefix_cache: bool = True,
     trace: str | os.PathLike[str] | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
@@ -104,6 +105,8 @@ def load(
         num_draft_tokens: tokens guessed for each step; "auto" picks from what is measured.
         pacing: while others decode, a step that takes in a prompt too lasts at most about so many times as long as one
             without; "off" takes in prompts in whole chunks, which is faster for them and slower for all others.
+        prefix_cache: texts that begin with the same tokens share what was computed for them, also later ones; answers
+            are the same either way. See docs/prefix-cache.md.
         trace: a file to write what every step does to, for ui.perfetto.dev; docs/concurrency.md.
         chat_template: Jinja source that replaces the model's own.
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
@@ -138,6 +141,7 @@ def load(
         "speculative": speculative,
         "num_draft_tokens": num_draft_tokens,
         "pacing": pacing,
+        "prefix_cache": prefix_cache,
         "trace": trace,
     }
     settings = load_settings(model, named, aliases, chat_template)
@@ -169,7 +173,9 @@ class LLM(LaterMethods):
         self.context_length: int = loaded.context_length
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
-        self._runner = Runner(loaded.executor, loaded.speculation, loaded.pacing)
+        self._runner = Runner(
+            loaded.executor, loaded.speculation, loaded.pacing, has_prefix_cache=loaded.has_prefix_cache
+        )
         self._meter = observe(loaded, self._runner.engine, trace, is_announced=is_announced)
         self._requests = Requests(loaded, self._prompts, self._runner.check_usable)
 

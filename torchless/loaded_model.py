@@ -38,6 +38,7 @@ class LoadedModel:
     draft: LoadedModel | None = None
     speculation: Speculation | None = None
     pacing: StepPacing | None = None
+    has_prefix_cache: bool = False
 
     def describe(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
@@ -67,6 +68,7 @@ class LoadedModel:
             "lazy": None if self.lazy is None else self.lazy.json(),
             "speculation": None if self.speculation is None else self.speculation.describe(),
             "pacing": "off" if self.pacing is None else self.pacing.slowdown,
+            "prefix_cache": self.has_prefix_cache,
             "draft_model": None if self.draft is None else str(self.draft.source.path),
         }
 

@@ -30,6 +30,7 @@ from torchless.loaded_model import LoadedModel
 from torchless.models import record_plan
 from torchless.observing import trace_path
 from torchless.placement import thread_cpus
+from torchless.plan import Plan
 from torchless.processors import usable_cores
 from torchless.sampling.parameters import SamplingParams
 from torchless.speculative import (
@@ -81,6 +82,7 @@ _ALIASES = {
     "draft_max": "num_draft_tokens",
     "n_draft": "num_draft_tokens",
     "num_speculative_tokens": "num_draft_tokens",
+    "enable_prefix_caching": "prefix_cache",
 }
 
 
@@ -107,6 +109,7 @@ class LoadSettings:
     speculative: SpeculativeSettings = field(default_factory=SpeculativeSettings)
     pacing: float | None = DEFAULT_SLOWDOWN
     trace: Path | None = None
+    prefix_cache: bool = True
 
 
 def load_settings(
@@ -159,6 +162,7 @@ def load_settings(
         speculative=speculative_settings(values),
         pacing=slowdown(values.get("pacing", DEFAULT_SLOWDOWN)),
         trace=trace_path(values.get("trace")),
+        prefix_cache=flag("prefix_cache", values.get("prefix_cache", True)),
     )
 
 
@@ -170,7 +174,9 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
     loaded = _load_one(settings, progress)
     try:
         loaded = replace(loaded, draft=load_draft_model(settings, loaded, progress))
-        return replace(loaded, speculation=build_speculation(settings.speculative, loaded))
+        has_prefix_cache = settings.prefix_cache and _can_share_pages(loaded.plan)
+        speculation = build_speculation(settings.speculative, loaded)
+        return replace(loaded, speculation=speculation, has_prefix_cache=has_prefix_cache)
     except BaseException:
         loaded.close()
         raise
@@ -237,6 +243,11 @@ def _load_one(settings: LoadSettings, progress: Progress | None = None) -> Loade
         adapters=adapters.descriptions,
         lazy=lazy,
     )
+
+
+def _can_share_pages(plan: Plan) -> bool:
+    """Whether texts that begin alike can share what was computed: not states, which move on, nor whole sequences."""
+    return plan.output_kind == "logits" and not plan.state_ops and not plan.needs_whole_sequences
 
 
 def backend_names() -> list[str]:

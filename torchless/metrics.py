@@ -89,10 +89,12 @@ class Metrics:
         num_drafted_tokens, num_kept_tokens: tokens that speculation computed ahead, and those that were right, of all
             requests that have ended.
         num_computed_tokens: token rows of all steps, whatever they were for.
+        num_cached_tokens: tokens that sequences found in the prefix cache instead of computing them.
         num_steps: steps of the engine.
         num_preemptions: how often a sequence lost its pages to an older one.
         num_running, num_waiting: sequences now under way and in the queue.
-        num_pages_in_use, num_pages: of the KV cache, now.
+        num_pages_in_use, num_pages_kept, num_pages: of the KV cache, now: owned by a sequence, kept without an owner in
+            case that a prompt begins alike, and in all.
         queue_seconds: from the request to its first step.
         time_to_first_token_seconds: from the request to its first token.
         time_between_tokens_seconds: of one sequence; several tokens of one step share its time.
@@ -108,11 +110,13 @@ class Metrics:
     num_drafted_tokens: int
     num_kept_tokens: int
     num_computed_tokens: int
+    num_cached_tokens: int
     num_steps: int
     num_preemptions: int
     num_running: int
     num_waiting: int
     num_pages_in_use: int
+    num_pages_kept: int
     num_pages: int
     queue_seconds: Histogram
     time_to_first_token_seconds: Histogram
@@ -140,11 +144,13 @@ _SAMPLES = {
     "num_drafted_tokens": ("drafted_tokens_total", "Tokens that speculation computed ahead"),
     "num_kept_tokens": ("drafted_tokens_kept_total", "Tokens computed ahead that were right"),
     "num_computed_tokens": ("computed_tokens_total", "Token rows of all steps"),
+    "num_cached_tokens": ("cached_tokens_total", "Tokens found in the prefix cache instead of computed"),
     "num_steps": ("steps_total", "Steps of the engine"),
     "num_preemptions": ("preemptions_total", "Sequences that lost their pages to an older one"),
     "num_running": ("sequences_running", "Sequences under way"),
     "num_waiting": ("sequences_waiting", "Sequences in the queue"),
     "num_pages_in_use": ("kv_pages_in_use", "Pages of the KV cache in use"),
+    "num_pages_kept": ("kv_pages_kept", "Pages without an owner that the prefix cache keeps"),
     "num_pages": ("kv_pages", "Pages of the KV cache"),
     "queue_seconds": ("queue_seconds", "From the request to its first step"),
     "time_to_first_token_seconds": ("time_to_first_token_seconds", "From the request to its first token"),

@@ -21,7 +21,7 @@ class Usage:
     Attributes:
         num_prompt_tokens: tokens of the prompt, begin token included.
         num_completion_tokens: tokens in the answer (`Completion.token_ids`).
-        num_cached_tokens: prompt tokens that did not have to be computed.
+        num_cached_tokens: prompt tokens that did not have to be computed (docs/prefix-cache.md).
         num_drafted_tokens: tokens that were guessed and computed ahead (docs/speculation.md).
         num_kept_tokens: of those, the ones that were right.
     """
@@ -41,7 +41,8 @@ class Timings:
         prefill_ms: from the request's first step to its first token.
         decode_ms: from the first token to the last.
         time_to_first_token_ms: from the call to the first token.
-        prefill_tokens_per_second, decode_tokens_per_second: 0.0 when nothing was timed.
+        prefill_tokens_per_second, decode_tokens_per_second: of the tokens that were computed; 0.0 when nothing was
+            timed.
     """
 
     prefill_ms: float

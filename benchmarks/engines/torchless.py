@@ -29,7 +29,7 @@ class Engine:
             "batch_tokens": settings["batch"],
             "kv": settings["kv"],
         }
-        defaults = {"backend": "cpu"}
+        defaults = {"backend": "cpu", "prefix_cache": False}
         loaded = load_model(load_settings(settings["model"], {**arguments, **defaults}, {}, None))
         self._llm = LLM(loaded)
         self._load_s = time.perf_counter() - started

@@ -10,6 +10,7 @@ import pytest
 from torchless.cli import statistics
 from torchless.cli.answers import ANSWER_OPTIONS
 from torchless.cli.model_options import LOAD_OPTIONS
+from torchless.cli.prefix_cache_options import PREFIX_CACHE_OPTIONS
 from torchless.cli.sampling_options import SAMPLING_OPTIONS
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.errors import ContextLengthError
@@ -205,7 +206,8 @@ def test_every_loading_keyword_has_an_option():
     others = ("progress", "aliases", "task")  # the verb says the task
     keywords = {name for name in inspect.signature(load).parameters if name not in others}
     parts = {"kv_type_k", "kv_type_v", "lora_scaled"}  # of kv and of lora
-    assert {option.name for option in (*LOAD_OPTIONS, *SPECULATIVE_OPTIONS)} == keywords | parts
+    options = (*LOAD_OPTIONS, *SPECULATIVE_OPTIONS, *PREFIX_CACHE_OPTIONS)
+    assert {str(option.name).removeprefix("no_") for option in options} == keywords | parts
 
 
 @pytest.mark.parametrize(

@@ -3,59 +3,14 @@
 import numpy as np
 import pytest
 from fake_executor import FakeExecutor, expected_logits
+from fake_sequences import VOCAB, alone, computed, finish, make, new_tokens, prompt_of, scoring
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.engine import Engine
-from torchless.engine.scheduler import FEWEST_FAST_TOKENS
-from torchless.engine.sequence import Sequence
 from torchless.sampling.chain import Sampler
 from torchless.sampling.parameters import SamplingParams
-
-VOCAB = 50
-
-
-def computed(prompt, fast):
-    """The tokens of a prompt as the fake executor keeps them: other ones where they are computed in fast arithmetic."""
-    return [token + VOCAB if fast and len(prompt) >= FEWEST_FAST_TOKENS else token for token in prompt]
-
-
-def alone(prompt, num_new, params, fast=False):
-    """The tokens that follow `prompt`, from the definition: no batch, no pages, no chunks."""
-    sampler, tokens, kept = Sampler(params), list(prompt), computed(prompt, fast)
-    for _ in range(num_new):
-        tokens.append(sampler.pick(expected_logits(kept, VOCAB), np.array(tokens, np.int32)))
-        kept.append(tokens[-1])
-    return tokens[len(prompt) :]
-
-
-def make(prompt, num_new, params=None, **options):
-    params = params or SamplingParams(seed=3)
-    return Sequence(
-        np.array(prompt, np.int32), max_tokens=len(prompt) + num_new, sampler=Sampler(params), **options
-    )
-
-
-def scoring(prompt):
-    logits = np.full((len(prompt), VOCAB), np.nan, np.float32)
-    return Sequence(np.array(prompt, np.int32), max_tokens=len(prompt), logits=logits)
-
-
-def new_tokens(sequence):
-    return sequence.history[sequence.num_prompt_tokens :].tolist()
-
-
-def finish(engine, *sequences, limit=10_000):
-    for _ in range(limit):
-        if all(s.finish_reason for s in sequences):
-            return
-        engine.step()
-    raise AssertionError("the engine does not finish")
-
-
-def prompt_of(length, seed=0):
-    return np.random.default_rng((seed, length)).integers(0, VOCAB, length).tolist()
 
 
 @pytest.mark.parametrize("max_batch_tokens", [1, 7, 64, 500])
@@ -105,8 +60,7 @@ def test_any_mix_of_sequences_gives_each_its_solo_tokens(
         num_steps += 1
         assert num_steps < 20_000
         held = [p for s in sequences for p in s.page_ids[: s.num_pages].tolist()]
-        assert len(set(held)) == len(held)
-        assert engine.pages.num_free == num_pages - len(held)
+        assert engine.pages.num_free == num_pages - len(set(held))
         assert not num_state_slots or len(engine.scheduler.running) <= num_state_slots
         arrivals = [s.arrival for s in engine.scheduler.sequences()]
         assert arrivals == sorted(arrivals), "an older sequence waits behind a younger one"
@@ -198,7 +152,7 @@ def test_waiting_sequences_start_in_the_order_of_their_arrival():
 
 def test_pages_are_taken_as_tokens_arrive_and_released_at_the_end():
     executor = FakeExecutor(num_pages=10)
-    engine = Engine(executor)
+    engine = Engine(executor, has_prefix_cache=False)
     sequence = make(prompt_of(20), 30)
     engine.add(sequence)
     engine.step()
@@ -206,7 +160,7 @@ def test_pages_are_taken_as_tokens_arrive_and_released_at_the_end():
     used = sequence.page_ids[0]
     finish(engine, sequence)
     assert used in executor.released and len(executor.released) == 2
-    assert engine.pages.num_free == 10
+    assert engine.pages.num_free == 10 and engine.pages.num_kept == 0
 
 
 def test_the_last_token_needs_no_page():
@@ -401,4 +355,5 @@ def test_memory_of_pages_that_were_taken_away_comes_back_when_nothing_is_left():
         used -= set(executor.released)
         executor.released.clear()
     assert engine.scheduler.num_preemptions > 0
-    assert used - set(executor.released) == set()
+    kept = used - set(executor.released)
+    assert len(kept) == engine.pages.num_kept and not kept & set(engine.pages.empty_ids)

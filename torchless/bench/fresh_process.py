@@ -67,7 +67,7 @@ def main(text: str) -> int:
     imported_at = time.monotonic()
     faults = _page_faults()
     try:
-        with torchless.load(job.model, **job.load) as llm:
+        with torchless.load(job.model, prefix_cache=False, **job.load) as llm:
             report: dict[str, Any] = {
                 "load_page_faults": _page_faults() - faults,
                 "loaded_bytes": _peak_bytes(),

@@ -206,6 +206,8 @@ def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     k_type, v_type = split_kv_type(keywords["kv"])
     keywords["kv"] = kv_type_name(values.pop("kv_type_k") or k_type, values.pop("kv_type_v") or v_type)
     keywords.update(lora_keyword(values))
+    if values.pop("no_prefix_cache", False):
+        keywords["prefix_cache"] = False
     given = {name: values.pop(name, None) for name in _OPTIONAL_KEYWORDS}
     keywords |= {name: value for name, value in given.items() if value is not None}
     template_file = values.pop("chat_template")

@@ -11,6 +11,7 @@ import click
 
 from torchless.cli.model_options import LOAD_OPTIONS
 from torchless.cli.options import Option
+from torchless.cli.prefix_cache_options import PREFIX_CACHE_OPTIONS
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.errors import InvalidRequestError
 
@@ -294,7 +295,8 @@ def named_by_flags(more: Sequence[Option] = ()) -> Iterator[None]:
         yield
     except InvalidRequestError as error:
         name, _, rest = str(error).partition(" ")
-        for option in (*LOAD_OPTIONS, *SAMPLING_OPTIONS, *SPECULATIVE_OPTIONS, *more):
+        options = (*LOAD_OPTIONS, *SAMPLING_OPTIONS, *SPECULATIVE_OPTIONS, *PREFIX_CACHE_OPTIONS, *more)
+        for option in options:
             if option.name == name:
                 flag = next(flag for flag in option.opts if flag.startswith("--"))
                 raise InvalidRequestError(f"{flag} {rest}") from None

@@ -26,7 +26,9 @@ def statistics_block(llm: LLM, completion: Completion) -> list[str]:
     """Lines about one finished request."""
     usage, timings, info = completion.usage, completion.timings, llm.info
     peak = peak_memory_bytes()  # before the measurement below takes memory
-    prompt = f"{usage.num_prompt_tokens} tokens in {_seconds(timings.prefill_ms)}"
+    cached = f", {usage.num_cached_tokens} more were cached" if usage.num_cached_tokens else ""
+    num_computed = usage.num_prompt_tokens - usage.num_cached_tokens
+    prompt = f"{num_computed} tokens in {_seconds(timings.prefill_ms)}{cached}"
     answer = f"{usage.num_completion_tokens} tokens in {_seconds(timings.decode_ms)}"
     items = [
         ("prefill", f"{timings.prefill_tokens_per_second:.1f} tok/s ({prompt})"),

@@ -87,9 +87,14 @@ class Driver:
     """
 
     def __init__(
-        self, executor: Executor, speculation: Speculation | None = None, pacing: StepPacing | None = None
+        self,
+        executor: Executor,
+        speculation: Speculation | None = None,
+        pacing: StepPacing | None = None,
+        *,
+        has_prefix_cache: bool = True,
     ) -> None:
-        self.engine = Engine(executor, speculation, pacing)
+        self.engine = Engine(executor, speculation, pacing, has_prefix_cache=has_prefix_cache)
         self.box: Box = SimpleQueue()
         self.tickets: dict[Sequence, Ticket] = {}
         self.has_ended = False

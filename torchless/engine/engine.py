@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from torchless.backends.base import Best, Executor
-from torchless.constraints.constraint import masked
+from torchless.backends.base import Executor
 from torchless.engine.draft_tree import DraftTree
 from torchless.engine.observer import Observer, StepTimes
+from torchless.engine.output_rows import OutputRows
 from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
@@ -49,11 +49,18 @@ class Engine:
     """
 
     def __init__(
-        self, executor: Executor, speculation: Speculation | None = None, pacing: StepPacing | None = None
+        self,
+        executor: Executor,
+        speculation: Speculation | None = None,
+        pacing: StepPacing | None = None,
+        *,
+        has_prefix_cache: bool = True,
     ) -> None:
         """An engine without sequences.
 
         Args:
+            has_prefix_cache: sequences that begin alike share pages, also one after another (`PrefixCache`). Without
+                effect on executors that keep recurrent state or take whole sequences only.
             speculation: drafts tokens, so that a step can yield several; None for one token a step. Of no use to
                 executors that keep recurrent state or take whole sequences only.
             pacing: bounds how long prompts may hold up those that decode; None for no bound.
@@ -70,6 +77,7 @@ class Engine:
             needs_whole_sequences=executor.needs_whole_sequences,
             is_fast=options.fast,
             pacing=pacing,
+            has_prefix_cache=has_prefix_cache,
         )
         self.observers: list[Observer] = [] if self.scheduler.pacing is None else [self.scheduler.pacing]
         self._computed_at = 0.0  # when the executor of this step was done, in seconds
@@ -164,7 +172,7 @@ class Engine:
         return most if num_outputs and most <= self.executor.max_best(num_outputs) else 0
 
     def _post_process(self, schedule: Schedule, rows: OutputRows, tokens: list[int | None]) -> list[Sequence]:
-        """Books the step; returns the sequences that it ended, whose pages are free again."""
+        """Books the step; returns the sequences that it ended, whose pages are free or kept for others."""
         finished = []
         for run, token in zip(schedule.runs, tokens, strict=True):
             self._in_doubt = run.sequence
@@ -172,6 +180,9 @@ class Engine:
                 self._settle(run, rows, token)
             else:
                 self._settle_draft(run, run.draft, rows)
+            emptied = self.scheduler.publish(run.sequence)
+            if emptied:
+                self._release(np.array(emptied, dtype=np.int32))
             if run.sequence.finish_reason is not None:
                 self._remove(run.sequence)
                 finished.append(run.sequence)
@@ -232,10 +243,10 @@ class Engine:
         """Once nothing is under way: gives back the memory of pages that were taken away from their sequences."""
         if self._num_tidied != self.scheduler.num_preemptions and self.scheduler.is_idle:
             self._num_tidied = self.scheduler.num_preemptions
-            self._release(np.array(self.pages.free_ids, dtype=np.int32))
+            self._release(np.array(self.pages.empty_ids, dtype=np.int32))
 
     def _remove(self, sequence: Sequence) -> None:
-        """Takes an ended sequence out; gives the memory of its pages back to the operating system."""
+        """Takes an ended sequence out; gives the memory of pages that are empty now back to the operating system."""
         page_ids = self.scheduler.remove(sequence)
         if self.speculation is not None:
             self.speculation.forget(sequence)
@@ -245,32 +256,6 @@ class Engine:
         """Gives the memory of freed pages back to the operating system."""
         if len(page_ids):
             self.executor.release_pages(page_ids)
-
-
-class OutputRows(NamedTuple):
-    """What a step computed for its output rows: all logits, or the best of each row."""
-
-    logits: npt.NDArray[np.float32]
-    best: Best | None
-
-    def pick(self, sequence: Sequence, row: int) -> int | None:
-        """The token that a sequence's sampler picks behind its history; None where that failed."""
-        sampler, constraint = sequence.sampler, sequence.constraint
-        assert sampler is not None
-        try:
-            if self.best is not None:
-                return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
-            logits = self.logits[row]
-            if constraint is not None:
-                logits = masked(logits, constraint.mask())
-            return sampler.pick(logits, sequence.history)
-        except Exception as error:  # of its constraint, its processors or its logits: the others go on
-            sequence.failure = error
-            return None
-
-    def of(self, run: Run) -> npt.NDArray[np.float32]:
-        """The rows of one run."""
-        return self.logits[run.first_output : run.first_output + run.num_outputs]
 
 
 def _is_due(run: Run) -> bool:

@@ -93,7 +93,7 @@ class Meter:
 
     def metrics(self, engine: Engine) -> Metrics:
         """What was counted so far. While a step is under way, that of the steps before."""
-        scheduler = engine.scheduler
+        scheduler, cache = engine.scheduler, engine.scheduler.prefix_cache
         return Metrics(
             num_requests=self._num_requests,
             num_finished=self._num_finished,
@@ -104,10 +104,12 @@ class Meter:
             num_kept_tokens=self._num_kept,
             num_computed_tokens=self._num_computed,
             num_steps=self._num_steps,
+            num_cached_tokens=0 if cache is None else cache.num_cached_tokens,
             num_preemptions=scheduler.num_preemptions,
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),
             num_pages_in_use=engine.pages.num_pages - engine.pages.num_free,
+            num_pages_kept=engine.pages.num_kept,
             num_pages=engine.pages.num_pages,
             queue_seconds=self._queue.snapshot(),
             time_to_first_token_seconds=self._first.snapshot(),

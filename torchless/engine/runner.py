@@ -32,9 +32,14 @@ class Runner:
     """
 
     def __init__(
-        self, executor: Executor, speculation: Speculation | None = None, pacing: StepPacing | None = None
+        self,
+        executor: Executor,
+        speculation: Speculation | None = None,
+        pacing: StepPacing | None = None,
+        *,
+        has_prefix_cache: bool = True,
     ) -> None:
-        self._driver = Driver(executor, speculation, pacing)
+        self._driver = Driver(executor, speculation, pacing, has_prefix_cache=has_prefix_cache)
         self._executor = executor
         self._threads: list[threading.Thread] = []  # none, then one
         self._starting = threading.Lock()

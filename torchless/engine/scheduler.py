@@ -4,6 +4,9 @@ Sequences are *running* (they own pages) or *waiting* (they own none); every run
 every waiting one. When pages run out an older sequence takes those of the youngest running one, which waits
 and computes its tokens again later. The oldest can thus always go on, so everything ends.
 
+Pages that hold what a sequence begins with are shared instead of computed (`PrefixCache`), and where an older running
+one is about to compute them, a younger one waits for it. The oldest waits for nobody, so everything still ends.
+
 A running sequence also has a state slot, for models with recurrent state. Nothing copies or rewinds a state: who is
 preempted, or was in a step that broke off, computes its tokens again from the first.
 
@@ -16,6 +19,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
+from collections.abc import Sequence as SequenceOf
 from itertools import chain
 
 import numpy as np
@@ -26,6 +30,7 @@ from torchless.engine.assembly import Run, Schedule, assemble
 from torchless.engine.draft_tree import DraftTree
 from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
+from torchless.engine.prefix_cache import PrefixCache
 from torchless.engine.sequence import Sequence
 
 __all__ = ["FEWEST_FAST_TOKENS", "Run", "Schedule", "Scheduler"]
@@ -46,6 +51,8 @@ class Scheduler:
         needs_whole_sequences: all tokens of a sequence go into one step.
         is_fast: prompts are computed in fast arithmetic (`ExecutorOptions.fast`).
         pacing: says how many prompt tokens may join a step in which others decode; None for as many as fit.
+        has_prefix_cache: sequences share pages with the same tokens. Not where a sequence has a state, which nobody
+            copies, or goes into one step as a whole.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class Scheduler:
         needs_whole_sequences: bool = False,
         is_fast: bool = False,
         pacing: StepPacing | None = None,
+        has_prefix_cache: bool = True,
     ) -> None:
         self.pages = pages
         self.max_batch_tokens = max_batch_tokens
@@ -66,6 +74,8 @@ class Scheduler:
         self.needs_whole_sequences = needs_whole_sequences
         self.is_fast = is_fast
         self.pacing = None if needs_whole_sequences else pacing
+        is_cached = has_prefix_cache and not num_state_slots and not needs_whole_sequences
+        self.prefix_cache = PrefixCache(pages, self._num_fast_in_all) if is_cached else None
         self.running: list[Sequence] = []  # oldest first
         self.waiting: deque[Sequence] = deque()  # oldest first
         self.num_preemptions = 0  # of all sequences so far
@@ -111,13 +121,15 @@ class Scheduler:
         self.waiting.append(sequence)
 
     def remove(self, sequence: Sequence) -> npt.NDArray[np.int32]:
-        """Takes a sequence out of the queues; returns the pages that this freed."""
+        """Takes a sequence out of the queues; returns the pages that are empty now."""
         queue = self.running if sequence.state == "running" else self.waiting
         sequence.state = "finished"  # before the queues, as everywhere: `recover` goes by the state
         queue.remove(sequence)
-        freed = sequence.take_pages()
-        self.pages.free(freed.tolist())
-        return freed
+        return self._free(sequence)
+
+    def publish(self, sequence: Sequence) -> list[int]:
+        """Lets others share the pages that a sequence has filled; returns those that are empty now."""
+        return [] if self.prefix_cache is None else self.prefix_cache.publish(sequence)
 
     def schedule(self) -> Schedule:
         """Puts the next step together."""
@@ -125,11 +137,14 @@ class Scheduler:
         self._tokens_left = self._prompt_tokens_left = self.max_batch_tokens
         self._outputs_left = self.max_outputs
         running = tuple(self.running)  # preemption changes the list
-        prefilling = [sequence for sequence in running if not self._choose_decode(sequence)]
+        prefilling = [
+            (i, sequence) for i, sequence in enumerate(running) if not self._choose_decode(sequence)
+        ]
         if self.pacing is not None and self._chosen:
             self._prompt_tokens_left = min(self._tokens_left, self.pacing.allowance(len(self._chosen)))
-        for sequence in prefilling:
-            self._choose(sequence)
+        for i, sequence in prefilling:
+            if not self._is_waiting_for(running[:i], sequence):
+                self._choose(sequence)
         self._admit()
         self._choose_drafts()
         return assemble(self._chosen, self._drafts, self._num_fast_tokens)
@@ -138,7 +153,7 @@ class Scheduler:
         """Makes queues and pages agree again after a step that ended anywhere with an exception.
 
         The step may have moved its sequences' recurrent states on: they start anew. Their pages get the same keys and
-        values once more.
+        values once more, but for those that are shared: what a table has beyond the computed tokens is taken away.
         """
         if self.num_state_slots:
             for sequence in self._chosen:
@@ -150,8 +165,13 @@ class Scheduler:
         everyone = sorted((s for s in members if s.state != "finished"), key=lambda s: s.arrival)
         self.running = [s for s in everyone if s.state == "running"]
         self.waiting = deque(s for s in everyone if s.state == "waiting")
+        for sequence in self.running:
+            sequence.num_pages = min(sequence.num_pages, pages_for(sequence.num_computed_tokens))
+        if self.prefix_cache is not None:
+            self.prefix_cache.recover()
+        kept = self.prefix_cache.kept_ids if self.prefix_cache is not None else []
         tables = (s.page_ids[: s.num_pages].tolist() for s in self.running)
-        self.pages.rebuild(page for table in tables for page in table)
+        self.pages.rebuild((page for table in tables for page in table), kept)
 
     # -- choosing ---------------------------------------------------------------------------------
 
@@ -161,6 +181,14 @@ class Scheduler:
             return False
         self._choose(sequence)
         return True
+
+    def _is_waiting_for(self, older: SequenceOf[Sequence], sequence: Sequence) -> bool:
+        """Takes what is there already for a running sequence; whether it waits for what an older one is computing."""
+        cache = self.prefix_cache
+        if cache is None or sequence.state != "running":
+            return False
+        cache.attach(sequence)
+        return cache.is_coming(sequence, older)
 
     def _choose(self, sequence: Sequence) -> None:
         """Gives the sequence its share of what is left of the step, if pages can be had for it."""
@@ -180,6 +208,8 @@ class Scheduler:
             return
         if num_tokens < 1 or not self._reserve(sequence, sequence.num_computed_tokens + num_tokens):
             return
+        if sequence.started_at is None:
+            sequence.started_at = time.perf_counter()
         self._chosen[sequence] = (num_tokens, num_outputs)
         self._tokens_left -= num_tokens
         self._prompt_tokens_left -= num_tokens
@@ -208,13 +238,23 @@ class Scheduler:
 
     def _num_promised(self) -> int:
         """Pages that running sequences will need for the tokens that they have."""
-        return sum(max(pages_for(s.num_tokens) - s.num_pages, 0) for s in self.running)
+        return sum(self._num_missing(s, self.running[:i]) for i, s in enumerate(self.running))
+
+    def _num_missing(self, sequence: Sequence, older: SequenceOf[Sequence]) -> int:
+        """Pages that a sequence will take from the free ones for the tokens that it has."""
+        missing = pages_for(sequence.num_tokens) - sequence.num_pages
+        if missing > 0 and self.prefix_cache is not None:
+            missing -= self.prefix_cache.num_ahead(sequence, older)
+        return max(missing, 0)
+
+    def _num_fast_in_all(self, sequence: Sequence) -> int:
+        """How many of a sequence's tokens, the first ones, are computed in fast arithmetic."""
+        is_long = sequence.num_prompt_tokens >= FEWEST_FAST_TOKENS
+        return sequence.num_prompt_tokens if self.is_fast and is_long else 0
 
     def _num_fast_tokens(self, sequence: Sequence) -> int:
         """How many of its pending tokens, the next ones, are computed in fast arithmetic."""
-        if not self.is_fast or sequence.num_prompt_tokens < FEWEST_FAST_TOKENS:
-            return 0
-        return max(sequence.num_prompt_tokens - sequence.num_computed_tokens, 0)
+        return max(self._num_fast_in_all(sequence) - sequence.num_computed_tokens, 0)
 
     def _admit(self) -> None:
         """Starts waiting sequences, in order, while all pages of their known tokens can be had."""
@@ -224,16 +264,16 @@ class Scheduler:
             and self._prompt_tokens_left
             and len(self.running) < self._max_running
         ):
-            if pages_for(self.waiting[0].num_tokens) > self.pages.num_free - self._num_promised():
-                return
             sequence = self.waiting[0]
+            missing = self._num_missing(sequence, self.running)
+            if missing > self.pages.num_free - self._num_promised():
+                return
             sequence.state_slot = self._free_slot()
             sequence.state = "running"  # before the queues: `recover` goes by the state
             self.running.append(sequence)
             self.waiting.popleft()
-            if sequence.started_at is None:
-                sequence.started_at = time.perf_counter()
-            self._choose(sequence)
+            if not self._is_waiting_for(self.running[:-1], sequence):
+                self._choose(sequence)
 
     @property
     def _max_running(self) -> int:
@@ -270,7 +310,11 @@ class Scheduler:
         self.running.pop()
         sequence.num_preemptions += 1
         self.num_preemptions += 1
-        self.pages.free(sequence.take_pages().tolist())
+        self._free(sequence)
+
+    def _free(self, sequence: Sequence) -> npt.NDArray[np.int32]:
+        """Takes all pages from a sequence, the last one first, so that it is given up first; returns the empty ones."""
+        return np.array(self.pages.free(sequence.take_pages()[::-1].tolist()), dtype=np.int32)
 
 
 def pages_for(num_tokens: int) -> int:

@@ -36,6 +36,9 @@ class Sequence:
             recurrent state is in its slot (engine after a step; scheduler back to 0 on preemption and after a step
             that broke off).
         page_ids, num_pages: page table, ``page_ids[:num_pages]`` is valid (`add_pages`, `take_pages`).
+        num_published_pages: of those, the leading ones that others may share (`PrefixCache`).
+        page_keys: chain keys of its leading pages, as far as anybody asked (`PrefixCache`).
+        num_cached_tokens: tokens of the prompt that it found computed (`PrefixCache`).
         state_slot: where its recurrent state lies while it runs, in models that have one (scheduler).
         state, arrival: place in the scheduler's queues and age in them (scheduler).
         num_preemptions: how often its pages were taken away (scheduler).
@@ -64,14 +67,17 @@ class Sequence:
         "logits",
         "logprobs",
         "max_tokens",
+        "num_cached_tokens",
         "num_computed_tokens",
         "num_drafted_tokens",
         "num_kept_tokens",
         "num_pages",
         "num_preemptions",
         "num_prompt_tokens",
+        "num_published_pages",
         "num_tokens",
         "page_ids",
+        "page_keys",
         "prompt_logprobs",
         "sampler",
         "started_at",
@@ -115,7 +121,9 @@ class Sequence:
         self.num_computed_tokens = 0
         self.max_tokens = max_tokens
         self.page_ids: npt.NDArray[np.int32] = np.empty(4, dtype=np.int32)
-        self.num_pages = 0
+        self.num_pages = self.num_published_pages = 0
+        self.page_keys: list[bytes] = []
+        self.num_cached_tokens = 0
         self.sampler = sampler
         self.accept = accept
         self.constraint = constraint
@@ -187,7 +195,7 @@ class Sequence:
     def take_pages(self) -> npt.NDArray[np.int32]:
         """Empties the page table and returns what it held; nothing is computed any more."""
         taken: npt.NDArray[np.int32] = self.page_ids[: self.num_pages].copy()
-        self.num_pages = 0
+        self.num_pages = self.num_published_pages = 0
         self.num_computed_tokens = 0
         return taken
 

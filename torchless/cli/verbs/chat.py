@@ -11,6 +11,7 @@ from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, load_for_verb
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
+from torchless.cli.prefix_cache_options import PREFIX_CACHE_OPTIONS
 from torchless.cli.prompt import one_model
 from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
@@ -36,6 +37,7 @@ _CHAT_OPTIONS = (Option("--system", heading="Conversation", metavar="TEXT", help
     CONSTRAINT_OPTIONS,
     LOAD_OPTIONS,
     SPECULATIVE_OPTIONS,
+    PREFIX_CACHE_OPTIONS,
 )
 def command(words: tuple[str, ...], model: str | None, system: str | None, **values: Any) -> None:
     from torchless.cli.chat_session import ChatSession

@@ -17,6 +17,7 @@ from torchless.cli.loading import LoadProgress, load_for_verb
 from torchless.cli.logprobs import print_logprobs
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Option, Verb, with_options, words_argument
+from torchless.cli.prefix_cache_options import PREFIX_CACHE_OPTIONS
 from torchless.cli.prompt import gather_text, split_words
 from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
@@ -131,6 +132,7 @@ class Request:
     ANSWER_OPTIONS,
     LOAD_OPTIONS,
     SPECULATIVE_OPTIONS,
+    PREFIX_CACHE_OPTIONS,
 )
 def command(
     words: tuple[str, ...], model: str | None, prompt: str | None, file: str | None, wrap: bool, **values: Any

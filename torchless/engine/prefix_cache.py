@@ -1,0 +1,164 @@
+"""The prefix cache: which pages hold the keys and values of which tokens, so that nobody computes them twice.
+
+Keys and values of a token depend on it and on all tokens before it, and on nothing else: not on the chunks in which a
+prompt was computed, nor on neighbours in a batch. So a page that is full is known by the tokens of its sequence up to
+its end, and whoever begins with the same ones shares it. What it is known by is a *chain key*: a hash of the chain key
+of the page before it and of its own tokens, so that equal keys mean equal beginnings. In fast mode it also covers how
+many of the tokens were computed in fast arithmetic.
+
+Only full pages of computed tokens are shared, and nobody writes to those: drafted tokens, and the next ones, lie behind
+them. A fork is therefore two sequences that share pages up to the last full one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+
+from torchless.backends.base import PAGE_TOKENS
+from torchless.engine.pages import PageAllocator
+from torchless.engine.sequence import Sequence
+
+__all__ = ["PrefixCache"]
+
+KEY_BYTES = 32
+
+
+class PrefixCache:
+    """The pages of one engine by chain key.
+
+    A page is *published* once all its tokens are computed. It stays when its owners leave, until a page is needed
+    and none is empty: the one that was used the longest ago goes, and later pages of a sequence go before
+    earlier ones, without which they could not be found.
+
+    Args:
+        pages: the engine's; evictions are reported here.
+        num_fast_tokens: how many of a sequence's first tokens are computed in fast arithmetic.
+
+    Attributes:
+        num_cached_tokens: tokens that sequences found here instead of computing them, so far.
+    """
+
+    def __init__(self, pages: PageAllocator, num_fast_tokens: Callable[[Sequence], int]) -> None:
+        self.num_cached_tokens = 0
+        self._pages = pages
+        self._num_fast_tokens = num_fast_tokens
+        self._page_of: dict[bytes, int] = {}  # a page's key stands behind that of the page before it
+        self._key_of: dict[int, bytes] = {}
+        pages.on_evict = self._forget
+
+    @property
+    def kept_ids(self) -> list[int]:
+        """All published pages, those of a sequence from its end to its beginning."""
+        return list(reversed(self._page_of.values()))
+
+    def attach(self, sequence: Sequence) -> None:
+        """Gives a sequence the published pages that come next in it, in place of computing their tokens.
+
+        One token is always left to compute, for its logits. A sequence that wants all of them gets nothing.
+        """
+        end = _end(sequence)
+        if sequence.num_pages >= end:
+            return
+        keys = self._keys(sequence, end)
+        while sequence.num_pages < end:
+            page = self._page_of.get(keys[sequence.num_pages])
+            if page is None:
+                return
+            self._pages.share(page)
+            sequence.add_pages([page])  # from here on the table says who owns it: see `Scheduler.recover`
+            sequence.num_computed_tokens += PAGE_TOKENS
+            sequence.num_published_pages += 1
+            self.num_cached_tokens += PAGE_TOKENS
+            if not sequence.num_preemptions and sequence.num_tokens == sequence.num_prompt_tokens:
+                sequence.num_cached_tokens += PAGE_TOKENS
+
+    def is_coming(self, sequence: Sequence, older: Iterable[Sequence]) -> bool:
+        """Whether an older sequence computes the sequence's next page, so that it is faster to wait for it."""
+        end = _end(sequence)
+        return sequence.num_pages < end and self._num_coming(sequence, sequence.num_pages, end, older) > 0
+
+    def num_ahead(self, sequence: Sequence, older: Iterable[Sequence]) -> int:
+        """Of the pages that a sequence will need for the tokens it has: those that nobody has to give up for it.
+
+        They have an owner, or an older sequence is about to compute them.
+        """
+        number, end = 0, _end(sequence)
+        keys = self._keys(sequence, end) if sequence.num_pages < end else []
+        for j in range(sequence.num_pages, end):
+            page = self._page_of.get(keys[j])
+            if page is None:
+                return number + self._num_coming(sequence, j, end, older)
+            number += self._pages.num_owners(page) > 0
+        return number
+
+    def publish(self, sequence: Sequence) -> list[int]:
+        """Makes the pages known that a sequence has filled since the last call.
+
+        Where another sequence was faster with the same tokens, its page takes the place of this one's.
+
+        Returns:
+            The pages that are empty now.
+        """
+        end = sequence.num_computed_tokens // PAGE_TOKENS
+        emptied: list[int] = []
+        if sequence.num_published_pages >= end:
+            return emptied
+        keys = self._keys(sequence, end)
+        for j in range(sequence.num_published_pages, end):
+            page = int(sequence.page_ids[j])
+            found = self._page_of.get(keys[j])
+            if found is None:
+                self._page_of[keys[j]] = page
+                self._key_of[page] = keys[j]
+                self._pages.keep(page)
+            elif found != page:
+                self._pages.share(found)
+                sequence.page_ids[j] = found
+                emptied += self._pages.free([page])
+            sequence.num_published_pages = j + 1
+        return emptied
+
+    def recover(self) -> None:
+        """Makes the two tables agree again after an interruption: what is in one alone is forgotten."""
+        pairs = [(key, page) for key, page in self._page_of.items() if self._key_of.get(page) == key]
+        self._page_of = dict(pairs)
+        self._key_of = {page: key for key, page in pairs}
+
+    # -- chains -----------------------------------------------------------------------------------
+
+    def _keys(self, sequence: Sequence, count: int) -> list[bytes]:
+        """The chain keys of a sequence's pages, of its first `count` at least, which must be full."""
+        keys = sequence.page_keys
+        for j in range(len(keys), count):
+            tokens = sequence.tokens[j * PAGE_TOKENS : (j + 1) * PAGE_TOKENS]
+            num_fast = min(max(self._num_fast_tokens(sequence) - j * PAGE_TOKENS, 0), PAGE_TOKENS)
+            digest = blake2b(keys[j - 1] if j else b"", digest_size=KEY_BYTES)
+            digest.update(tokens.astype("<i4", copy=False).data)
+            digest.update(bytes([num_fast]))
+            keys.append(digest.digest())
+        return keys
+
+    def _num_coming(self, sequence: Sequence, first: int, end: int, older: Iterable[Sequence]) -> int:
+        """How many pages of a sequence, from `first` to `end`, one older sequence has yet to compute.
+
+        One that wants all its logits is slow, and is not waited for.
+        """
+        for other in older:
+            last = other.num_tokens // PAGE_TOKENS
+            if not other.num_computed_tokens // PAGE_TOKENS <= first < last or other.wants_all_rows:
+                continue
+            keys, others = self._keys(sequence, end), self._keys(other, last)
+            if keys[first] == others[first]:
+                most = min(end, last)
+                return next((j for j in range(first, most) if keys[j] != others[j]), most) - first
+        return 0
+
+    def _forget(self, page: int) -> None:
+        del self._page_of[self._key_of.pop(page)]
+
+
+def _end(sequence: Sequence) -> int:
+    """The page up to which a sequence may take what others computed; 0 where that is nothing."""
+    is_at_page_end = sequence.num_computed_tokens == sequence.num_pages * PAGE_TOKENS
+    return (sequence.num_tokens - 1) // PAGE_TOKENS if is_at_page_end and not sequence.wants_all_rows else 0
