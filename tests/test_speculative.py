@@ -57,6 +57,14 @@ def test_drafting_changes_no_answer_with_other_caches_and_threads(options: dict[
         assert [answers(model, prompt, 40) for prompt in PROMPTS] == expected
 
 
+def test_nothing_watches_for_a_chance_in_a_tiny_model_unless_it_is_asked_to() -> None:
+    with torchless.load(ctx=64) as model:
+        assert model.info["speculation"] is None
+    for asked in ({"speculative": "prompt-lookup"}, {"draft_model": "built-in"}, {"num_draft_tokens": 3}):
+        with torchless.load(ctx=64, **asked) as model:  # type: ignore[arg-type]
+            assert model.info["speculation"] is not None
+
+
 def test_looking_back_changes_no_answer(plain: Any) -> None:
     with torchless.load(ctx=512, threads=1, speculative="prompt-lookup", num_draft_tokens=6) as model:
         for prompt in PROMPTS:

@@ -50,3 +50,11 @@ def test_each_has_statistics_and_log_probabilities(cli):
 def test_nonsense_is_refused(cli, arguments, message):
     status, _, err = cli("run", *arguments, *OPTIONS)
     assert status != 0 and message in err
+
+
+@pytest.mark.parametrize("given", ["off", "1.5"])
+def test_pacing_changes_no_answer(cli, given):
+    words = ["run", "Once upon a time", "--max-tokens", "20", "--seed", "1", "--answers", "2"]
+    assert cli(*words, "--pacing", given) == cli(*words)
+    status, _, err = cli(*words, "--pacing", "0.5")
+    assert status == 2 and "'0.5' is neither 'off' nor a number above 1" in err

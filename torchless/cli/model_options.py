@@ -13,6 +13,7 @@ from torchless.cli.adapter_options import lora_keyword, lora_options
 from torchless.cli.discovery import backend_names
 from torchless.cli.options import Option
 from torchless.cli.prompt import read_text_file
+from torchless.engine.pacing import DEFAULT_SLOWDOWN, slowdown
 from torchless.errors import InvalidRequestError
 from torchless.kv_types import KV_TYPES, kv_type_name, split_kv_type
 
@@ -39,6 +40,18 @@ class AutoOrCount(_ParamType):
         return int(match[1]) * (1024 if match[2] else 1)
 
 
+class Slowdown(_ParamType):
+    """``off`` or a number above 1."""
+
+    name = "x|off"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return slowdown(value if value == "off" else float(value)) or "off"
+        except (InvalidRequestError, ValueError):
+            self.fail(f"{value!r} is neither 'off' nor a number above 1, such as 2.0", param, ctx)
+
+
 class KvTypes(_ParamType):
     """One number format of the cache, or two as in ``k=q8_0,v=f16``."""
 
@@ -60,7 +73,10 @@ _MODEL = "Model and machine"
 
 _LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activations", "fast", "backend")
 # Which not every verb has, and left out where not given:
-_OPTIONAL_KEYWORDS = ("quant", "lazy", "memory", "trace", "draft_model", "speculative", "num_draft_tokens")
+_OPTIONAL_KEYWORDS = (
+    *("quant", "lazy", "memory", "trace", "draft_model", "speculative", "num_draft_tokens"),
+    "pacing",
+)
 
 LOAD_OPTIONS = (
     Option(
@@ -110,6 +126,14 @@ LOAD_OPTIONS = (
         heading=_MODEL,
         aliases=("--batch-size", "-ub", "--ubatch-size", "--prefill-step-size"),
         help="Prompt tokens computed at once.",
+    ),
+    Option(
+        "--pacing",
+        type=Slowdown(),
+        default=DEFAULT_SLOWDOWN,
+        show_default=True,
+        heading=_MODEL,
+        help="While others decode, a step with a prompt lasts at most X times as long as without; off: whole chunks.",
     ),
     Option(
         "--quant",
