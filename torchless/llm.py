@@ -108,7 +108,8 @@ def load(
         prefix_cache: texts that begin with the same tokens share what was computed for them, also later ones; answers
             are the same either way. See docs/prefix-cache.md.
         trace: a file to write what every step does to, for ui.perfetto.dev; docs/concurrency.md.
-        chat_template: Jinja source that replaces the model's own.
+        chat_template: Jinja source that replaces the model's own, or the name of a style such as "chatml"
+            (docs/chat.md).
         progress: called as ``progress(done_bytes, total_bytes)`` while weights load; may raise to cancel.
         **aliases: the same under other tools' names (``n_ctx``, ``n_threads``, ``n_batch``, ...).
 

@@ -40,6 +40,7 @@ from torchless.speculative import (
     speculative_settings,
 )
 from torchless.tasks import Task, task_name
+from torchless.text.templates import template_names, template_source
 from torchless.text.tokenizer import Tokenizer
 from torchless.weights.open import open_source
 from torchless.weights.source import WeightSource
@@ -140,7 +141,9 @@ def load_settings(
         names = ", ".join(backend_names())
         raise InvalidRequestError(f"backend must be one of {names}, got {values['backend']!r}")
     if chat_template is not None and not isinstance(chat_template, str):
-        raise InvalidRequestError(f"chat_template must be Jinja source (a str), got {chat_template!r}")
+        raise InvalidRequestError(
+            f"chat_template must be Jinja source or the name of a style (a str), got {chat_template!r}"
+        )
     lazy = lazy_weights(values.get("lazy", False), values.get("quant"), values["backend"])
     return LoadSettings(
         model=_model_path(model),
@@ -151,7 +154,7 @@ def load_settings(
         numa=flag("numa", values.get("numa", False)),
         backend=values["backend"],
         batch_tokens=whole_number("batch_tokens", values["batch_tokens"], 1, MAX_BATCH_TOKENS) or 0,
-        chat_template=chat_template,
+        chat_template=_template_source(chat_template),
         quant=_recipe_name(values.get("quant")),
         activations=activation_type(values.get("activations", "int8")),
         fast=flag("fast", values.get("fast", False)),
@@ -275,6 +278,11 @@ def _choice(tokenizer: Tokenizer) -> tuple[int, int] | None:
     """Ids of the tokens between which a decoder chooses when it judges."""
     no, yes = (tokenizer.token_to_id(text) for text in ("no", "yes"))
     return None if no is None or yes is None else (no, yes)
+
+
+def _template_source(chat_template: str | None) -> str | None:
+    """Jinja source as it is, or that of a style that is named."""
+    return template_source(chat_template) if chat_template in template_names() else chat_template
 
 
 def _recipe_name(quant: Any) -> str | None:

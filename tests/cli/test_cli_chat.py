@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from torchless.cli.conversation import Conversation
+from torchless.chat.conversation import Conversation
 from torchless.errors import InvalidRequestError
 from torchless.sampling.parameters import SamplingParams
 
@@ -255,3 +255,26 @@ def test_ctrl_c_in_a_pipe_ends_it(cli, fake_llm):
         assert chat(cli, "first", "second") == (130, ["par"], "")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_reasoning_does_not_reach_a_pipe(cli, fake_llm):
+    fake_llm(["<think>Hm.</think>\n\nYes."], has_template=True)
+    assert chat(cli, "first") == (0, ["Yes."], "")
+
+
+def test_a_style_of_template_can_be_named(cli, fake_llm):
+    llm = fake_llm()
+    assert chat(cli, "first", options=["--chat-template", "chatml"])[0] == 0
+    assert "<|im_start|>" in llm.loaded_with["chat_template"]
+    status, _, err = chat(cli, "first", options=["--chat-template", "nosuch"])
+    assert (
+        status == 1
+        and "--chat-template nosuch: no such file; expected one, or a style: alpaca, chatml" in err
+    )
+
+
+def test_a_model_that_was_swapped_in_is_closed_at_the_end(cli, fake_llm):
+    llm = fake_llm(["one"], ["two"], has_template=True)
+    status, out, _ = chat(cli, "first", "/model other.gguf", "second")
+    assert status == 0 and out == ["one", "fake answers from now on.", "two"]
+    assert llm.loaded_with["model"] == "other.gguf" and llm.is_closed

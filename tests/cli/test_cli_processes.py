@@ -369,7 +369,7 @@ def test_ctrl_c_while_loading_takes_the_bar_away():
 
 def test_a_chat_on_a_terminal(chat_model):
     options = ["--backend", "reference", "--seed", "1", "--ignore-eos", "--ctx", "100000"]
-    with Terminal(command("chat", chat_model, *options)) as terminal:
+    with Terminal(command("chat", chat_model, "--plain", *options)) as terminal:
         terminal.wait_for("Ctrl-D leaves.")
         terminal.wait_for(">>> ")
         terminal.press("the cat\n")
@@ -398,7 +398,7 @@ def test_run_without_prompt_chats_with_a_chat_model(chat_model):
 
 
 def test_sigterm_in_a_chat_ends_it(chat_model):
-    with Terminal(command("chat", chat_model, "--backend", "reference")) as terminal:
+    with Terminal(command("chat", chat_model, "--plain", "--backend", "reference")) as terminal:
         terminal.wait_for(">>> ")
         terminal.process.send_signal(signal.SIGTERM)
         assert terminal.wait() == 143

@@ -1,44 +1,50 @@
-"""The chat: reads messages, streams answers, and hands lines that start with a slash to the commands."""
+"""The chat line by line: on a terminal, or through pipes."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from torchless.cli.conversation import Conversation
+from torchless.chat.chat import Chat
+from torchless.cli.loading import LoadProgress
 from torchless.cli.message_reader import MessageReader
-from torchless.cli.terminal import TextOutput, note, print_error
-from torchless.errors import ContextLengthError, TorchlessError
+from torchless.cli.terminal import (
+    TextOutput,
+    is_terminal,
+    listing,
+    note,
+    print_error,
+    print_warning,
+    printable,
+)
 
 if TYPE_CHECKING:
-    from torchless.llm import LLM
-    from torchless.results import Completion
+    from torchless.chat.conversation import Conversation
+    from torchless.chat.partners import Partner, Piece, Report
 
 __all__ = ["ChatSession"]
 
 
 class ChatSession:
-    """One chat with one model.
+    """Reads messages, hands them to a chat and prints what comes: it is the chat's view.
 
     Attributes:
-        llm: who answers.
-        conversation: everything said so far; sent again with every question.
-        num_context_tokens: tokens that the conversation took at its last answer (written by `answer`).
-        is_over: the user wants to leave (written by commands).
+        chat: what is said and done.
     """
 
     def __init__(
-        self, llm: LLM, conversation: Conversation, constraint: Mapping[str, Any] | None = None
+        self,
+        partner: Partner,
+        conversation: Conversation,
+        constraint: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> None:
-        """Sets a chat up; `constraint` has the keyword that says what every answer must match, or is empty."""
-        self.llm = llm
-        self._constraint = dict(constraint or {})
-        self.conversation = conversation
-        self.num_context_tokens = 0
-        self.is_over = False
+        """Sets a chat up; see `Chat`."""
         self._reader = MessageReader()
+        self._output = TextOutput()
+        self._is_reasoning = False
+        self.chat = Chat(partner, conversation, self, constraint=constraint, **options)
 
     def run(self) -> bool:
         """Chats until the user leaves or the input ends. A failed question or command does not end it.
@@ -51,9 +57,8 @@ class ChatSession:
             InvalidRequestError: piped text is not valid UTF-8.
         """
         reader, is_flawless = self._reader, True
-        name = str(self.llm.info.get("name") or Path(str(self.llm.info["path"])).stem)
-        note(f"Chatting with {name}. /help lists the commands, Ctrl-D leaves.")
-        while not self.is_over:
+        note(f"Chatting with {self.chat.partner.name}. /help lists the commands, Ctrl-D leaves.")
+        while not self.chat.is_over:
             try:
                 message = reader.read()
             except KeyboardInterrupt:
@@ -66,80 +71,58 @@ class ChatSession:
                 if reader.is_interactive:
                     print()
                 break
-            is_flawless &= self._take(message)
+            is_flawless &= self.chat.take(message)
         return is_flawless or reader.is_interactive
 
-    def _take(self, message: str) -> bool:
-        """One message: a command, a question, or nothing. False if it failed."""
-        try:
-            if message.startswith("/"):
-                from torchless.cli.chat_commands import run_command
+    # -- the chat's view; see `torchless.chat.view.View` ------------------------------------------
 
-                run_command(self, message)
-            elif message.strip():
-                self.ask(message)
-        except TorchlessError as error:
-            print_error(str(error))
-            return False
-        return True
+    def show(self, text: str) -> None:
+        print(printable(text) if is_terminal(sys.stdout) else text)
 
-    def ask(self, question: str) -> None:
-        """Adds a question and answers it. One that fails is taken back, so that another can be asked."""
-        self.conversation.add("user", question)
-        try:
-            self.answer()
-        except BaseException:
-            self.conversation.messages.pop()
-            raise
+    def listing(self, title: str, items: Iterable[tuple[str, str]]) -> None:
+        print("\n".join(listing(title, items)))
 
-    def answer(self) -> None:
-        """Streams an answer to the last question and adds it. Ctrl-C ends it; what came so far is kept.
+    def note(self, text: str) -> None:
+        note(text)
 
-        Raises:
-            KeyboardInterrupt: Ctrl-C where nobody types, which is meant for all of it.
-            ContextLengthError: the conversation is longer than the context.
-        """
-        talk, output = self.conversation, TextOutput()
-        pieces: list[str] = []
-        completion: Completion | None = None
-        try:
-            chunks = self.llm.stream_chat(talk.request(), params=talk.params, **self._constraint)
-        except ContextLengthError as error:
-            raise TorchlessError(
-                f"the conversation has grown to {error.num_prompt_tokens} tokens but the context holds "
-                f"{error.context_length}; start anew with /clear, or chat with a longer context (--ctx)"
-            ) from None
-        try:
-            for chunk in chunks:
-                pieces.append(chunk.text)
-                output.write(chunk.text)
-                completion = chunk.completion
-        except KeyboardInterrupt:
-            output.interrupted()
-            chunks.close()
-            if not self._reader.is_interactive:
-                raise
-            if not any(pieces):
-                raise _WithdrawnError("stopped; the question was taken back") from None
-        finally:
-            output.finish_line()
-        talk.add("assistant", "".join(pieces))
-        if completion is not None:
-            self._report(completion)
+    def warn(self, text: str) -> None:
+        print_warning(text)
 
-    def _report(self, completion: Completion) -> None:
-        usage = completion.usage
-        self.num_context_tokens = usage.num_prompt_tokens + usage.num_completion_tokens
-        if completion.finish_reason != "length":
+    def error(self, text: str) -> None:
+        print_error(text)
+
+    def begin_answer(self) -> None:
+        self._output = TextOutput()
+        self._is_reasoning = False
+
+    def piece(self, piece: Piece) -> None:
+        """Prints a piece: reasoning dimmed, and only where a person looks, since it is no part of the answer."""
+        if piece.is_reasoning:
+            if not is_terminal(sys.stdout):
+                return
+            if not self.chat.shows_reasoning:
+                if not self._is_reasoning:
+                    self._output.write("(thinking)", dim=True)
+            else:
+                self._output.write(piece.text, dim=True)
+            self._is_reasoning = True
             return
-        if usage.num_completion_tokens == completion.params.max_tokens:
-            note(f"Ended after {usage.num_completion_tokens} tokens (max_tokens).")
-        else:
-            print(
-                f"The context of {self.llm.context_length} tokens is full; /clear starts anew.",
-                file=sys.stderr,
-            )
+        if self._is_reasoning:
+            self._is_reasoning = False
+            self._output.finish_line()
+            self._output.write("\n")
+        self._output.write(piece.text)
 
+    def end_answer(self, report: Report | None) -> None:
+        self._output.finish_line()
 
-class _WithdrawnError(TorchlessError):
-    """A question that got no answer."""
+    def interrupted(self) -> bool:
+        self._output.interrupted()
+        return self._reader.is_interactive
+
+    def loading(self, title: str) -> LoadProgress:
+        verb, _, name = title.partition(" ")
+        return LoadProgress(name, verb)
+
+    def restarted(self, chat: Chat) -> None:
+        """What was printed stays."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from torchless.activation_types import ACTIVATION_TYPES
 from torchless.cli.adapter_options import lora_keyword, lora_options
 from torchless.cli.discovery import backend_names
 from torchless.cli.options import Option
-from torchless.cli.prompt import read_text_file
+from torchless.cli.prompt import looks_like_path, read_text_file
 from torchless.engine.pacing import DEFAULT_SLOWDOWN, slowdown
 from torchless.errors import InvalidRequestError
 from torchless.kv_types import KV_TYPES, kv_type_name, split_kv_type
@@ -215,10 +216,10 @@ LOAD_OPTIONS = (
     ),
     Option(
         "--chat-template",
-        metavar="FILE",
+        metavar="FILE|NAME",
         heading=_MODEL,
         aliases=("--chat-template-file",),
-        help="A file with a jinja chat template to use instead of the model's.",
+        help="A file with a jinja chat template to use instead of the model's, or a style such as chatml.",
     ),
     *lora_options("Apply a LoRA adapter"),
 )
@@ -236,5 +237,19 @@ def load_keywords(values: dict[str, Any]) -> dict[str, Any]:
     keywords |= {name: value for name, value in given.items() if value is not None}
     template_file = values.pop("chat_template")
     if template_file is not None:
-        keywords["chat_template"] = read_text_file(template_file)
+        keywords["chat_template"] = _chat_template(template_file)
     return keywords
+
+
+def _chat_template(name: str) -> str:
+    """The source of a template in a file or, where there is no such file, of a style that comes with torchless."""
+    if not Path(name).expanduser().exists():
+        from torchless.text.templates import template_names, template_source
+
+        if name in template_names():
+            return template_source(name)
+        if not looks_like_path(name):
+            raise InvalidRequestError(
+                f"--chat-template {name}: no such file; expected one, or a style: {', '.join(template_names())}"
+            )
+    return read_text_file(name)

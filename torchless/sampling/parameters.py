@@ -23,7 +23,7 @@ from torchless.sampling.checks import (
     strings,
 )
 
-__all__ = ["SamplingParams"]
+__all__ = ["SamplingParams", "parameter_name"]
 
 MAX_SEED = 2**64 - 1
 
@@ -84,6 +84,15 @@ _METADATA_KEYS = {
     "general.sampling.mirostat_tau": "mirostat_tau",
     "general.sampling.mirostat_eta": "mirostat_eta",
 }
+
+
+def parameter_name(keyword: str) -> str:
+    """Our name of a sampling parameter that may be given under another tool's.
+
+    >>> parameter_name("temp"), parameter_name("top_k")
+    ('temperature', 'top_k')
+    """
+    return _ALIASES.get(keyword, keyword)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -169,12 +170,13 @@ def command(
             as_chat = "chat_template" in load or own_template is not None
         if is_interactive and as_chat:
             _refuse_in_a_chat(shown)
+            from torchless.chat.conversation import Conversation
+            from torchless.chat.local import LocalPartner
             from torchless.cli.chat_session import ChatSession
-            from torchless.cli.conversation import Conversation
 
-            with watch.suspended():
+            with watch.suspended(), closing(LocalPartner(llm, named, load)) as partner:
                 talk = Conversation(llm.defaults.updated(**sampling), request.system)
-                ChatSession(llm, talk, constraint).run()
+                ChatSession(partner, talk, constraint, chosen=sampling).run()
         else:
             generate(llm, replace(request, as_chat=as_chat), output)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torchless.sampling.parameters import SamplingParams
 __all__ = ["Conversation"]
 
 _ROLES = ("system", "user", "assistant", "tool")
+_SENT = ("role", "content")
 _VERSION = 1
 
 
@@ -24,21 +26,23 @@ class Conversation:
     Attributes:
         params: sampling parameters of the next answer.
         system: system message, or None.
-        messages: turns of user and assistant, oldest first, without the system message.
+        messages: turns of user and assistant, oldest first, without the system message. Answers may have more than role
+            and content: ``reasoning_content``, and ``statistics``, a dict.
     """
 
     params: SamplingParams
     system: str | None = None
-    messages: list[dict[str, str]] = field(default_factory=list)
+    messages: list[dict[str, Any]] = field(default_factory=list)
 
-    def request(self) -> list[dict[str, str]]:
-        """All messages, as a model gets them."""
+    def request(self) -> list[dict[str, Any]]:
+        """All messages, as a model gets them: roles and contents."""
         system = [{"role": "system", "content": self.system}] if self.system is not None else []
-        return [*system, *self.messages]
+        return [*system, *({name: message[name] for name in _SENT} for message in self.messages)]
 
-    def add(self, role: str, content: str) -> None:
-        """Appends a turn."""
-        self.messages.append({"role": role, "content": content})
+    def add(self, role: str, content: str, **more: Any) -> None:
+        """Appends a turn; what is None of `more` is left out."""
+        further = {name: value for name, value in more.items() if value is not None}
+        self.messages.append({"role": role, "content": content, **further})
 
     def withdraw_answer(self) -> bool:
         """Removes what came after the last question; False where no question was asked."""
@@ -48,8 +52,12 @@ class Conversation:
                 return True
         return False
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, about: Mapping[str, Any] | None = None) -> None:
         """Writes a JSON file that `load` reads; an existing one is replaced.
+
+        Args:
+            about: None leaves out all but what a model gets; else all that is known of the answers is written, and
+                these values beside it.
 
         Raises:
             InvalidRequestError: it cannot be written.
@@ -58,12 +66,17 @@ class Conversation:
             "format": "torchless conversation",
             "version": _VERSION,
             "settings": {item.name: _plain(getattr(self.params, item.name)) for item in fields(self.params)},
-            "messages": self.request(),
+            **(about or {}),
+            "messages": self.request() if about is None else self._everything(),
         }
         try:
             path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         except OSError as error:
             raise InvalidRequestError(f"{path}: cannot be written: {error.strerror}") from None
+
+    def _everything(self) -> list[dict[str, Any]]:
+        system = [{"role": "system", "content": self.system}] if self.system is not None else []
+        return [*system, *self.messages]
 
     @classmethod
     def load(cls, path: Path, params: SamplingParams) -> Conversation:
@@ -110,11 +123,16 @@ def _params(path: Path, settings: Any) -> SamplingParams:
         raise InvalidRequestError(f"{path}: settings: {error}") from None
 
 
-def _checked_message(path: Path, message: Any) -> dict[str, str]:
+def _checked_message(path: Path, message: Any) -> dict[str, Any]:
     role = message.get("role") if isinstance(message, dict) else None
     if role not in _ROLES or not isinstance(message.get("content"), str):
         raise InvalidRequestError(
             f"{path}: messages: found {str(message)[:60]!r}, expected a role ({', '.join(_ROLES)}) "
             f"and a content"
         )
-    return {"role": role, "content": message["content"]}
+    checked = {"role": role, "content": message["content"]}
+    if isinstance(message.get("reasoning_content"), str):
+        checked["reasoning_content"] = message["reasoning_content"]
+    if isinstance(message.get("statistics"), dict):
+        checked["statistics"] = message["statistics"]
+    return checked

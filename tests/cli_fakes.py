@@ -3,12 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from types import SimpleNamespace
+from concurrent.futures import CancelledError
 from typing import Any
 
 from torchless.errors import ContextLengthError
+from torchless.requests import Request
 from torchless.results import Chunk, Completion, Timings, Usage
 from torchless.sampling.parameters import SamplingParams
+from torchless.text.tokenizer import Tokenizer
+
+CONSTRAINTS = ("json", "schema", "regex", "grammar", "choices")
+TEMPLATE = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}assistant:"
+
+
+def make_tokenizer(template: str | None) -> Tokenizer:
+    """A token for each byte, and for begin and end."""
+    num_bytes = 256
+    metadata = {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(num_bytes))],
+        "tokenizer.ggml.scores": [0.0] * (3 + num_bytes),
+        "tokenizer.ggml.token_type": [2, 3, 3, *[6] * num_bytes],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.add_space_prefix": False,
+    }
+    if template is not None:
+        metadata["tokenizer.chat_template"] = template
+    return Tokenizer.from_metadata(metadata)
+
+
+class FakeFuture:
+    """Follows `torchless.Future`: iterates, and can be cancelled."""
+
+    def __init__(self, chunks: Iterable[Chunk]) -> None:
+        self._chunks = chunks
+        self.is_cancelled = False
+
+    def __iter__(self):
+        for chunk in self._chunks:
+            if self.is_cancelled:
+                raise CancelledError
+            yield chunk
+
+    def cancel(self) -> bool:
+        self.is_cancelled = True
+        return True
 
 
 class FakeLLM:
@@ -16,17 +56,21 @@ class FakeLLM:
 
     Args:
         answers: pieces of text for each request, the last one again and again; an exception among the
-            pieces is raised there.
-        has_template: whether the tokenizer has a chat template.
+            pieces is raised there, and a function is called.
+        has_template: whether the tokenizer has a chat template, `template`.
     """
 
     file_speed = None
 
     def __init__(
-        self, answers: Iterable[Iterable[Any]] = (["Hello", " there"],), *, has_template: bool = False
+        self,
+        answers: Iterable[Iterable[Any]] = (["Hello", " there"],),
+        *,
+        has_template: bool = False,
+        template: str = TEMPLATE,
     ):
         self.answers = [list(pieces) for pieces in answers]
-        self.tokenizer = SimpleNamespace(chat_template="template" if has_template else None, bos_id=1)
+        self.tokenizer = make_tokenizer(template if has_template else None)
         self.defaults = SamplingParams()
         self.context_length = 64
         self.loaded_with: dict[str, Any] = {}
@@ -34,6 +78,7 @@ class FakeLLM:
         self.finish_reason = "stop"
         self.too_long = False
         self.is_closed = False
+        self.more_info: dict[str, Any] = {}
 
     @property
     def info(self) -> dict[str, Any]:
@@ -46,6 +91,8 @@ class FakeLLM:
             "activations": "int8",
             "fast": False,
             "memory_bytes": {"weights": 1_000_000},
+            "vocab_size": 259,
+            **self.more_info,
         }
 
     def load(self, model: Any, **keywords: Any) -> FakeLLM:
@@ -58,12 +105,19 @@ class FakeLLM:
     def stream_chat(self, messages: list[dict[str, str]], **keywords: Any):
         return self._stream("stream_chat", [dict(message) for message in messages], keywords)
 
+    def submit(self, request: Request) -> FakeFuture:
+        asked = (
+            request.prompt if request.messages is None else [dict(message) for message in request.messages]
+        )
+        keywords = {"params": request.params, **request.sampling}
+        return FakeFuture(self._stream("submit", asked, keywords))
+
     def stream_infill(self, prefix: str, suffix: str, *, order: str | None, **keywords: Any):
         return self._stream("stream_infill", (prefix, suffix, order), keywords)
 
     def _stream(self, method: str, prompt: Any, keywords: dict[str, Any]):
         params = keywords.get("params") or self.defaults
-        sampling = {k: v for k, v in keywords.items() if k not in ("params", "logits_hash")}
+        sampling = {k: v for k, v in keywords.items() if k not in ("params", "logits_hash", *CONSTRAINTS)}
         params = params.updated(**sampling).seeded()
         self.requests.append((method, prompt, keywords))
         if self.too_long:
@@ -76,6 +130,9 @@ class FakeLLM:
         for piece in pieces:
             if isinstance(piece, BaseException):
                 raise piece
+            if callable(piece):
+                piece()
+                continue
             text += piece
             yield Chunk(piece, (5,))
         completion = Completion(
