@@ -15,17 +15,14 @@ from torchless.server.errors import ApiError
 
 __all__ = ["is_constrained", "sampling_keywords", "seeds"]
 
-# Functions cannot come over HTTP; `n` is a number of answers here.
-# Log probabilities have fields of their own in each API.
-_NOT_SERVED = {"processors", "logits_processor", "logits_processors", "n", "predict"} | {
-    name for name in (*SamplingParams.__dataclass_fields__, *parameters._ALIASES) if "logprob" in name
-}
+# Functions cannot come over HTTP; numbers of answers and log probabilities have fields of their own in each API.
+_NOT_SERVED = {"processors", "n", "best_of", "logprobs", "prompt_logprobs"}
 _NAMES = (
-    {item.name for item in fields(SamplingParams)}
-    | set(parameters._ALIASES)
+    {item.name for item in fields(SamplingParams) if item.name not in _NOT_SERVED}
+    | {name for name, meaning in parameters._ALIASES.items() if meaning not in _NOT_SERVED}
     | set(constraints.NAMES)
     | set(constraints._ALIASES)
-) - _NOT_SERVED
+)
 _SEEDS = parameters.MAX_SEED + 1
 
 
