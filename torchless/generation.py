@@ -10,11 +10,12 @@ import numpy.typing as npt
 
 from torchless.constraints.constraint import Constraint
 from torchless.constraints.requests import parse_json
-from torchless.engine.sequence import Sequence
+from torchless.engine.sequence import Sequence, TakeBack
 from torchless.results import Chunk, Completion, FinishReason, Timings, TokenLogprob, Usage
 from torchless.sampling.chain import Sampler
 from torchless.sampling.logprobs import LogprobRecorder
 from torchless.sampling.parameters import SamplingParams
+from torchless.text.answer import AnswerText
 from torchless.text.stream import StopMatcher, TextStream
 from torchless.text.tokenizer import Tokenizer
 
@@ -86,18 +87,15 @@ class Generation:
             prompt_logprobs=_recorder(params.prompt_logprobs),
         )
         self._tokenizer = tokenizer
-        self._stream = TextStream(
+        stream = TextStream(
             tokenizer,
             skip_special_tokens=not show_special,
             continuation=continuation or constraint is not None,
         )
-        self._num_tokens_with_text = tokenizer.vocab_size  # the model may have padded its vocabulary
-        self._stops = StopMatcher(params.stop)
+        self._text = AnswerText(stream, StopMatcher(params.stop, params.banned), tokenizer.vocab_size)
         self._token_ids: list[int] = []  # all generated, without the end token
-        self._pieces: list[str] = []  # all text that is certain
-        self._num_taken_ids = 0  # how much of both `take` has handed out
+        self._num_taken_ids = 0  # how much of it, and of the pieces of text, `take` has handed out
         self._num_taken_pieces = 0
-        self._is_flushed = False
         self._num_picked = 0  # tokens picked, the end token included
         self._first_token_at = 0.0
         self._last_token_at = 0.0
@@ -105,23 +103,24 @@ class Generation:
     @property
     def has_news(self) -> bool:
         """Whether `take` has something to return."""
-        return len(self._pieces) > self._num_taken_pieces or self.sequence.finish_reason is not None
+        return self._text.num_pieces > self._num_taken_pieces or self.sequence.finish_reason is not None
 
     def take(self) -> Chunk | None:
         """What is new since the last call; None when nothing is. The last chunk carries the completion."""
         if not self.has_news:
             return None
         completion = self.completion() if self.sequence.finish_reason is not None else None
+        first, end = self._num_taken_ids, self._text.num_certain_tokens
         chunk = Chunk(
-            "".join(self._pieces[self._num_taken_pieces :]),
-            tuple(self._token_ids[self._num_taken_ids :]),
+            self._text.text(self._num_taken_pieces),
+            tuple(self._token_ids[first:end]),
             self.sequence.finish_reason,
             completion,
-            self._logprobs_from(self._num_taken_ids),
+            self._logprobs_of(first, end),
             self._index,
         )
-        self._num_taken_pieces = len(self._pieces)
-        self._num_taken_ids = len(self._token_ids)
+        self._num_taken_pieces = self._text.num_pieces
+        self._num_taken_ids = end
         return chunk
 
     def completion(self) -> Completion:
@@ -131,8 +130,8 @@ class Generation:
         assert reason is not None, "the sequence has not ended"
         if sequence.failure is not None:
             raise sequence.failure
-        self._flush()
-        text = "".join(self._pieces)
+        self._text.flush()
+        text = self._text.text()
         return Completion(
             text=text,
             token_ids=tuple(self._token_ids),
@@ -147,18 +146,18 @@ class Generation:
             timings=self._timings(),
             params=self._params,
             logits_hash=sequence.digest.hexdigest() if sequence.digest is not None else "",
-            stop=self._stops.matched,
+            stop=self._text.stop,
             parsed=parse_json(text) if self._is_json and self._is_whole() else None,
-            logprobs=self._logprobs_from(0),
+            logprobs=self._logprobs_of(0, len(self._token_ids)),
             prompt_logprobs=self._prompt_logprobs(),
             mean_logprob=self._logprobs.mean if self._logprobs is not None else None,
         )
 
-    def _logprobs_from(self, begin: int) -> tuple[TokenLogprob, ...] | None:
-        """Of the generated tokens from one on, without the end token."""
+    def _logprobs_of(self, begin: int, end: int) -> tuple[TokenLogprob, ...] | None:
+        """Of some of `_token_ids`, where they were asked for."""
         if self._logprobs is None or self._params.logprobs is None:
             return None
-        return self._logprobs.entries(self._tokenizer, begin, len(self._token_ids))
+        return self._logprobs.entries(self._tokenizer, begin, end)
 
     def _prompt_logprobs(self) -> tuple[TokenLogprob | None, ...] | None:
         recorder = self.sequence.prompt_logprobs
@@ -167,12 +166,13 @@ class Generation:
     def _is_whole(self) -> bool:
         """Whether the text came to the end that its constraint wants."""
         constraint, reason = self.sequence.constraint, self.sequence.finish_reason
-        return (
-            reason == "stop" and self._stops.matched is None and bool(constraint and constraint.is_satisfied)
-        )
+        return reason == "stop" and self._text.stop is None and bool(constraint and constraint.is_satisfied)
 
-    def _accept(self, token_id: int) -> FinishReason | None:
-        """Takes the next token; says "stop" where it ends the text. Called by the engine, once a token."""
+    def _accept(self, token_id: int) -> FinishReason | TakeBack | None:
+        """Takes the next token; says "stop" where it ends the text, or where in the text something banned began.
+
+        Called by the engine, once for every token that it picks.
+        """
         self._last_token_at = time.perf_counter()
         if not self._num_picked:
             self._first_token_at = self._last_token_at
@@ -180,23 +180,12 @@ class Generation:
         if token_id in self._eos_ids:
             return "stop"
         self._token_ids.append(token_id)
-        return self._emit(self._stream.push(token_id) if token_id < self._num_tokens_with_text else "")
-
-    def _emit(self, text: str) -> FinishReason | None:
-        """Adds text up to a stop string."""
-        if text:
-            text = self._stops.push(text)
-        if text:
-            self._pieces.append(text)
-        return None if self._stops.matched is None else "stop"
-
-    def _flush(self) -> None:
-        """Lets out the text that was held back because more might have followed."""
-        if self._is_flushed:
-            return
-        self._is_flushed = True
-        self._emit(self._stream.flush())
-        self._pieces.append(self._stops.flush())
+        begin = self._text.push(token_id)
+        if begin is not None:
+            self._text.rewind(begin)
+            del self._token_ids[begin:]
+            return TakeBack(self.sequence.num_prompt_tokens + begin)
+        return None if self._text.stop is None else "stop"
 
     def _timings(self) -> Timings:
         started_at = self.sequence.started_at

@@ -58,3 +58,10 @@ def test_pacing_changes_no_answer(cli, given):
     assert cli(*words, "--pacing", given) == cli(*words)
     status, _, err = cli(*words, "--pacing", "0.5")
     assert status == 2 and "'0.5' is neither 'off' nor a number above 1" in err
+
+
+def test_banned_text_is_not_written(cli):
+    arguments = ("run", "-n", 30, "--temp", 0, "Once upon a time")
+    word = cli(*arguments)[1].split()[3]
+    status, out, _ = cli(*arguments, "--ban", word, "--ban", "zzz")
+    assert status == 0 and word not in out and len(out) > 40

@@ -244,6 +244,15 @@ SAMPLING_OPTIONS = (
         help="End before this text appears; may be given several times.",
     ),
     Option(
+        "--ban",
+        "banned",
+        multiple=True,
+        metavar="TEXT",
+        heading=_SAMPLING,
+        aliases=("--banned-string", "--bad-words"),
+        help="Never write this text: go back and write something else; may be given several times.",
+    ),
+    Option(
         "--logit-bias",
         type=TokenBias(),
         multiple=True,

@@ -11,13 +11,12 @@ import numpy.typing as npt
 from torchless.backends.base import Executor
 from torchless.engine.draft_tree import DraftTree
 from torchless.engine.observer import Observer, StepTimes
-from torchless.engine.output_rows import OutputRows
+from torchless.engine.output_rows import OutputRows, end_if_due
 from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Judgement, Speculation
-from torchless.errors import GrammarError
 
 __all__ = ["Engine", "StepResult"]
 
@@ -194,13 +193,13 @@ class Engine:
         sequence = run.sequence
         first = sequence.num_computed_tokens
         if sequence.logits is not None:
-            sequence.logits[first : first + run.num_outputs] = rows.of(run)
+            sequence.logits[first : first + run.num_outputs] = rows.of(run.first_output, run.num_outputs)
         elif sequence.wants_all_rows:
-            _note_prompt(sequence, first, rows.of(run))
+            rows.note_prompt(sequence, run.first_output, run.num_outputs)
         sequence.num_computed_tokens += run.num_tokens
-        if token is not None:
-            _append(sequence, token, rows, _last_row(run))
-        _end_if_due(sequence)
+        if token is not None and rows.append(sequence, token, _last_row(run)):
+            self._rewind(sequence)
+        end_if_due(sequence)
 
     def _settle_draft(self, run: Run, draft: DraftTree, rows: OutputRows) -> None:
         """Books a run with drafted tokens: picks tokens as ever, one after another, as long as they were drafted.
@@ -210,24 +209,37 @@ class Engine:
         end up where a plain sequence has them; those of the others are never read.
         """
         sequence = run.sequence
+        first = sequence.num_computed_tokens
         picked: list[tuple[int, int]] = []  # node, token behind it
         node: int | None = 0
+        is_taken_back = False
         while node is not None:
-            token = rows.pick(sequence, run.first_output + node)
+            row = run.first_output + node
+            token = rows.pick(sequence, row)
             if token is not None:
                 picked.append((node, token))
-                _append(sequence, token, rows, run.first_output + node)
-            _end_if_due(sequence)
-            node = draft.child(node, token) if token is not None and sequence.finish_reason is None else None
-        first = sequence.num_computed_tokens
+                is_taken_back = rows.append(sequence, token, row)
+            end_if_due(sequence)
+            if token is None or is_taken_back or sequence.finish_reason is not None:
+                break
+            node = draft.child(node, token)
         path = [node for node, _ in picked]
         if path != list(range(len(path))):
             from_slots = first + np.array(path, dtype=np.int32)
             to_slots = first + np.arange(len(path), dtype=np.int32)
             self.executor.copy_slots(sequence.page_ids[: sequence.num_pages], from_slots, to_slots)
-        sequence.num_computed_tokens = first + len(path)
+        sequence.num_computed_tokens = min(first + len(path), sequence.num_tokens - 1)
+        if is_taken_back:
+            self._rewind(sequence)
         assert self.speculation is not None
         self.speculation.judge(sequence, Judgement(draft, picked))
+
+    def _rewind(self, sequence: Sequence) -> None:
+        """Goes back with a sequence whose tokens were taken back. A state cannot: all is computed again."""
+        if self.executor.num_state_slots:
+            sequence.num_computed_tokens = 0
+        emptied = self.pages.free(sequence.leave_published_pages())
+        self._release(np.array(emptied, dtype=np.int32))
 
     def _finish(self, result: StepResult, *, is_measured: bool) -> StepResult:
         """Tells speculation and observers what the step did."""
@@ -272,44 +284,3 @@ def _is_due(run: Run) -> bool:
 def _last_row(run: Run) -> int:
     """The output row of a run's last token."""
     return run.first_output + run.num_outputs - 1
-
-
-def _note_prompt(sequence: Sequence, first: int, rows: npt.NDArray[np.float32]) -> None:
-    """Reads the rows behind tokens of a prompt, from position `first` on."""
-    assert sequence.prompt_logprobs is not None
-    sequence.prompt_logprobs.add_prompt(first, rows, sequence.tokens[: sequence.num_prompt_tokens])
-
-
-def _append(sequence: Sequence, token: int, rows: OutputRows, row: int) -> None:
-    """Appends a picked token, whose row is read where that is wanted, and tells whoever waits for it.
-
-    A constraint begins with what may follow.
-    """
-    if sequence.digest is not None:
-        sequence.digest.update(rows.logits[row].data)
-    if sequence.logprobs is not None:
-        sequence.logprobs.add(rows.logits[row], token)
-    sequence.append(token)
-    constraint = sequence.constraint
-    if constraint is not None:
-        try:
-            constraint.accept(token)
-        except GrammarError as error:
-            sequence.failure = error
-            return
-    if sequence.accept is not None:
-        sequence.finish_reason = sequence.accept(token)
-    if constraint is None or sequence.finish_reason is not None:
-        return
-    if constraint.must_stop:
-        sequence.finish_reason = "stop"
-    elif not sequence.is_at_end:
-        constraint.prepare()
-
-
-def _end_if_due(sequence: Sequence) -> None:
-    """Ends a sequence that failed or is as long as it may become."""
-    if sequence.failure is not None:
-        sequence.finish_reason = "cancelled"
-    if sequence.finish_reason is None and sequence.is_at_end:
-        sequence.finish_reason = "length"

@@ -126,7 +126,7 @@ class Meter:
             self._num_prompt += sequence.num_prompt_tokens
             if sequence.started_at is not None:
                 self._queue.add(sequence.started_at - sequence.added_at)
-        if num_new:
+        if num_new > 0:  # fewer than before where tokens were taken back: those that replace them count once
             if track.last_at:
                 self._between.add((now - track.last_at) / num_new, num_new)
             else:

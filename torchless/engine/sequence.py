@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from torchless.backends.base import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from torchless.constraints.constraint import Constraint
@@ -16,9 +18,15 @@ if TYPE_CHECKING:
     from torchless.sampling.chain import Sampler
     from torchless.sampling.logprobs import LogprobRecorder
 
-__all__ = ["Sequence", "State"]
+__all__ = ["Sequence", "State", "TakeBack"]
 
 State = Literal["new", "waiting", "running", "finished"]
+
+
+class TakeBack(NamedTuple):
+    """What `Sequence.accept` says where tokens shall not stay: the text goes on with another token at this position."""
+
+    position: int
 
 
 class Sequence:
@@ -31,7 +39,8 @@ class Sequence:
         tokens: int32 buffer, prompt first; ``tokens[:num_tokens]`` is valid (`append`).
         num_prompt_tokens, max_tokens: fixed; the sequence ends with reason ``length`` at `max_tokens`
             tokens, prompt included.
-        num_tokens: tokens known (`append`).
+        num_tokens: tokens known (`append`, `take_back`).
+        forbidden: token ids that may not be picked, by position (`take_back`).
         num_computed_tokens: leading tokens whose keys and values lie in the pages, and whose effect on the
             recurrent state is in its slot (engine after a step; scheduler back to 0 on preemption and after a step
             that broke off).
@@ -64,6 +73,7 @@ class Sequence:
         "draft",
         "failure",
         "finish_reason",
+        "forbidden",
         "logits",
         "logprobs",
         "max_tokens",
@@ -92,7 +102,7 @@ class Sequence:
         *,
         max_tokens: int,
         sampler: Sampler | None = None,
-        accept: Callable[[int], FinishReason | None] | None = None,
+        accept: Callable[[int], FinishReason | TakeBack | None] | None = None,
         constraint: Constraint | None = None,
         logits: npt.NDArray[np.float32] | None = None,
         hash_logits: bool = False,
@@ -105,7 +115,8 @@ class Sequence:
             prompt_ids: int32 (n,), n >= 1; copied.
             max_tokens: total length at which it ends, prompt included.
             sampler: picks the next token; None for a scoring sequence.
-            accept: told every new token as it is appended; a reason ends the sequence there.
+            accept: told every new token as it is appended; a reason ends the sequence there, and a `TakeBack` takes
+                tokens back.
             constraint: which tokens the sampler may pick.
             logits: float32 (n, vocab) that receives all rows of a scoring sequence.
             hash_logits: keep `digest`.
@@ -127,6 +138,7 @@ class Sequence:
         self.sampler = sampler
         self.accept = accept
         self.constraint = constraint
+        self.forbidden: dict[int, set[int]] = {}
         self.failure: Exception | None = None
         self.logits = logits
         self.digest = blake2b(digest_size=8) if hash_logits else None
@@ -168,6 +180,7 @@ class Sequence:
             self.constraint is not None
             or self.logprobs is not None
             or self.digest is not None
+            or self.num_tokens in self.forbidden
             or self.wants_all_rows
         )
 
@@ -184,6 +197,22 @@ class Sequence:
         self.tokens[self.num_tokens] = token_id
         self.num_tokens += 1
 
+    def take_back(self, position: int) -> None:
+        """Forgets the tokens from a position on, and forbids the one that stood there. Not for those of the prompt.
+
+        The token before is computed once more, for its logits. What was forbidden further on was so behind tokens that
+        are gone.
+        """
+        if position < self.num_prompt_tokens:
+            raise ValueError("tokens of the prompt cannot be taken back")
+        token_id = int(self.tokens[position])
+        if self.logprobs is not None:
+            self.logprobs.truncate(position - self.num_prompt_tokens)
+        self.forbidden = {place: ids for place, ids in self.forbidden.items() if place <= position}
+        self.forbidden.setdefault(position, set()).add(token_id)
+        self.num_tokens = position
+        self.num_computed_tokens = min(self.num_computed_tokens, position - 1)
+
     def add_pages(self, page_ids: list[int]) -> None:
         """Extends the page table."""
         end = self.num_pages + len(page_ids)
@@ -191,6 +220,20 @@ class Sequence:
             self.page_ids = _grown(self.page_ids, end)
         self.page_ids[self.num_pages : end] = page_ids
         self.num_pages = end
+
+    def leave_published_pages(self) -> list[int]:
+        """Takes the pages out of the table that others may read and this sequence would write again; returns them.
+
+        What it keeps of them is computed again, in pages of its own.
+        """
+        num_whole = self.num_computed_tokens // PAGE_TOKENS
+        del self.page_keys[num_whole:]
+        if self.num_published_pages <= num_whole:
+            return []
+        left: list[int] = self.page_ids[num_whole : self.num_pages][::-1].tolist()
+        self.num_pages = self.num_published_pages = num_whole
+        self.num_computed_tokens = num_whole * PAGE_TOKENS
+        return left
 
     def take_pages(self) -> npt.NDArray[np.int32]:
         """Empties the page table and returns what it held; nothing is computed any more."""

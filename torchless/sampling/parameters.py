@@ -62,6 +62,8 @@ _ALIASES = {
     "sampling_seq": "samplers",
     "logits_processor": "processors",
     "logits_processors": "processors",
+    "banned_strings": "banned",
+    "bad_words": "banned",
     "top_logprobs": "logprobs",
     "num_return_sequences": "n",
 }
@@ -129,6 +131,8 @@ class SamplingParams:
         seed: 0 .. 2**64 - 1. A token depends on seed, position and logits only. None draws one at
             random, which `Completion.params` reports.
         stop: strings that end the text where they appear; they are not part of it.
+        banned: strings that the text must not contain: where one is complete, the answer goes back to the token in
+            which it began and goes on with another one.
         max_tokens: most tokens to generate; None generates until the model ends or the context is full.
         logit_bias: token id -> number added to its logit; ``-inf`` forbids the token.
         ignore_eos: forbid the tokens that end a text.
@@ -173,6 +177,7 @@ class SamplingParams:
     processors: tuple[Callable[..., Any], ...] = ()
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    banned: tuple[str, ...] = ()
     max_tokens: int | None = None
     logit_bias: Mapping[int, float] = field(default_factory=dict, hash=False)
     ignore_eos: bool = False
@@ -269,6 +274,7 @@ _CHECKS: Mapping[str, Check] = {
     "processors": functions,
     "seed": integer_in(0, MAX_SEED, "a whole number from 0 to 2**64 - 1, or None (random)", optional=True),
     "stop": strings,
+    "banned": strings,
     "max_tokens": integer_in(1, None, "a whole number, 1 or more, or None (no limit)", optional=True),
     "logit_bias": biases_by_id,
     "ignore_eos": flag,
