@@ -45,6 +45,7 @@ class Generation:
         is_json: bool = False,
         index: int = 0,
         has_score: bool = False,
+        priority: int = 0,
     ) -> None:
         """Sets a request up.
 
@@ -62,6 +63,7 @@ class Generation:
             is_json: that is one JSON value.
             index: which answer of its request it is.
             has_score: whether `Completion.mean_logprob` is wanted.
+            priority: as in `Request`.
         """
         self._called_at = called_at
         self._params = params
@@ -85,6 +87,7 @@ class Generation:
             hash_logits=logits_hash,
             logprobs=self._logprobs,
             prompt_logprobs=_recorder(params.prompt_logprobs),
+            priority=priority,
         )
         self._tokenizer = tokenizer
         stream = TextStream(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless.answers import Answers, params_of_answers
+from torchless.arguments import whole_number
 from torchless.constraints.requests import Constraints, take_grammar
 from torchless.errors import ContextLengthError, InvalidRequestError
 from torchless.generation import Generation
@@ -45,6 +46,8 @@ class Request:
         prefix, suffix, order: a gap to fill, as in `LLM.infill`.
         parse_special, logits_hash, params: as in `LLM.generate`.
         show_special: write control tokens into the answer as their texts, instead of leaving them out.
+        priority: below 0 comes before, above 0 behind requests that came at the same time: each step counts as
+            10 seconds of waiting, so that nobody waits for ever. -100 to 100. Changes no answer.
         sampling: fields of `SamplingParams`, and what the text must match, also under other tools' names.
 
     Example:
@@ -64,6 +67,7 @@ class Request:
     show_special: bool
     logits_hash: bool
     params: SamplingParams | None
+    priority: int
     sampling: Mapping[str, Any]
 
     def __init__(
@@ -80,6 +84,7 @@ class Request:
         show_special: bool = False,
         logits_hash: bool = False,
         params: SamplingParams | None = None,
+        priority: int = 0,
         **sampling: Any,
     ) -> None:
         values: dict[str, Any] = {
@@ -94,6 +99,7 @@ class Request:
             "show_special": show_special,
             "logits_hash": logits_hash,
             "params": params,
+            "priority": priority,
             "sampling": sampling,
         }
         given = [name for name, value in values.items() if value is not _ABSENT]
@@ -112,6 +118,7 @@ class Request:
             raise InvalidRequestError(
                 f"chat_template_kwargs must be a dictionary, got {type(self.chat_template_kwargs).__name__}"
             )
+        whole_number("priority", self.priority, -100, 100)
         if self.kind == "chat" and self.parse_special:
             raise InvalidRequestError(
                 "parse_special has no meaning for messages, whose template writes tokens"
@@ -182,6 +189,7 @@ class Requests:
                 is_json=grammar is not None and grammar.is_json,
                 index=index,
                 has_score=params.best_of is not None,
+                priority=request.priority,
             )
             for index, one in enumerate(params_of_answers(params))
         ]

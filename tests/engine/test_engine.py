@@ -62,7 +62,7 @@ def test_any_mix_of_sequences_gives_each_its_solo_tokens(
         held = [p for s in sequences for p in s.page_ids[: s.num_pages].tolist()]
         assert engine.pages.num_free == num_pages - len(set(held))
         assert not num_state_slots or len(engine.scheduler.running) <= num_state_slots
-        arrivals = [s.arrival for s in engine.scheduler.sequences()]
+        arrivals = [s.rank for s in engine.scheduler.sequences()]
         assert arrivals == sorted(arrivals), "an older sequence waits behind a younger one"
     for i, (length, num_new, _) in enumerate(work):
         prompt = prompt_of(length, i)

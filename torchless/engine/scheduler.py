@@ -1,8 +1,9 @@
 """Chooses what the next step computes: decodes first, then chunks of prompts, oldest sequence first.
 
-Sequences are *running* (they own pages) or *waiting* (they own none); every running one is older than
-every waiting one. When pages run out an older sequence takes those of the youngest running one, which waits
-and computes its tokens again later. The oldest can thus always go on, so everything ends.
+Sequences are *running* (they own pages) or *waiting* (they own none). *Older* means: arrived earlier, where a
+sequence with a priority counts as having come earlier or later by so many times `PRIORITY_SECONDS`. Running ones make
+way for a waiting one that is older. When pages run out an older sequence takes those of the youngest running one, which
+waits and computes its tokens again later. The oldest can thus always go on, so everything ends.
 
 Pages that hold what a sequence begins with are shared instead of computed (`PrefixCache`), and where an older running
 one is about to compute them, a younger one waits for it. The oldest waits for nobody, so everything still ends.
@@ -17,7 +18,7 @@ are `FEWEST_FAST_TOKENS` of them, all others exactly. So its bits do not depend 
 from __future__ import annotations
 
 import time
-from collections import deque
+from bisect import bisect, insort
 from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from itertools import chain
@@ -27,13 +28,16 @@ import numpy.typing as npt
 
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.assembly import Run, Schedule, assemble
-from torchless.engine.draft_tree import DraftTree
 from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
 from torchless.engine.prefix_cache import PrefixCache
 from torchless.engine.sequence import Sequence
+from torchless.engine.step_room import StepRoom
 
-__all__ = ["FEWEST_FAST_TOKENS", "Run", "Schedule", "Scheduler"]
+__all__ = ["FEWEST_FAST_TOKENS", "PRIORITY_SECONDS", "Run", "Schedule", "Scheduler"]
+
+PRIORITY_SECONDS = 10.0
+"""What one step of `Sequence.priority` is worth, in seconds of waiting. So nobody waits for ever."""
 
 FEWEST_FAST_TOKENS = 64
 """Shorter prompts are exact in fast mode too: to make bytes of the weights would take longer than it saves."""
@@ -77,15 +81,10 @@ class Scheduler:
         is_cached = has_prefix_cache and not num_state_slots and not needs_whole_sequences
         self.prefix_cache = PrefixCache(pages, self._num_fast_in_all) if is_cached else None
         self.running: list[Sequence] = []  # oldest first
-        self.waiting: deque[Sequence] = deque()  # oldest first
+        self.waiting: list[Sequence] = []  # oldest first
         self.num_preemptions = 0  # of all sequences so far
         self._num_arrivals = 0
-        # The step being put together: sequences with (tokens, outputs), and what is left of the limits.
-        self._chosen: dict[Sequence, tuple[int, int]] = {}
-        self._drafts: dict[Sequence, DraftTree] = {}
-        self._tokens_left = 0
-        self._prompt_tokens_left = 0  # of them, what prompts may have
-        self._outputs_left = 0
+        self._step = StepRoom(max_batch_tokens, max_outputs)
 
     @property
     def is_idle(self) -> bool:
@@ -95,14 +94,14 @@ class Scheduler:
     @property
     def chosen(self) -> list[Sequence]:
         """The sequences of the step that was put together last."""
-        return list(self._chosen)
+        return list(self._step.chosen)
 
     def sequences(self) -> Iterator[Sequence]:
         """All sequences, oldest first."""
         return chain(self.running, self.waiting)
 
     def add(self, sequence: Sequence) -> None:
-        """Queues a new sequence behind all others."""
+        """Queues a new sequence behind all others of its priority."""
         needed = pages_for(sequence.max_tokens)
         if needed > self.pages.num_pages:
             raise ValueError(f"a sequence may need {needed} pages, there are {self.pages.num_pages}")
@@ -115,10 +114,11 @@ class Scheduler:
             raise ValueError(
                 f"a sequence of {sequence.max_tokens} tokens does not fit a step of {most} as a whole"
             )
-        sequence.arrival = self._num_arrivals
+        age = time.perf_counter() + PRIORITY_SECONDS * sequence.priority
+        sequence.rank = (age, self._num_arrivals)
         self._num_arrivals += 1
         sequence.state = "waiting"
-        self.waiting.append(sequence)
+        insort(self.waiting, sequence, key=_rank)
 
     def remove(self, sequence: Sequence) -> npt.NDArray[np.int32]:
         """Takes a sequence out of the queues; returns the pages that are empty now."""
@@ -133,21 +133,19 @@ class Scheduler:
 
     def schedule(self) -> Schedule:
         """Puts the next step together."""
-        self._chosen.clear()
-        self._tokens_left = self._prompt_tokens_left = self.max_batch_tokens
-        self._outputs_left = self.max_outputs
+        self._step.clear()
         running = tuple(self.running)  # preemption changes the list
         prefilling = [
             (i, sequence) for i, sequence in enumerate(running) if not self._choose_decode(sequence)
         ]
-        if self.pacing is not None and self._chosen:
-            self._prompt_tokens_left = min(self._tokens_left, self.pacing.allowance(len(self._chosen)))
+        if self.pacing is not None and self._step.chosen:
+            self._step.limit_prompts(self.pacing.allowance(len(self._step.chosen)))
         for i, sequence in prefilling:
             if not self._is_waiting_for(running[:i], sequence):
                 self._choose(sequence)
         self._admit()
         self._choose_drafts()
-        return assemble(self._chosen, self._drafts, self._num_fast_tokens)
+        return assemble(self._step.chosen, self._step.drafts, self._num_fast_tokens)
 
     def recover(self) -> None:
         """Makes queues and pages agree again after a step that ended anywhere with an exception.
@@ -156,15 +154,15 @@ class Scheduler:
         values once more, but for those that are shared: what a table has beyond the computed tokens is taken away.
         """
         if self.num_state_slots:
-            for sequence in self._chosen:
+            for sequence in self._step.chosen:
                 sequence.num_computed_tokens = 0
         members = {*self.running, *self.waiting}
         for sequence in members:
             if sequence.state != "running":
                 sequence.take_pages()
-        everyone = sorted((s for s in members if s.state != "finished"), key=lambda s: s.arrival)
+        everyone = sorted((s for s in members if s.state != "finished"), key=_rank)
         self.running = [s for s in everyone if s.state == "running"]
-        self.waiting = deque(s for s in everyone if s.state == "waiting")
+        self.waiting = [s for s in everyone if s.state == "waiting"]
         for sequence in self.running:
             sequence.num_pages = min(sequence.num_pages, pages_for(sequence.num_computed_tokens))
         if self.prefix_cache is not None:
@@ -194,15 +192,16 @@ class Scheduler:
         """Gives the sequence its share of what is left of the step, if pages can be had for it."""
         if sequence.state != "running":  # preempted while this step was put together
             return
-        num_tokens = min(sequence.num_pending_tokens, self._tokens_left, self._prompt_tokens_left)
+        step = self._step
+        num_tokens = min(sequence.num_pending_tokens, step.tokens_left, step.prompt_tokens_left)
         num_fast_tokens = self._num_fast_tokens(sequence)
         if num_fast_tokens:  # a run is of one kind
             num_tokens = min(num_tokens, num_fast_tokens)
         if sequence.wants_all_rows:
-            num_tokens = num_outputs = min(num_tokens, self._outputs_left)
+            num_tokens = num_outputs = min(num_tokens, step.outputs_left)
         else:
             num_outputs = int(num_tokens == sequence.num_pending_tokens)
-            if num_outputs > self._outputs_left:
+            if num_outputs > step.outputs_left:
                 num_tokens, num_outputs = num_tokens - 1, 0
         if self.needs_whole_sequences and num_tokens < sequence.num_pending_tokens:
             return
@@ -210,31 +209,24 @@ class Scheduler:
             return
         if sequence.started_at is None:
             sequence.started_at = time.perf_counter()
-        self._chosen[sequence] = (num_tokens, num_outputs)
-        self._tokens_left -= num_tokens
-        self._prompt_tokens_left -= num_tokens
-        self._outputs_left -= num_outputs
+        step.take(sequence, num_tokens, num_outputs)
 
     def _choose_drafts(self) -> None:
         """Gives drafted tokens what is left of the step and of the pages: nobody else gets less for them."""
-        self._drafts.clear()
-        for sequence, choice in self._chosen.items():
+        step = self._step
+        for sequence, choice in step.chosen.items():
             draft, sequence.draft = sequence.draft, None
             if draft is None or choice != (1, 1) or sequence.num_pending_tokens != 1:
                 continue
-            count = min(draft.num_drafted, self._tokens_left, self._outputs_left)
+            count = min(draft.num_drafted, step.tokens_left, step.outputs_left)
             room = sequence.num_pages * PAGE_TOKENS - sequence.num_tokens
             if count > room:
                 missing = pages_for(sequence.num_tokens + count) - sequence.num_pages
                 added = min(missing, max(self.pages.num_free - self._num_promised(), 0))
                 sequence.add_pages(self.pages.alloc(added))
                 count = min(count, room + added * PAGE_TOKENS)
-            if count < 1:
-                continue
-            self._drafts[sequence] = draft.first(count)
-            self._chosen[sequence] = (1 + count, 1 + count)
-            self._tokens_left -= count
-            self._outputs_left -= count
+            if count >= 1:
+                step.draft(sequence, draft.first(count))
 
     def _num_promised(self) -> int:
         """Pages that running sequences will need for the tokens that they have."""
@@ -258,22 +250,29 @@ class Scheduler:
 
     def _admit(self) -> None:
         """Starts waiting sequences, in order, while all pages of their known tokens can be had."""
-        while (
-            self.waiting
-            and self._tokens_left
-            and self._prompt_tokens_left
-            and len(self.running) < self._max_running
-        ):
+        while self.waiting and self._step.tokens_left and self._step.prompt_tokens_left:
             sequence = self.waiting[0]
-            missing = self._num_missing(sequence, self.running)
-            if missing > self.pages.num_free - self._num_promised():
+            if not self._make_room(sequence):
                 return
             sequence.state_slot = self._free_slot()
             sequence.state = "running"  # before the queues: `recover` goes by the state
-            self.running.append(sequence)
-            self.waiting.popleft()
-            if not self._is_waiting_for(self.running[:-1], sequence):
+            place = bisect(self.running, sequence.rank, key=_rank)
+            self.running.insert(place, sequence)
+            self.waiting.remove(sequence)
+            if not self._is_waiting_for(self.running[:place], sequence):
                 self._choose(sequence)
+
+    def _make_room(self, sequence: Sequence) -> bool:
+        """Whether the first waiting sequence can run now. Running ones that rank behind it make way."""
+        place = bisect(self.running, sequence.rank, key=_rank)
+        while (
+            len(self.running) >= self._max_running
+            or self._num_missing(sequence, self.running[:place]) > self.pages.num_free - self._num_promised()
+        ):
+            if len(self.running) <= place:
+                return False
+            self._preempt(self.running[-1])
+        return True
 
     @property
     def _max_running(self) -> int:
@@ -301,12 +300,10 @@ class Scheduler:
         return True
 
     def _preempt(self, sequence: Sequence) -> None:
-        """Sends the youngest running sequence back to the head of the queue, without its pages."""
-        num_tokens, num_outputs = self._chosen.pop(sequence, (0, 0))
-        self._tokens_left += num_tokens
-        self._outputs_left += num_outputs
+        """Sends the youngest running sequence back to the queue, without its pages."""
+        self._step.give_back(sequence)
         sequence.state = "waiting"  # before the queues, as above
-        self.waiting.appendleft(sequence)
+        insort(self.waiting, sequence, key=_rank)
         self.running.pop()
         sequence.num_preemptions += 1
         self.num_preemptions += 1
@@ -315,6 +312,10 @@ class Scheduler:
     def _free(self, sequence: Sequence) -> npt.NDArray[np.int32]:
         """Takes all pages from a sequence, the last one first, so that it is given up first; returns the empty ones."""
         return np.array(self.pages.free(sequence.take_pages()[::-1].tolist()), dtype=np.int32)
+
+
+def _rank(sequence: Sequence) -> tuple[float, int]:
+    return sequence.rank
 
 
 def pages_for(num_tokens: int) -> int:

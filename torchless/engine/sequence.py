@@ -49,7 +49,9 @@ class Sequence:
         page_keys: chain keys of its leading pages, as far as anybody asked (`PrefixCache`).
         num_cached_tokens: tokens of the prompt that it found computed (`PrefixCache`).
         state_slot: where its recurrent state lies while it runs, in models that have one (scheduler).
-        state, arrival: place in the scheduler's queues and age in them (scheduler).
+        state: which of the scheduler's queues has it (scheduler).
+        priority: whether it comes before (below 0) or behind (above 0) others of its age; fixed.
+        rank: its place among all others; the lower comes first (scheduler).
         num_preemptions: how often its pages were taken away (scheduler).
         added_at: clock when it was queued first, in seconds (engine).
         started_at: clock at the first step it took part in, in seconds (scheduler).
@@ -67,7 +69,6 @@ class Sequence:
     __slots__ = (
         "accept",
         "added_at",
-        "arrival",
         "constraint",
         "digest",
         "draft",
@@ -88,7 +89,9 @@ class Sequence:
         "num_tokens",
         "page_ids",
         "page_keys",
+        "priority",
         "prompt_logprobs",
+        "rank",
         "sampler",
         "started_at",
         "state",
@@ -108,6 +111,7 @@ class Sequence:
         hash_logits: bool = False,
         logprobs: LogprobRecorder | None = None,
         prompt_logprobs: LogprobRecorder | None = None,
+        priority: int = 0,
     ) -> None:
         """A sequence that has computed nothing yet.
 
@@ -120,6 +124,7 @@ class Sequence:
             constraint: which tokens the sampler may pick.
             logits: float32 (n, vocab) that receives all rows of a scoring sequence.
             hash_logits: keep `digest`.
+            priority: as the attribute.
             logprobs, prompt_logprobs: empty recorders for tokens that are picked, and for those of the prompt.
         """
         self.num_prompt_tokens = len(prompt_ids)
@@ -148,7 +153,8 @@ class Sequence:
         self.num_drafted_tokens = self.num_kept_tokens = 0
         self.state: State = "new"
         self.state_slot = 0
-        self.arrival = -1
+        self.priority = priority
+        self.rank = (0.0, -1)
         self.num_preemptions = 0
         self.added_at = 0.0
         self.started_at: float | None = None

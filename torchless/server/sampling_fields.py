@@ -22,6 +22,7 @@ _NAMES = (
     | {name for name, meaning in parameters._ALIASES.items() if meaning not in _NOT_SERVED}
     | set(constraints.NAMES)
     | set(constraints._ALIASES)
+    | {"priority"}
 )
 _SEEDS = parameters.MAX_SEED + 1
 
@@ -41,6 +42,9 @@ def sampling_keywords(given: Mapping[str, Any], other_names: tuple[str, ...] = (
             hint = f"; did you mean {near[0]!r}?" if near else "; docs/server.md lists what there is"
             raise ApiError(400, f"{name:.100}: no such field{hint}", code="unknown_field", param=name[:100])
     keywords = _without_twins(given)
+    if type(keywords.get("priority")) is int and keywords["priority"] < 0:
+        message = f"priority: 0 to 100, to come behind others; {keywords['priority']} would come before them"
+        raise ApiError(400, message, code="invalid_value", param="priority")
     if "logit_bias" in keywords:
         keywords["logit_bias"] = _by_id(keywords["logit_bias"])
     seed = keywords.get("seed")
