@@ -106,6 +106,7 @@ class FakeLLM:
         return self._stream("stream_chat", [dict(message) for message in messages], keywords)
 
     def submit(self, request: Request) -> FakeFuture:
+        self.last_request = request
         asked = (
             request.prompt if request.messages is None else [dict(message) for message in request.messages]
         )

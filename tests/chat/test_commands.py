@@ -12,7 +12,8 @@ from torchless.errors import InvalidRequestError, OutOfMemoryError
 
 REQUIRED = """
     /quit /exit /q /clear /thinking /temperature /top-k /top-p /speculative /max-tokens /debug /system /settings
-    /context /save /fullsave /load /retry /code /diff /apply /discard /help /model /template /lazy /set /show /bye /?
+    /context /save /fullsave /load /retry /code /diff /apply /discard /think
+    /help /model /template /lazy /set /show /bye /?
 """
 
 
@@ -103,6 +104,61 @@ def test_thinking_is_a_switch(make_chat, line):
     assert chat.take("/thinking on") and chat.shows_reasoning
     assert not chat.take("/thinking maybe")
     assert chat.view.texts("error") == ["/thinking takes on or off, got 'maybe'"]
+
+
+SWITCH = (
+    "{% if enable_thinking is defined and not enable_thinking %}quick {% endif %}{{ messages[-1].content }}"
+)
+GRADES = "{{ reasoning_effort or 'medium' }} {{ messages[-1].content }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "level", "prompt"),
+    [
+        (SWITCH, "off", "quick hi"),
+        (SWITCH, "on", "hi"),
+        (GRADES, "high", "high hi"),
+        (GRADES, "on", "medium hi"),
+    ],
+)
+def test_the_template_is_told_how_much_to_think(make_chat, template, level, prompt):
+    chat = make_chat(template=template)
+    assert chat.take(f"/think {level}") and chat.take("/debug on") and chat.take("hi")
+    assert chat.view.texts("show")[2] == prompt
+    assert chat.partner.llm.last_request.chat_template_kwargs == chat.partner._thinking_values(level)
+    assert chat.take("/think default") and chat.thinking is None
+
+
+@pytest.mark.parametrize(
+    ("template", "level", "message"),
+    [
+        (SWITCH, "high", "knows no grade 'high'"),
+        (GRADES, "off", "this model always thinks"),
+        ("{{ messages[-1].enable_thinking }}", "on", "has no setting for how much it thinks"),
+        (SWITCH, "hard", "thinking is one of off, on, low, medium, high, got 'hard'"),
+    ],
+)
+def test_what_a_template_cannot_be_told_is_refused(make_chat, template, level, message):
+    chat = make_chat(template=template)
+    assert not chat.take(f"/think {level}")
+    assert message in chat.view.texts("error")[0] and chat.thinking is None
+
+
+def test_a_model_that_cannot_be_asked_to_think_thinks_as_ever(make_chat, loads):
+    chat = make_chat(template=SWITCH)
+    loads.fake()
+    assert chat.take("/think off") and chat.take("/model other.gguf") and chat.take("hi")
+    assert "It thinks as it does by itself: this model's chat template has no" in chat.view.texts("note")[0]
+
+
+def test_marks_that_are_control_tokens_are_asked_for(make_chat):
+    chat = make_chat(template="{{ messages[-1].content }}[THINK]x[/THINK]")
+    chat.take("hi")
+    assert not chat.partner.llm.last_request.show_special  # there they are ordinary text
+    chat.partner.llm.tokenizer.special_ids |= {tokens := 258}
+    chat.partner.llm.tokenizer.token_to_id = lambda text: tokens if text == "[THINK]" else None
+    chat.take("hi")
+    assert chat.partner.llm.last_request.show_special
 
 
 def test_debug_shows_the_prompt_and_what_the_answer_took(make_chat):

@@ -241,6 +241,14 @@ def test_a_context_of_unknown_length(make_chat, server):
     assert chat.view.texts("warn") == ["The server says that the answer reached its longest length."]
 
 
+def test_how_much_to_think_is_sent_in_the_protocols_words(make_chat, server):
+    chat = make_chat(thinking="off")
+    chat.take("first")
+    assert chat.take("/think high") and chat.take("second")
+    assert [request["reasoning_effort"] for request in server.requests] == ["none", "high"]
+    assert not chat.take("/think hard")
+
+
 def test_debug_shows_the_request(make_chat):
     chat = make_chat(api_key="secret")
     chat.take("/debug")

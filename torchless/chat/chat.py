@@ -30,6 +30,7 @@ class Chat:
         constraint: the keyword that says what every answer must match, or empty.
         num_context_tokens: tokens that the conversation takes, as far as known (see `context_tokens`).
         is_over: the user wants to leave.
+        thinking: how much to think, or None for what the model does by itself.
         shows_reasoning, is_debugging, is_coding: what /thinking, /debug and /code switch.
         edits: changes to files that answers have proposed.
     """
@@ -43,9 +44,17 @@ class Chat:
         constraint: Mapping[str, Any] | None = None,
         chosen: Iterable[str] = (),
         shows_reasoning: bool = True,
+        thinking: str | None = None,
         folder: Path | None = None,
     ) -> None:
-        """Sets a chat up; `folder` is where relative names of files begin, by default the current one."""
+        """Sets a chat up; `folder` is where relative names of files begin, by default the current one.
+
+        Raises:
+            TorchlessError: the partner cannot be asked to think so much.
+        """
+        if thinking is not None:
+            partner.check_thinking(thinking)
+        self.thinking = thinking
         self.partner = partner
         self.conversation = conversation
         self.view = view
@@ -140,7 +149,9 @@ class Chat:
             has_system = bool(messages) and messages[0]["role"] == "system"
             system = messages.pop(0)["content"] + "\n\n" if has_system else ""
             messages.insert(0, {"role": "system", "content": system + edit_instructions()})
-        return Question(messages, self.conversation.params, frozenset(self.chosen), self.constraint)
+        return Question(
+            messages, self.conversation.params, frozenset(self.chosen), self.constraint, self.thinking
+        )
 
     @property
     def is_stopped(self) -> bool:

@@ -16,6 +16,7 @@ from torchless.requests import Request
 from torchless.sampling.parameters import SamplingParams
 from torchless.text.chat_template import ChatTemplate
 from torchless.text.reasoning import ReasoningSplitter, ReasoningStyle, Span, find_style
+from torchless.text.thinking import thinking_values
 
 if TYPE_CHECKING:
     from torchless.futures import Future
@@ -67,10 +68,12 @@ class LocalPartner:
         options: dict[str, Any] = {"params": question.params, **question.constraint}
         if style is not None and _has_control_marks(style, llm):
             options["show_special"] = True
+        values = self._thinking_values(question.thinking)
         if self._template is None:
-            request = Request(messages=question.messages, **options)
+            request = Request(messages=question.messages, chat_template_kwargs=values, **options)
         else:
-            request = Request(self._prompts().encode_chat(question.messages).tolist(), **options)
+            ids = self._prompts().encode_chat(question.messages, values=values).tolist()
+            request = Request(ids, **options)
         splitter = None
         if style is not None:
             splitter = ReasoningSplitter(style, starts_inside=text.rstrip().endswith(style.opening))
@@ -78,7 +81,11 @@ class LocalPartner:
         return LocalAnswer(llm.submit(request), splitter, strips_space=strips)
 
     def prompt_text(self, question: Question) -> str:
-        return self._prompts().render_chat(question.messages)
+        values = self._thinking_values(question.thinking)
+        return self._prompts().render_chat(question.messages, values=values)
+
+    def check_thinking(self, thinking: str) -> None:
+        self._thinking_values(thinking)
 
     def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
         return len(self._prompts().encode_chat(messages)) if messages else 0
@@ -124,6 +131,9 @@ class LocalPartner:
         if self._template is not None:
             return self._template.source
         return self._swap.keywords.get("chat_template") or self.llm.tokenizer.chat_template
+
+    def _thinking_values(self, thinking: str | None) -> dict[str, Any]:
+        return {} if thinking is None else thinking_values(self._source(), thinking)
 
     def _prompts(self) -> Prompts:
         """What renders and encodes conversations with the template in use."""

@@ -28,12 +28,14 @@ class Question:
         params: sampling parameters.
         chosen: names of those that the user set; a server has defaults of its own for the others.
         constraint: the keyword that says what the answer must match, or empty.
+        thinking: how much to think (`torchless.text.thinking`); None leaves that to the model.
     """
 
     messages: Sequence[Mapping[str, Any]]
     params: SamplingParams
     chosen: frozenset[str] = frozenset()
     constraint: Mapping[str, Any] = field(default_factory=dict)
+    thinking: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +119,10 @@ class Partner(Protocol):
 
     def prompt_text(self, question: Question) -> str:
         """What is handed to the model, as text."""
+        ...
+
+    def check_thinking(self, thinking: str) -> None:
+        """Raises TorchlessError where it cannot be asked to think so much."""
         ...
 
     def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> int | None:

@@ -23,6 +23,8 @@ _CONNECT_SECONDS = 10.0
 _ENDPOINTS = ("/chat/completions", "/completions", "/models")
 _FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "max_tokens")
 """Sampling parameters that all servers know; others are sent under our names, and only if they were chosen."""
+_EFFORTS = {"off": "none", "on": "medium", "low": "low", "medium": "medium", "high": "high"}
+"""How much to think, in the protocol's words."""
 
 
 def base_url(url: str) -> str:
@@ -103,6 +105,10 @@ class RemotePartner:
     def prompt_text(self, question: Question) -> str:
         return json.dumps(self._body(question), indent=2, ensure_ascii=False)
 
+    def check_thinking(self, thinking: str) -> None:
+        if thinking not in _EFFORTS:
+            raise InvalidRequestError(f"thinking is one of {', '.join(_EFFORTS)}, got {thinking!r}")
+
     def count_tokens(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
         return None if messages else 0
 
@@ -162,6 +168,8 @@ class RemotePartner:
                 continue  # no limit, or random: the server's way of saying so is to say nothing
             else:
                 body[name] = list(value) if isinstance(value, tuple) else value
+        if question.thinking is not None:
+            body["reasoning_effort"] = _EFFORTS[question.thinking]
         return {**body, **_response_format(question.constraint)}
 
     async def _list_models(self) -> list[dict[str, Any]]:

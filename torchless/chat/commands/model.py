@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torchless.chat.commands import Command
 from torchless.cli.terminal import columns
-from torchless.errors import InvalidRequestError
+from torchless.errors import InvalidRequestError, TorchlessError
 from torchless.speculative_kinds import SPECULATIVE
 
 if TYPE_CHECKING:
@@ -94,6 +94,12 @@ def _exchange(chat: Chat, notes: list[str]) -> None:
     chosen = {name: getattr(params, name) for name in chat.chosen}
     chat.conversation.params = replace(chat.partner.defaults, **chosen)
     chat.num_context_tokens = None
+    if chat.thinking is not None:
+        try:
+            chat.partner.check_thinking(chat.thinking)
+        except TorchlessError as error:
+            chat.thinking = None
+            notes = [*notes, f"It thinks as it does by itself: {error}."]
     for note in notes:
         chat.view.note(note)
 

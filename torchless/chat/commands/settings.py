@@ -12,6 +12,7 @@ from torchless.chat.commands import Command, switch_argument
 from torchless.cli.terminal import number
 from torchless.errors import InvalidRequestError
 from torchless.sampling.parameters import SamplingParams, parameter_name
+from torchless.text.thinking import THINKING
 
 if TYPE_CHECKING:
     from torchless.chat.chat import Chat
@@ -104,6 +105,16 @@ def _thinking(chat: Chat, argument: str) -> None:
     chat.view.restarted(chat)
 
 
+def _think(chat: Chat, argument: str) -> None:
+    level = argument.lower()
+    if level and level != "default":
+        chat.partner.check_thinking(level)
+    if level:
+        chat.thinking = None if level == "default" else level
+        chat.num_context_tokens = None
+    chat.view.show(f"Thinking: {chat.thinking or 'as the model does by itself'}.")
+
+
 def _debug(chat: Chat, argument: str) -> None:
     chat.is_debugging = switch_argument("/debug", argument, chat.is_debugging)
     chat.view.show(
@@ -152,5 +163,11 @@ COMMANDS = (
         ("/max-tokens",), "[N]", "most tokens of an answer; none is no limit", partial(_one, "max_tokens")
     ),
     Command(("/thinking",), "[on|off]", "show or hide the model's reasoning", _thinking),
+    Command(
+        ("/think",),
+        f"[{'|'.join(THINKING)}|default]",
+        "how much to think before answering, for models that can be asked",
+        _think,
+    ),
     Command(("/debug",), "[on|off]", "show what the model gets, and what answers take", _debug),
 )

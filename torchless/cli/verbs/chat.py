@@ -21,6 +21,7 @@ from torchless.cli.prompt import one_model
 from torchless.cli.sampling_options import SAMPLING_OPTIONS, sampling_keywords
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.cli.terminal import is_terminal, note
+from torchless.text.thinking import THINKING
 
 if TYPE_CHECKING:
     from torchless.chat.partners import Partner
@@ -40,6 +41,14 @@ _CONVERSATION = "Conversation"
 _CHAT_OPTIONS = (
     Option("--system", heading=_CONVERSATION, metavar="TEXT", help="A system message."),
     Option("--hide-thinking", is_flag=True, heading=_CONVERSATION, help="Do not show the model's reasoning."),
+    Option(
+        "--think",
+        "thinking",
+        type=click.Choice(THINKING, case_sensitive=False),
+        heading=_CONVERSATION,
+        aliases=("--reasoning-effort",),
+        help="How much to think before answering, for models that can be asked.",
+    ),
     Option("--plain", is_flag=True, heading=_CONVERSATION, help="Line by line, not on the whole screen."),
     Option(
         "--no-history",
@@ -78,6 +87,7 @@ def command(
     model: str | None,
     system: str | None,
     hide_thinking: bool,
+    thinking: str | None,
     plain: bool,
     no_history: bool,
     url: str | None,
@@ -96,6 +106,7 @@ def command(
     with _partner(named, load, url, api_key) as (partner, watch):
         talk = Conversation(partner.defaults.updated(**sampling), system)
         options: dict[str, Any] = {"constraint": constraint, "shows_reasoning": not hide_thinking}
+        options["thinking"] = thinking
         options["chosen"] = {name for name in sampling if hasattr(talk.params, name)}
         with watch.suspended():
             if is_screen:
