@@ -9,7 +9,9 @@ from stress import Report, run_stress
 
 pytest.importorskip("torchless._core")
 
-LEAST_PREEMPTIONS = 20 if "TORCHLESS_SANITIZED" in os.environ else 100  # set by scripts/test_sanitized, a tenth as fast
+LEAST_PREEMPTIONS = (
+    20 if "TORCHLESS_SANITIZED" in os.environ else 100
+)  # set by scripts/test_sanitized, a tenth as fast
 
 
 def is_enough(report: Report, *, scarce: bool) -> bool:
