@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from torchless.server.app import app
+from torchless.server.application import app
 from torchless.server.listening import Address, bound
 from torchless.server.settings import ServerSettings
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torchless.server.app import app
+    from torchless.server.application import app
     from torchless.server.settings import ServerSettings
 
 __all__ = ["ServerSettings", "app"]
@@ -16,7 +16,7 @@ __all__ = ["ServerSettings", "app"]
 
 def __getattr__(name: str) -> Any:
     if name == "app":
-        from torchless.server.app import app
+        from torchless.server.application import app
 
         return app
     if name == "ServerSettings":

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+import msgspec
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -22,7 +23,7 @@ from torchless.server.settings import ServerSettings
 from torchless.server.shapes import error_response, json_response
 from torchless.server.sse import EventStream, disconnected
 
-__all__ = ["Call", "Handler", "Writer", "get", "post"]
+__all__ = ["Call", "Documented", "Handler", "Writer", "get", "post"]
 
 _log = logging.getLogger("torchless.server")
 _T = TypeVar("_T")
@@ -149,20 +150,42 @@ async def _until_failure(writer: Writer, answers: Answers) -> AsyncGenerator[byt
         yield writer.failure(explained(error) or _internal(error))
 
 
+class Documented(Route):
+    """A route that can be described.
+
+    Attributes:
+        summary: what it does.
+        fields: of its body, None without one.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        endpoint: Any,
+        *,
+        methods: list[str],
+        summary: str,
+        fields: type[msgspec.Struct] | None,
+    ) -> None:
+        super().__init__(path, endpoint, methods=methods, name=path)
+        self.summary = summary.partition("\n")[0]
+        self.fields = fields
+
+
 Handler = Callable[[Call], Awaitable[ASGIApp]]
 
 
-def post(path: str, handler: Handler) -> Route:
-    """A route whose handler gets a JSON body."""
-    return _route(path, handler, "POST")
+def post(path: str, handler: Handler, fields: type[msgspec.Struct]) -> Route:
+    """A route whose handler gets a JSON body, which has these fields (for the OpenAPI document)."""
+    return _route(path, handler, "POST", fields)
 
 
 def get(path: str, handler: Handler) -> Route:
     """A route without a body."""
-    return _route(path, handler, "GET")
+    return _route(path, handler, "GET", None)
 
 
-def _route(path: str, handler: Handler, method: str) -> Route:
+def _route(path: str, handler: Handler, method: str, fields: type[msgspec.Struct] | None) -> Route:
     async def endpoint(request: Request) -> Any:
         request.scope["torchless.route"] = path
         call = Call(request, {}, request.scope.setdefault("torchless.log", {}))
@@ -177,7 +200,7 @@ def _route(path: str, handler: Handler, method: str) -> Route:
             call.log["error"] = found.code or found.status
             return error_response(request.url.path, found)
 
-    return Route(path, endpoint, methods=[method], name=path)
+    return Documented(path, endpoint, methods=[method], summary=handler.__doc__ or "", fields=fields)
 
 
 def _internal(error: Exception) -> ApiError:

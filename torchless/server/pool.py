@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from torchless.errors import OutOfMemoryError
+from torchless.errors import InvalidRequestError, OutOfMemoryError
 from torchless.lazy_weights import memory_bytes
 from torchless.llm import LLM, load
 from torchless.server.errors import ApiError
@@ -85,13 +85,15 @@ class ModelPool:
         for model in models:
             spec = model if isinstance(model, ModelSpec) else ModelSpec(model[0])
             if spec.name in self._specs:
-                raise ApiError(400, f"two models are called {spec.name!r}; give one another name: NAME=PATH")
+                raise InvalidRequestError(
+                    f"two models are called {spec.name!r}; give one of them another name (NAME=MODEL)"
+                )
             self._specs[spec.name] = spec
             entry = self._entries[spec.name, "auto"] = _Entry(spec, "auto")
             if not isinstance(model, ModelSpec):
                 entry.llm, entry.is_ours = model[1], False
         if not self._specs:
-            raise ApiError(400, "a server needs a model")
+            raise InvalidRequestError("a server needs a model, and got none")
 
     def adopt(self, name: str, llm: LLM) -> None:
         """Takes over a model that was loaded elsewhere: from now on it may be unloaded here."""

@@ -33,7 +33,7 @@ def command(words: tuple[str, ...], model: str | None, **values: Any) -> None:
     settings, address = settings_of(values), address_of(values)
     drain_seconds = seconds_of("--drain", values.pop("drain"))
 
-    from torchless.server.app import app
+    from torchless.server.application import app
     from torchless.server.listening import bound, serve
     from torchless.server.logs import log_to
     from torchless.server.settings import ModelSpec

@@ -269,4 +269,7 @@ class _Blocks:
         )
 
 
-ROUTES = [post("/v1/messages", messages), post("/v1/messages/count_tokens", count_tokens)]
+ROUTES = [
+    post("/v1/messages", messages, MessageFields),
+    post("/v1/messages/count_tokens", count_tokens, CountFields),
+]

@@ -151,4 +151,8 @@ def refuse_others(others: dict[str, Any], allowed: Sequence[str] = ()) -> None:
             raise ApiError(400, message, code="unknown_field", param=name[:100])
 
 
-ROUTES = [post("/v1/embeddings", embeddings), post("/v1/rerank", rerank), post("/rerank", rerank)]
+ROUTES = [
+    post("/v1/embeddings", embeddings, EmbeddingFields),
+    post("/v1/rerank", rerank, RerankFields),
+    post("/rerank", rerank, RerankFields),
+]

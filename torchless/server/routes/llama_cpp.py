@@ -164,9 +164,9 @@ async def slots(call: Call) -> ASGIApp:
 
 
 ROUTES = [
-    post("/tokenize", tokenize),
-    post("/detokenize", detokenize),
-    post("/apply-template", apply_template),
+    post("/tokenize", tokenize, TokenizeFields),
+    post("/detokenize", detokenize, DetokenizeFields),
+    post("/apply-template", apply_template, TemplateFields),
     get("/props", props),
     get("/slots", slots),
 ]

@@ -198,4 +198,8 @@ def _timings(done: Completion) -> dict[str, Any]:
     }
 
 
-ROUTES = [post("/completion", completion), post("/completions", completion), post("/infill", infill)]
+ROUTES = [
+    post("/completion", completion, CompletionFields),
+    post("/completions", completion, CompletionFields),
+    post("/infill", infill, InfillFields),
+]

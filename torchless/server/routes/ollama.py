@@ -268,4 +268,8 @@ async def embed(call: Call) -> ASGIApp:
     )
 
 
-ROUTES = [post("/api/chat", chat), post("/api/generate", generate), post("/api/embed", embed)]
+ROUTES = [
+    post("/api/chat", chat, ChatFields),
+    post("/api/generate", generate, GenerateFields),
+    post("/api/embed", embed, EmbedFields),
+]

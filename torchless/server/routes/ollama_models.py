@@ -134,7 +134,7 @@ def _shown(llm: LLM, is_verbose: bool) -> dict[str, Any]:
 ROUTES = [
     get("/api/tags", tags),
     get("/api/ps", ps),
-    post("/api/show", show),
+    post("/api/show", show, ShowFields),
     get("/api/version", version),
 ]
 PUBLIC = ("/api/version",)

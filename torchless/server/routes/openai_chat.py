@@ -189,4 +189,4 @@ def _choice(index: int, answer: Answer) -> dict[str, Any]:
     return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason}
 
 
-ROUTES = [post("/v1/chat/completions", chat)]
+ROUTES = [post("/v1/chat/completions", chat, ChatFields)]

@@ -205,4 +205,4 @@ class CompletionWriter:
         return event({**made, "usage": None} if self._with_usage else made)
 
 
-ROUTES = [post("/v1/completions", completions)]
+ROUTES = [post("/v1/completions", completions, CompletionFields)]

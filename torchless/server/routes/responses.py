@@ -126,4 +126,4 @@ def _echoed(fields: ResponseFields, body: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-ROUTES = [post("/v1/responses", responses)]
+ROUTES = [post("/v1/responses", responses, ResponseFields)]
