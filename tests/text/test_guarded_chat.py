@@ -244,7 +244,7 @@ def test_turns_of_a_folder_that_calls_them_ordinary_are_guarded(tmp_path: Path):
 def test_text_between_tokens_gets_the_ids_it_has_in_the_whole(name: str, route: str, tmp_path: Path):
     library = make_library_tokenizer(name)
     write_folder(tmp_path, library)
-    ranks = FAMILIES[name].has_pieces
+    ranks = FAMILIES[name].has_ranks
     tokenizer = (
         Tokenizer.from_folder(tmp_path)
         if route == "folder"

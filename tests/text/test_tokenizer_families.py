@@ -17,15 +17,15 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as LibraryTokenizer
 
 from torchless.conversion.tokenizer_metadata import tokenizer_metadata
-from torchless.errors import UnsupportedError
-from torchless.text.pretokenizers import find_pre_tokenizer
+from torchless.errors import TokenizerError, UnsupportedError
+from torchless.text.pretokenizers import PRE_TOKENIZERS, find_pre_tokenizer
 from torchless.text.tokenizer import Tokenizer
 
 
 def check(name, tmp_path, num_texts, seed):
     library = make_library_tokenizer(name)
     write_folder(tmp_path, library)
-    has_ranks = FAMILIES[name].has_pieces
+    has_ranks = FAMILIES[name].has_ranks
     metadata = tokenizer_metadata(tmp_path, library.get_vocab_size(), has_ranks=has_ranks)
     if FAMILIES[name].has_pieces:
         assert metadata["tokenizer.ggml.model"] == name
@@ -36,10 +36,20 @@ def check(name, tmp_path, num_texts, seed):
     ours = [Tokenizer.from_folder(tmp_path), Tokenizer.from_metadata(metadata)]
     difference = first_difference(library, ours, texts)
     assert difference is None, difference
+    draw = random.Random(seed + 1)
     for text in texts[:50]:
+        place = draw.randrange(len(text) + 1)
+        for tokenizer in ours:
+            with pytest.raises(TokenizerError, match=rf"lone surrogate '\\ud83d' at position {place},"):
+                tokenizer.encode(f"{text[:place]}\ud83d{text[place:]}")
         shown = ours[1].decode(ours[1].encode(text))
         wanted = library.normalizer.normalize_str(text) if library.normalizer else text
         assert shown == (wanted.replace("\u2581", " ") if FAMILIES[name].has_pieces else wanted)
+
+
+def test_every_pre_tokenizer_is_compared():
+    names = [name for name, family in FAMILIES.items() if not family.has_pieces]
+    assert {find_pre_tokenizer(name).names for name in names} == {entry.names for entry in PRE_TOKENIZERS}
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -54,12 +54,15 @@ class Family:
     """The steps before merging; `nfc` and `ignore_merges` as in the published file.
 
     `has_pieces`: spaces become U+2581 and characters without a token bytes, as SentencePiece does; no bytes as letters.
+    `has_ranks`: merged by rank in GGUF files too, not by score. `prefix`: a space goes before the text.
     """
 
     steps: tuple[object, ...]
     nfc: bool = False
     ignore_merges: bool = False
     has_pieces: bool = False
+    has_ranks: bool = False
+    prefix: bool = False
 
 
 def _split(regex: str) -> object:
@@ -127,7 +130,10 @@ FAMILIES = {
         )
     ),
 }
-FAMILIES["gemma4"] = Family((pre_tokenizers.Split(" ", "merged_with_previous"),), has_pieces=True)
+FAMILIES["gemma4"] = Family(
+    (pre_tokenizers.Split(" ", "merged_with_previous"),), has_pieces=True, has_ranks=True
+)
+FAMILIES["llama"] = Family((), has_pieces=True, prefix=True)
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<\uff5cfim\u2581begin\uff5c>")
 
 _RANGES = (
@@ -141,7 +147,9 @@ _PIECES = (
     "\u00a0", "\u00a0",
     "\u3000", "\u200b", "\u200d", "\ufe0f", "\u0301", "e\u0301", "\u00e9", "1", "123", "1234567", "3.14", "\u00b2",
     "\U0001f468\u200d\U0001f469", "//", "://", "x=", "Hello", " world", "iPhone", "\u0130", "\ufb01", "\x00", "\x7f",
-    "_", "\ufffd",
+    "_", "\ufffd", "\U0001f1e9\U0001f1ea", "\U0001f44d\U0001f3fd", "1\ufe0f\u20e3", "\u0e33",
+    "\u0915\u094d\u0937", "\u1100\u1161",
+    "<|im_start|", "|im_end|>", "<|im_start|><|im_end|>", "<<|endoftext|>>", " <|im_end|> ",
 )  # fmt: skip
 
 
@@ -198,17 +206,30 @@ def _with_pieces(family: Family, vocab_size: int) -> Tokenizer:
     state = json.loads(trained.to_str())["model"]
     heads = ["<pad>", "<eos>", "<bos>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
     vocabulary = {text: index for index, text in enumerate([*heads, *state["vocab"]])}
-    merges = [tuple(pair) for pair in state["merges"]]
+    merges = [tuple(pair) for pair in state["merges"]] if family.has_ranks else _all_merges(state["vocab"])
     model = models.BPE(vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True)
     library = Tokenizer(model)
-    library.normalizer = normalizers.Replace(" ", "\u2581")
-    library.pre_tokenizer = pre_tokenizers.Sequence(list(family.steps))
-    library.decoder = decoders.Sequence(
-        [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    spaces = normalizers.Replace(" ", "\u2581")
+    library.normalizer = (
+        normalizers.Sequence([normalizers.Prepend("\u2581"), spaces]) if family.prefix else spaces
     )
+    if family.steps:
+        library.pre_tokenizer = pre_tokenizers.Sequence(list(family.steps))
+    parts = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()]
+    library.decoder = decoders.Sequence([*parts, *([decoders.Strip(" ", 1, 0)] if family.prefix else [])])
     special = ["<pad>", "<eos>", "<bos>", "<unk>", *SPECIAL]
     library.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in special])
     return library
+
+
+def _all_merges(vocabulary: dict[str, int]) -> list[tuple[str, str]]:
+    """Every pair that makes a token, in the order of the tokens: as scores of SentencePiece say."""
+    return [
+        (text[:cut], text[cut:])
+        for text in sorted(vocabulary, key=vocabulary.__getitem__)
+        for cut in range(1, len(text))
+        if text[:cut] in vocabulary and text[cut:] in vocabulary
+    ]
 
 
 def write_folder(folder: Path, library: Tokenizer) -> None:
@@ -222,12 +243,31 @@ def first_difference(
     library: Tokenizer, ours: list[object], texts: list[str]
 ) -> tuple[str, list[int], list[int]] | None:
     """The first text to which one of `ours` gives other ids than the library, with both; None where all agree."""
+    return next(iter(compare(library, ours, texts).differences), None)
+
+
+@dataclass
+class Comparison:
+    """`num_ids` ids of the library, and each text with them that one of ours gave others: (text, wanted, found)."""
+
+    num_ids: int
+    differences: list[tuple[str, list[int], list[int]]]
+
+
+def compare(library: Tokenizer, ours: list[object], texts: list[str]) -> Comparison:
+    """Ids of all texts, with names of special tokens as text and as tokens."""
+    result = Comparison(0, [])
     for parse_special in (False, True):
         library.encode_special_tokens = not parse_special
-        wanted = library.encode_batch(texts, add_special_tokens=False)
-        for tokenizer in ours:
-            for text, encoding in zip(texts, wanted, strict=True):
-                found = tokenizer.encode(text, add_special_tokens=False, parse_special=parse_special)
-                if found != encoding.ids:
-                    return text, encoding.ids, found
-    return None
+        for start in range(0, len(texts), 1000):
+            part = texts[start : start + 1000]
+            for text, encoding in zip(
+                part, library.encode_batch(part, add_special_tokens=False), strict=True
+            ):
+                wanted = encoding.ids
+                result.num_ids += len(wanted)
+                for tokenizer in ours:
+                    found = tokenizer.encode(text, add_special_tokens=False, parse_special=parse_special)
+                    if found != wanted:
+                        result.differences.append((text, wanted, found))
+    return result
