@@ -7,6 +7,7 @@ from torchless.conversion.families import Family, find_conversion
 from torchless.conversion.tokenizer_metadata import tokenizer_metadata
 from torchless.conversion.views import ConvertedView
 from torchless.errors import UnsupportedError
+from torchless.long_rope import FACTOR_TENSORS
 from torchless.models import record_plan
 from torchless.plan import Routing
 from torchless.weights.safetensors import SafetensorsSource
@@ -32,6 +33,10 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
         metadata.setdefault(f"{architecture}.{name}", metadata[f"{architecture}.{other}"])
     if "token_types.weight" in source.tensors:  # of encoders; llama.cpp asks for it
         metadata["tokenizer.ggml.token_type_count"] = source.tensors["token_types.weight"].shape[0]
+    extra = rope_factors(source, config)
+    if FACTOR_TENSORS["long"] in extra:  # llama.cpp takes the magnitude to be 1 where a file does not say it
+        metadata.pop(f"{architecture}.rope.scaling.attention_factor", None)
+        metadata[f"{architecture}.rope.scaling.attn_factor"] = config.rope.magnitude
     return ConvertedView(
         source,
         family,
@@ -39,7 +44,7 @@ def as_gguf(source: SafetensorsSource) -> ConvertedView:
         layout="interleaved",
         vector_type="F32",
         names=family.gguf_names,
-        extra=rope_factors(source, config),
+        extra=extra,
     )
 
 
