@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers_models import (
-    check_foreign_file,
-    check_llama_cpp,
-    check_logits,
-    check_promise,
-    check_round_trip,
-    tiny_model,
+from family_checks import (  # noqa: F401
+    family_fixture,
+    test_a_file_without_the_original_settings_becomes_the_same_model,
+    test_a_folder_made_anew_is_the_same_model,
+    test_a_round_trip_gives_every_tensor_and_setting_back,
+    test_bits_do_not_depend_on_the_batch,
+    test_llama_cpp_agrees,
+    test_logits_match_transformers,
 )
+from transformers_models import tiny_model
 
-from torchless.conversion.convert import convert
 from torchless.errors import UnsupportedError
 from torchless.models import record_plan
 from torchless.weights.open import open_source
@@ -72,6 +73,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "phi3, partial": ("Phi3Config", {"pad_token_id": 0, "rope_parameters": {**PARTIAL, "rope_theta": 5e5}}),
     "phi3": ("Phi3Config", {"pad_token_id": 0, "sliding_window": 20}),
     "phi3, LongRoPE": ("Phi3Config", {"pad_token_id": 0, "rope_parameters": LONG_ROPE}),
+    "phi3, LongRoPE beyond its training": (
+        "Phi3Config",
+        {"pad_token_id": 0, "rope_parameters": LONG_ROPE, "original_max_position_embeddings": 32},
+    ),
     "granite": (
         "GraniteConfig",
         {
@@ -109,48 +114,10 @@ NOT_IN_LLAMA_CPP = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(name, folder, ids, logits) of a family's tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    ids, logits = tiny_model(folder, *FAMILIES[request.param])
-    return request.param, folder, ids, logits
+NORM_TOLERANCE = {"gemma": 1.2e-7}
+"""Folders hold Gemma's norms less one; one more is rounded to float32."""
 
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("form", ["folder", "gguf"])
-def test_logits_match_transformers(model: Any, form: str, backend: str, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    check_logits(folder, ids, expected, form, backend, tmp_path)
-
-
-def test_a_round_trip_gives_every_tensor_and_setting_back(model: Any, tmp_path: Path) -> None:
-    name, folder, _, _ = model
-    # Folders hold Gemma's norms less one; one more is rounded to float32.
-    check_round_trip(folder, tmp_path, norm_tolerance=1.2e-7 if name.startswith("gemma") else 0.0)
-
-
-def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    check_foreign_file(folder, ids, expected, tmp_path)
-
-
-def test_a_folder_made_anew_is_the_same_model(model: Any, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    convert(folder, tmp_path / "again")
-    check_logits(tmp_path / "again", ids, expected, "folder", "cpu", tmp_path)
-
-
-def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:
-    name, folder, ids, expected = model
-    if name in NOT_IN_LLAMA_CPP:
-        pytest.skip(NOT_IN_LLAMA_CPP[name])
-    check_llama_cpp(folder, ids, expected, tmp_path)
-
-
-def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
-    _, folder, ids, _ = model
-    check_promise(folder, ids)
+model = family_fixture(FAMILIES)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from executors import logits_of, open_executor
-from transformers_models import LENGTH, VOCAB, check_llama_cpp, check_logits, check_promise, tiny_model
+from family_checks import (  # noqa: F401
+    family_fixture,
+    test_bits_do_not_depend_on_the_batch,
+    test_logits_match_transformers,
+)
+from transformers_models import LENGTH, VOCAB, check_llama_cpp, tiny_model
 
 from torchless.conversion.convert import convert
 from torchless.errors import FormatError, UnsupportedError
@@ -48,19 +53,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(name, folder, ids, logits) of a tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    ids, logits = tiny_model(folder, "Gemma3nTextConfig", FAMILIES[request.param])
-    return request.param, folder, ids, logits
-
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("form", ["folder", "gguf"])
-def test_logits_match_transformers(model: Any, form: str, backend: str, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    check_logits(folder, ids, expected, form, backend, tmp_path)
+model = family_fixture({name: ("Gemma3nTextConfig", settings) for name, settings in FAMILIES.items()})
 
 
 def test_llama_cpp_agrees(tmp_path: Path) -> None:
@@ -79,11 +72,6 @@ def test_llama_cpp_agrees(tmp_path: Path) -> None:
         tensors |= {f"model.layers.{i}.self_attn.{name}.weight": like for i in range(20, 24)}
     save_file(tensors, file, {"format": "pt"})
     check_llama_cpp(tmp_path / "model", ids, expected, tmp_path, most=1e-5)
-
-
-def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
-    _, folder, ids, _ = model
-    check_promise(folder, ids)
 
 
 @pytest.fixture(scope="module")

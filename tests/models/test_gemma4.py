@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from executors import logits_of, open_executor
-from transformers_models import LENGTH, VOCAB, check_llama_cpp, check_logits, check_promise, tiny_model
+from family_checks import (  # noqa: F401
+    family_fixture,
+    test_bits_do_not_depend_on_the_batch,
+    test_llama_cpp_agrees,
+    test_logits_match_transformers,
+)
+from transformers_models import LENGTH, VOCAB, tiny_model
 
 from torchless.conversion.convert import convert
 from torchless.errors import FormatError, UnsupportedError
@@ -67,29 +73,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(name, folder, ids, logits) of a tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    ids, logits = tiny_model(folder, *FAMILIES[request.param])
-    return request.param, folder, ids, logits
-
-
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("form", ["folder", "gguf"])
-def test_logits_match_transformers(model: Any, form: str, backend: str, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    check_logits(folder, ids, expected, form, backend, tmp_path)
-
-
-def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    check_llama_cpp(folder, ids, expected, tmp_path)
-
-
-def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
-    _, folder, ids, _ = model
-    check_promise(folder, ids)
+model = family_fixture(FAMILIES)
 
 
 @pytest.fixture(scope="module")

@@ -9,14 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 from executors import logits_of, open_executor
+from family_checks import (  # noqa: F401
+    family_fixture,
+    test_a_file_without_the_original_settings_becomes_the_same_model,
+    test_a_folder_made_anew_is_the_same_model,
+    test_a_round_trip_gives_every_tensor_and_setting_back,
+    test_bits_do_not_depend_on_the_batch,
+    test_llama_cpp_agrees,
+    test_logits_match_transformers,
+)
 from transformers_models import (
     SIZES,
     VOCAB,
-    check_foreign_file,
     check_llama_cpp,
     check_logits,
     check_promise,
-    check_round_trip,
     make_model,
     tiny_model,
 )
@@ -152,64 +159,46 @@ NORMS_OF_THEIR_OWN: dict[str, tuple[str, dict[str, Any]]] = {
 """Models whose experts' weights are divided by their sum where the published ones' are not, or the other way."""
 ONE_WAY = ("gpt-oss", "deepseek")
 NOT_IN_LLAMA_CPP = {
-    "phi-moe": "llama.cpp weighs Phi-3.5-MoE's experts by a softmax, not by sparse mixing",
-    "phi-moe, LongRoPE": "llama.cpp weighs Phi-3.5-MoE's experts by a softmax, not by sparse mixing",
+    "phi-moe": "llama.cpp has two rules of its own for Phi-3.5-MoE (compared below)",
+    "phi-moe, LongRoPE": "llama.cpp has two rules of its own for Phi-3.5-MoE (compared below)",
     "gpt-oss": "llama.cpp has whole pairs at the ends of YaRN's ramp, whatever the model says",
     "deepseek-v2": "llama.cpp knows models without a query latent by their 27 layers alone",
     "deepseek-v2, groups and YaRN": "llama.cpp rates groups by their best two experts (V3's rule), V2 by the best",
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """(name, folder, ids, logits) of a family's tiny model."""
-    folder = tmp_path_factory.mktemp("model")
-    ids, logits = tiny_model(folder, *FAMILIES[request.param])
-    return request.param, folder, ids, logits
+model = family_fixture(FAMILIES)
 
 
-@pytest.mark.parametrize("backend", ["reference", "cpu"])
-@pytest.mark.parametrize("form", ["folder", "gguf"])
-def test_logits_match_transformers(model: Any, form: str, backend: str, tmp_path: Path) -> None:
-    _, folder, ids, expected = model
-    check_logits(folder, ids, expected, form, backend, tmp_path)
+@pytest.mark.parametrize("rope", [None, {**PHI_ROPE, "original_max_position_embeddings": 512}])
+def test_two_rules_set_phi_moe_apart_from_llama_cpp(
+    rope: dict[str, Any] | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """llama.cpp norms without taking the mean away, and weighs the two best experts by a softmax over all.
 
+    With these two rules the same file gives its logits. Its context is 256 tokens at least, for which it would take
+    LongRoPE's other factors if the model was trained on fewer.
+    """
+    from torchless.backends.reference import ops
+    from torchless.models import phimoe
 
-def test_a_round_trip_gives_every_tensor_and_setting_back(model: Any, tmp_path: Path) -> None:
-    name, folder, _, _ = model
-    if name.startswith(ONE_WAY):
-        convert(folder, tmp_path / "model.gguf")
-        with pytest.raises(UnsupportedError, match="as GGUF files only"):
-            convert(tmp_path / "model.gguf", tmp_path / "back")
-        return
-    check_round_trip(folder, tmp_path)
+    settings = {**PHI, "max_position_embeddings": 512, **({"rope_parameters": rope} if rope else {})}
+    ids, expected = tiny_model(tmp_path / "folder", "PhimoeConfig", settings)
+    [path] = convert(tmp_path / "folder", tmp_path / "model.gguf")
+    read_routing = phimoe.read_routing
 
+    def by_softmax(reader: Any, **_: Any) -> Any:
+        return read_routing(reader, scoring="softmax", normalised=True)
 
-def test_a_file_without_the_original_settings_becomes_the_same_model(model: Any, tmp_path: Path) -> None:
-    name, folder, ids, expected = model
-    if name.startswith(ONE_WAY):
-        pytest.skip("written as GGUF files only")
-    check_foreign_file(folder, ids, expected, tmp_path)
+    def without_mean(x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        return x / np.sqrt(np.square(x).mean(axis=-1, keepdims=True) + eps) * weight + bias
 
-
-def test_a_folder_made_anew_is_the_same_model(model: Any, tmp_path: Path) -> None:
-    name, folder, ids, expected = model
-    if name.startswith(ONE_WAY):
-        pytest.skip("written as GGUF files only")
-    convert(folder, tmp_path / "again")
-    check_logits(tmp_path / "again", ids, expected, "folder", "cpu", tmp_path)
-
-
-def test_llama_cpp_agrees(model: Any, tmp_path: Path) -> None:
-    name, folder, ids, expected = model
-    if name in NOT_IN_LLAMA_CPP:
-        pytest.skip(NOT_IN_LLAMA_CPP[name])
-    check_llama_cpp(folder, ids, expected, tmp_path)
-
-
-def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
-    _, folder, ids, _ = model
-    check_promise(folder, ids)
+    changes = {"read_routing": (phimoe, by_softmax), "layer_norm": (ops, without_mean)}
+    for name, (module, other) in changes.items():
+        monkeypatch.setattr(module, name, other)
+        found = logits_of(open_executor(path, "reference"), ids[0], len(ids[0]))
+        assert np.square(found - expected[0]).mean() > 0.01 * np.square(expected[0]).mean(), name
+    check_llama_cpp(tmp_path / "folder", ids, [found], tmp_path)
 
 
 @pytest.mark.parametrize("name", NORMS_OF_THEIR_OWN)
