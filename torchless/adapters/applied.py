@@ -8,11 +8,9 @@ ops are ordinary ones: whatever a backend promises for linear layers holds with 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,28 +19,21 @@ from torchless.plan import Add, Columns, Linear, Op, Piece, Plan, Value, Weighte
 from torchless.quants import Bytes, Floats
 from torchless.weights.pieces import FilePiece, pieces_of
 from torchless.weights.source import TensorInfo, WeightSource
+from torchless.weights.view import SourceView
 
 __all__ = ["AdaptedSource", "adapted_plan"]
 
 _A, _B = ".lora_a", ".lora_b"
 
 
-class AdaptedSource:
+class AdaptedSource(SourceView):
     """A model with the matrices of its adapters as further tensors in F32. Implements `weights.source.WeightSource`.
 
     Closing it closes the model.
     """
 
-    path: Path
-    format: Literal["gguf", "safetensors"]
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    rope_layout: Literal["interleaved", "half"]
-
     def __init__(self, source: WeightSource, adapters: BoundAdapters) -> None:
-        self.source = source
-        self.path, self.format, self.rope_layout = source.path, source.format, source.rope_layout
-        self.metadata = source.metadata
+        super().__init__(source)
         self._added: dict[str, Floats] = {}
         for name, (a, b) in adapters.parts.items():
             self._added[name + _A], self._added[name + _B] = a, b
@@ -68,10 +59,6 @@ class AdaptedSource:
         """Lets the file pages of the model's own tensors go."""
         if name not in self._added:
             self.source.drop_pages(name, start, num_bytes)
-
-    def close(self) -> None:
-        """Closes the model."""
-        self.source.close()
 
 
 def adapted_plan(plan: Plan, adapters: BoundAdapters) -> Plan:

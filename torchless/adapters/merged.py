@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
 
 import numpy as np
 
@@ -14,13 +11,14 @@ from torchless import quants
 from torchless.adapters.binding import BoundAdapters
 from torchless.quants import Bytes, Floats
 from torchless.weights.source import TensorInfo, WeightSource
+from torchless.weights.view import SourceView
 
 __all__ = ["MergedSource"]
 
 _SLICE_WEIGHTS = 1 << 22
 
 
-class MergedSource:
+class MergedSource(SourceView):
     """Implements `weights.source.WeightSource`: adapted tensors are F32, the others as they are.
 
     Args:
@@ -28,16 +26,9 @@ class MergedSource:
         adapters: bound to the order of rows that `source` has.
     """
 
-    path: Path
-    format: Literal["gguf", "safetensors"]
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    rope_layout: Literal["interleaved", "half"]
-
     def __init__(self, source: WeightSource, adapters: BoundAdapters) -> None:
-        self.source, self.adapters = source, adapters
-        self.path, self.format, self.rope_layout = source.path, source.format, source.rope_layout
-        self.metadata = source.metadata
+        super().__init__(source)
+        self.adapters = adapters
         self.tensors = MappingProxyType(
             {
                 name: TensorInfo(name, info.shape, "F32", 4 * math.prod(info.shape))
@@ -65,7 +56,7 @@ class MergedSource:
     def close(self) -> None:
         """Closes the source."""
         self._last = None
-        self.source.close()
+        super().close()
 
     def _merge(self, name: str) -> Bytes:
         a, b = self.adapters.parts[name]

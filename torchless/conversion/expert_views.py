@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
 
 import numpy as np
 
@@ -14,26 +11,19 @@ from torchless import quants
 from torchless.quants import Bytes
 from torchless.weights.source import TensorInfo, WeightSource
 from torchless.weights.stored_weights import LastCopy
+from torchless.weights.view import SourceView
 
 __all__ = ["ExpertsApart", "ExpertsJoined"]
 
 
-class ExpertsApart:
+class ExpertsApart(SourceView):
     """``blk.0.ffn_up_exps.weight`` (experts, out, in) as ``blk.0.ffn_up_exps.7.weight`` (out, in) and so on.
 
     Implements `weights.source.WeightSource`.
     """
 
-    path: Path
-    format: Literal["gguf", "safetensors"]
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    rope_layout: Literal["interleaved", "half"]
-
     def __init__(self, source: WeightSource) -> None:
-        self.source = source
-        self.path, self.format, self.metadata = source.path, source.format, source.metadata
-        self.rope_layout = source.rope_layout
+        super().__init__(source)
         self._places: dict[str, tuple[str, int]] = {}
         tensors = {}
         for info in source.tensors.values():
@@ -61,28 +51,16 @@ class ExpertsApart:
         size = self.tensors[name].num_bytes
         self.source.drop_pages(stack, expert * size + start, size - start if num_bytes is None else num_bytes)
 
-    def close(self) -> None:
-        """Closes the source."""
-        self.source.close()
 
-
-class ExpertsJoined:
+class ExpertsJoined(SourceView):
     """``ffn_gate_exps`` and ``ffn_up_exps`` as one ``ffn_gate_up_exps`` (experts, 2 inner, in), up behind gate.
 
     The expert that all tokens share (``_shexp``) likewise. Implements `weights.source.WeightSource`. Where gate and up
     have different types both are decoded to F32.
     """
 
-    path: Path
-    format: Literal["gguf", "safetensors"]
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    rope_layout: Literal["interleaved", "half"]
-
     def __init__(self, source: WeightSource) -> None:
-        self.source = source
-        self.path, self.format, self.metadata = source.path, source.format, source.metadata
-        self.rope_layout = source.rope_layout
+        super().__init__(source)
         self._pairs: dict[str, tuple[TensorInfo, TensorInfo]] = {}
         self._copy = LastCopy()
         tensors = {}
@@ -123,10 +101,6 @@ class ExpertsJoined:
             self._copy.drop(name, None if num_bytes is None else start + num_bytes)
         else:
             self.source.drop_pages(name, start, num_bytes)
-
-    def close(self) -> None:
-        """Closes the source."""
-        self.source.close()
 
 
 def _joined(name: str, gate: TensorInfo, up: TensorInfo) -> TensorInfo:

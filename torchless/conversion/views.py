@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -19,11 +18,12 @@ from torchless.conversion.families import Family
 from torchless.conversion.rotary_rows import row_order
 from torchless.quants import Bytes, Floats
 from torchless.weights.source import TensorInfo, WeightSource
+from torchless.weights.view import SourceView
 
 __all__ = ["ConvertedView", "is_norm", "rotary_orders"]
 
 
-class ConvertedView:
+class ConvertedView(SourceView):
     """A model with its rotary rows in another order, and with vectors in types of the other format.
 
     Implements `weights.source.WeightSource`.
@@ -39,12 +39,6 @@ class ConvertedView:
         names: parts of layers that have another name in the other format.
     """
 
-    path: Path
-    format: Literal["gguf", "safetensors"]
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    rope_layout: Literal["interleaved", "half"]
-
     def __init__(
         self,
         source: WeightSource,
@@ -57,8 +51,8 @@ class ConvertedView:
         dropped: tuple[str, ...] = (),
         names: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        self.source = source
-        self.path, self.metadata = source.path, metadata
+        super().__init__(source)
+        self.metadata = metadata
         self.format = "gguf" if layout == "interleaved" else "safetensors"
         self.rope_layout = layout if family.rotary_rows else source.rope_layout
         self._are_centred = family.centred_norms and layout == "half"
@@ -110,10 +104,6 @@ class ConvertedView:
         stored = self._stored_names[name]
         if stored not in self._orders and self.tensors[name].type == self.source.tensors[stored].type:
             self.source.drop_pages(stored, start, num_bytes)
-
-    def close(self) -> None:
-        """Closes the source."""
-        self.source.close()
 
 
 def is_norm(name: str) -> bool:
