@@ -161,6 +161,17 @@ class FakeExecutor:
         self.released += page_ids.tolist()
         self._tokens[page_ids] = -1
 
+    @property
+    def page_bytes(self) -> int:
+        return PAGE_TOKENS * 4
+
+    def read_page(self, page: int) -> np.ndarray:
+        assert (self._tokens[page] >= 0).all(), "a page that is not full is of no use to anybody"
+        return self._tokens[page].copy().view(np.uint8)
+
+    def write_page(self, page: int, content: np.ndarray) -> None:
+        self._tokens[page] = np.ascontiguousarray(content).view(np.int32)
+
     def copy_slots(self, page_ids: np.ndarray, from_slots: np.ndarray, to_slots: np.ndarray) -> None:
         assert all(a.dtype == np.int32 for a in (page_ids, from_slots, to_slots))
         for source, target in zip(from_slots, to_slots, strict=True):

@@ -3,7 +3,7 @@
 import numpy as np
 from fake_executor import expected_logits
 
-from torchless.engine.scheduler import FEWEST_FAST_TOKENS
+from torchless.engine.fast_tokens import FEWEST_FAST_TOKENS
 from torchless.engine.sequence import Sequence
 from torchless.sampling.chain import Sampler
 from torchless.sampling.parameters import SamplingParams

@@ -15,7 +15,7 @@ from executors import Run, make_batch, open_executor
 import torchless
 from torchless.backends import cpu
 from torchless.bench.synthetic import write_synthetic
-from torchless.engine.scheduler import FEWEST_FAST_TOKENS
+from torchless.engine.fast_tokens import FEWEST_FAST_TOKENS
 
 core = pytest.importorskip("torchless._core")
 pytestmark = pytest.mark.skipif(core.isa() != "avx512", reason="only avx512 has a fast mode")

@@ -391,6 +391,22 @@ class Executor:
         self,
         pages: Annotated[NDArray[numpy.int32], dict(shape=(None,), order="C", device="cpu", writable=False)],
     ) -> None: ...
+    def read_page(
+        self,
+        page: int,
+        content: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu")],
+    ) -> None:
+        """Copies all of a page into `content`."""
+
+    def write_page(
+        self,
+        page: int,
+        content: Annotated[
+            NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> None:
+        """Copies `content` into a page, all of it."""
+
     def copy_slots(
         self,
         page_ids: Annotated[

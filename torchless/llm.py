@@ -32,6 +32,7 @@ from torchless.models import ModelConfig
 from torchless.observing import observe, open_trace
 from torchless.plan import Plan
 from torchless.pooling_types import Pooling
+from torchless.prefix_cache_settings import DEFAULT_SIZE
 from torchless.prompts import Prompts
 from torchless.requests import Messages, Prompt, Request, Requests
 from torchless.reranking import Reranker
@@ -65,6 +66,8 @@ def load(
     num_draft_tokens: int | Literal["auto"] = "auto",
     pacing: float | Literal["off"] = DEFAULT_SLOWDOWN,
     prefix_cache: bool = True,
+    prefix_cache_dir: str | os.PathLike[str] | bool | None = None,
+    prefix_cache_size: int | str = DEFAULT_SIZE,
     trace: str | os.PathLike[str] | None = None,
     chat_template: str | None = None,
     progress: Progress | None = None,
@@ -107,6 +110,9 @@ def load(
             without; "off" takes in prompts in whole chunks, which is faster for them and slower for all others.
         prefix_cache: texts that begin with the same tokens share what was computed for them, also later ones; answers
             are the same either way. See docs/prefix-cache.md.
+        prefix_cache_dir: a folder in which that is kept on disk, too, for later processes and for others; True or "on"
+            is the usual one.
+        prefix_cache_size: most bytes that it may take there, or ``"4GiB"``.
         trace: a file to write what every step does to, for ui.perfetto.dev; docs/concurrency.md.
         chat_template: Jinja source that replaces the model's own, or the name of a style such as "chatml"
             (docs/chat.md).
@@ -143,6 +149,8 @@ def load(
         "num_draft_tokens": num_draft_tokens,
         "pacing": pacing,
         "prefix_cache": prefix_cache,
+        "prefix_cache_dir": prefix_cache_dir,
+        "prefix_cache_size": prefix_cache_size,
         "trace": trace,
     }
     settings = load_settings(model, named, aliases, chat_template)
@@ -175,7 +183,11 @@ class LLM(LaterMethods):
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
         self._runner = Runner(
-            loaded.executor, loaded.speculation, loaded.pacing, has_prefix_cache=loaded.has_prefix_cache
+            loaded.executor,
+            loaded.speculation,
+            loaded.pacing,
+            has_prefix_cache=loaded.has_prefix_cache,
+            page_store=loaded.page_store,
         )
         self._meter = observe(loaded, self._runner.engine, trace, is_announced=is_announced)
         self._requests = Requests(loaded, self._prompts, self._runner.check_usable)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torchless.backends.base import Executor
 from torchless.engine.pacing import StepPacing
+from torchless.engine.page_store import PageStore
 from torchless.engine.speculation import Speculation
 from torchless.file_speed import FileSpeed
 from torchless.models import ModelConfig
@@ -39,6 +40,7 @@ class LoadedModel:
     speculation: Speculation | None = None
     pacing: StepPacing | None = None
     has_prefix_cache: bool = False
+    page_store: PageStore | None = None
 
     def describe(self) -> dict[str, Any]:
         """What was loaded, as plain values."""
@@ -69,12 +71,15 @@ class LoadedModel:
             "speculation": None if self.speculation is None else self.speculation.describe(),
             "pacing": "off" if self.pacing is None else self.pacing.slowdown,
             "prefix_cache": self.has_prefix_cache,
+            "prefix_cache_dir": None if self.page_store is None else str(self.page_store.folder),
             "draft_model": None if self.draft is None else str(self.draft.source.path),
         }
 
     def close(self) -> None:
         """Frees everything."""
         try:
+            if self.page_store is not None:
+                self.page_store.close()
             if self.speculation is not None:
                 self.speculation.close()
             if self.draft is not None:

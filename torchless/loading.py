@@ -30,7 +30,13 @@ from torchless.loaded_model import LoadedModel
 from torchless.models import record_plan
 from torchless.observing import trace_path
 from torchless.placement import thread_cpus
-from torchless.plan import Plan
+from torchless.prefix_cache_settings import (
+    PrefixCacheSettings,
+    can_share_pages,
+    open_folder,
+    open_page_store,
+    prefix_cache_settings,
+)
 from torchless.processors import usable_cores
 from torchless.sampling.parameters import SamplingParams
 from torchless.speculative import (
@@ -84,6 +90,8 @@ _ALIASES = {
     "n_draft": "num_draft_tokens",
     "num_speculative_tokens": "num_draft_tokens",
     "enable_prefix_caching": "prefix_cache",
+    "prompt_cache": "prefix_cache_dir",
+    "slot_save_path": "prefix_cache_dir",
 }
 
 
@@ -110,7 +118,7 @@ class LoadSettings:
     speculative: SpeculativeSettings = field(default_factory=SpeculativeSettings)
     pacing: float | None = DEFAULT_SLOWDOWN
     trace: Path | None = None
-    prefix_cache: bool = True
+    prefix_cache: PrefixCacheSettings = field(default_factory=PrefixCacheSettings)
 
 
 def load_settings(
@@ -165,7 +173,7 @@ def load_settings(
         speculative=speculative_settings(values),
         pacing=slowdown(values.get("pacing", DEFAULT_SLOWDOWN)),
         trace=trace_path(values.get("trace")),
-        prefix_cache=flag("prefix_cache", values.get("prefix_cache", True)),
+        prefix_cache=prefix_cache_settings(values),
     )
 
 
@@ -174,12 +182,17 @@ def load_model(settings: LoadSettings, progress: Progress | None = None) -> Load
 
     An error or an interrupt on the way frees what was taken.
     """
+    folder = open_folder(settings.prefix_cache)
     loaded = _load_one(settings, progress)
     try:
         loaded = replace(loaded, draft=load_draft_model(settings, loaded, progress))
-        has_prefix_cache = settings.prefix_cache and _can_share_pages(loaded.plan)
-        speculation = build_speculation(settings.speculative, loaded)
-        return replace(loaded, speculation=speculation, has_prefix_cache=has_prefix_cache)
+        loaded = replace(loaded, speculation=build_speculation(settings.speculative, loaded))
+        store = None if folder is None else open_page_store(folder, loaded, settings.quant, settings.lora)
+        return replace(
+            loaded,
+            has_prefix_cache=settings.prefix_cache.is_on and can_share_pages(loaded.plan),
+            page_store=store,
+        )
     except BaseException:
         loaded.close()
         raise
@@ -246,11 +259,6 @@ def _load_one(settings: LoadSettings, progress: Progress | None = None) -> Loade
         adapters=adapters.descriptions,
         lazy=lazy,
     )
-
-
-def _can_share_pages(plan: Plan) -> bool:
-    """Whether texts that begin alike can share what was computed: not states, which move on, nor whole sequences."""
-    return plan.output_kind == "logits" and not plan.state_ops and not plan.needs_whole_sequences
 
 
 def backend_names() -> list[str]:

@@ -90,6 +90,7 @@ class Metrics:
             requests that have ended.
         num_computed_tokens: token rows of all steps, whatever they were for.
         num_cached_tokens: tokens that sequences found in the prefix cache instead of computing them.
+        num_restored_tokens: of those, the ones that were read from disk.
         num_steps: steps of the engine.
         num_preemptions: how often a sequence lost its pages to an older one.
         num_running, num_waiting: sequences now under way and in the queue.
@@ -111,6 +112,7 @@ class Metrics:
     num_kept_tokens: int
     num_computed_tokens: int
     num_cached_tokens: int
+    num_restored_tokens: int
     num_steps: int
     num_preemptions: int
     num_running: int
@@ -145,6 +147,7 @@ _SAMPLES = {
     "num_kept_tokens": ("drafted_tokens_kept_total", "Tokens computed ahead that were right"),
     "num_computed_tokens": ("computed_tokens_total", "Token rows of all steps"),
     "num_cached_tokens": ("cached_tokens_total", "Tokens found in the prefix cache instead of computed"),
+    "num_restored_tokens": ("restored_tokens_total", "Tokens found in the prefix cache on disk"),
     "num_steps": ("steps_total", "Steps of the engine"),
     "num_preemptions": ("preemptions_total", "Sequences that lost their pages to an older one"),
     "num_running": ("sequences_running", "Sequences under way"),

@@ -14,6 +14,7 @@ from torchless.engine.speculation import MAX_DRAFT_TOKENS, Speculation
 from torchless.errors import InvalidRequestError, ModelNotFoundError, UnsupportedError
 from torchless.hub import local_path, parse_name
 from torchless.models import record_plan
+from torchless.prefix_cache_settings import PrefixCacheSettings
 from torchless.speculative_kinds import SPECULATIVE
 from torchless.weights.open import open_source
 
@@ -130,6 +131,7 @@ def load_draft_model(
             fast=False,
             chat_template=None,
             speculative=SpeculativeSettings(kind="off"),
+            prefix_cache=PrefixCacheSettings(is_on=False),
         ),
         progress,
     )

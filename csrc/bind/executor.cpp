@@ -453,6 +453,8 @@ void bind_executor(nb::module_& m) {
             "Nanoseconds by stage, in the order of execution: those that clear pages and make rope tables, then the "
             "others as they were added. Empty while stages are not timed.")
         .def("release_pages", &PyExecutor::release_pages, "pages"_a)
+        .def("read_page", &PyExecutor::read_page, "page"_a, "content"_a, "Copies all of a page into `content`.")
+        .def("write_page", &PyExecutor::write_page, "page"_a, "content"_a, "Copies `content` into a page, all of it.")
         .def("copy_slots", &PyExecutor::copy_slots, "page_ids"_a, "from_slots"_a, "to_slots"_a,
              "Copies keys and values of a sequence with these pages from slots to slots, one after another.")
         .def_prop_ro(

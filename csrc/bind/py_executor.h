@@ -35,6 +35,22 @@ struct PyExecutor {
     void release_pages(Ints pages) {
         for (size_t i = 0; i < pages.size(); i++) core.release_page(pages.data()[i]);
     }
+    void read_page(int page,
+                   nanobind::ndarray<uint8_t, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu> to) {
+        check_page_bytes(to.size());
+        core.pages()->read(page, to.data());
+    }
+    void write_page(int page, Bytes from) {
+        check_page_bytes(from.size());
+        core.pages()->write(page, from.data());
+    }
+    void check_page_bytes(size_t num_bytes) {
+        if (!core.pages()) throw std::invalid_argument("a plan without attention has no pages");
+        if (num_bytes != core.pages()->page_bytes()) {
+            throw std::invalid_argument(std::to_string(num_bytes) + " bytes for a page of " +
+                                        std::to_string(core.pages()->page_bytes()));
+        }
+    }
     void copy_slots(Ints page_ids, Ints from_slots, Ints to_slots) {
         if (from_slots.size() != to_slots.size()) throw std::invalid_argument("as many slots to copy from as to");
         if (!core.pages()) return;

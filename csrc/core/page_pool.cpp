@@ -1,5 +1,6 @@
 #include "core/page_pool.h"
 
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -27,6 +28,15 @@ PagePool::PagePool(std::vector<KvLayout> layers, int num_pages)
 }
 
 void PagePool::release(int page) { memory_.decommit(size_t(page) * page_bytes_, page_bytes_); }
+
+uint8_t* PagePool::page_at(int page) const {
+    if (page < 0 || page >= num_pages_) throw std::invalid_argument("page id out of range");
+    return memory_.data() + size_t(page) * page_bytes_;
+}
+
+void PagePool::read(int page, uint8_t* content) const { std::memcpy(content, page_at(page), page_bytes_); }
+
+void PagePool::write(int page, const uint8_t* content) { std::memcpy(page_at(page), content, page_bytes_); }
 
 void PagePool::copy_slots(const int32_t* page_ids, size_t num_page_ids, const int32_t* from, const int32_t* to,
                           size_t count) {

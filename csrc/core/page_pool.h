@@ -26,11 +26,17 @@ class PagePool {
     // Gives a page's memory back to the system.
     void release(int page);
 
+    // Copies all of a page out or in; content is page_bytes() long. Throws std::invalid_argument for a page out of range.
+    void read(int page, uint8_t* content) const;
+    void write(int page, const uint8_t* content);
+
     // Copies keys and values of a sequence, whose page table is given, from slots to slots, one after another. Throws
     // std::invalid_argument for a page or a slot out of range.
     void copy_slots(const int32_t* page_ids, size_t num_page_ids, const int32_t* from, const int32_t* to, size_t count);
 
  private:
+    uint8_t* page_at(int page) const;
+
     std::vector<KvLayout> layers_;
     std::vector<size_t> offsets_;  // of each layer in a page
     size_t page_bytes_;

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from executors import logits_of, open_executor
 
-from torchless.backends.cpu import executor as cpu_executor
 from torchless.bench.synthetic import write_synthetic
+from torchless.weights.mapped_file import is_mapped
 
 pytest.importorskip("torchless._core")
 
@@ -37,8 +37,8 @@ def test_only_maps_of_files_may_be_given_back(tmp_path: Path) -> None:
 
     write_synthetic(tmp_path / "m.gguf", "test", "Q8_0")
     raw = open_source(tmp_path / "m.gguf").raw("token_embd.weight")
-    assert cpu_executor._is_mapped(raw)
-    assert cpu_executor._is_mapped(raw[64:].reshape(-1, 2))
-    assert not cpu_executor._is_mapped(raw.copy())
-    assert not cpu_executor._is_mapped(np.zeros(8, np.uint8))
-    assert not cpu_executor._is_mapped(np.frombuffer(bytearray(8), np.uint8))
+    assert is_mapped(raw)
+    assert is_mapped(raw[64:].reshape(-1, 2))
+    assert not is_mapped(raw.copy())
+    assert not is_mapped(np.zeros(8, np.uint8))
+    assert not is_mapped(np.frombuffer(bytearray(8), np.uint8))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.engine import Engine
-from torchless.engine.scheduler import FEWEST_FAST_TOKENS
+from torchless.engine.fast_tokens import FEWEST_FAST_TOKENS, num_fast_tokens
 from torchless.sampling.parameters import SamplingParams
 
 PARAMS = SamplingParams(seed=3)
@@ -38,7 +38,7 @@ def check(engine, everyone):
     assert pages.num_free == pages.num_pages - len(owned)
     for sequence, table in zip(scheduler.running, tables, strict=True):
         count = sequence.num_computed_tokens
-        num_fast = scheduler._num_fast_in_all(sequence)
+        num_fast = num_fast_tokens(sequence) if scheduler.is_fast else 0
         tokens = sequence.tokens[:count] + np.where(np.arange(count) < num_fast, VOCAB, 0)
         assert executor._tokens[table].reshape(-1)[:count].tolist() == tokens.tolist()
         assert sequence.num_published_pages == count // PAGE_TOKENS

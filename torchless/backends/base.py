@@ -210,6 +210,27 @@ class Executor(Protocol):
         """Gives the memory behind these pages back to the operating system."""
         ...
 
+    @property
+    def page_bytes(self) -> int:
+        """Size of what `read_page` returns."""
+        ...
+
+    def read_page(self, page: int) -> npt.NDArray[np.uint8]:
+        """A copy of all keys and values that a page holds, as bytes in the executor's own layout.
+
+        Raises:
+            ValueError: no such page.
+        """
+        ...
+
+    def write_page(self, page: int, content: npt.NDArray[np.uint8]) -> None:
+        """Puts back what `read_page` returned, of this executor or of one of the same plan, backend and options.
+
+        Raises:
+            ValueError: no such page, or another size.
+        """
+        ...
+
     def copy_slots(
         self,
         page_ids: npt.NDArray[np.int32],

@@ -77,6 +77,7 @@ _LOAD_KEYWORDS = ("ctx", "threads", "pin", "numa", "batch_tokens", "kv", "activa
 _OPTIONAL_KEYWORDS = (
     *("quant", "lazy", "memory", "trace", "draft_model", "speculative", "num_draft_tokens"),
     "pacing",
+    *("prefix_cache_dir", "prefix_cache_size"),
 )
 
 LOAD_OPTIONS = (

@@ -12,6 +12,7 @@ from typing import Protocol
 from torchless.backends.base import Executor, StepInterruptedError
 from torchless.engine.engine import Engine
 from torchless.engine.pacing import StepPacing
+from torchless.engine.page_store import PageStore
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Speculation
 from torchless.errors import TorchlessError
@@ -93,8 +94,11 @@ class Driver:
         pacing: StepPacing | None = None,
         *,
         has_prefix_cache: bool = True,
+        page_store: PageStore | None = None,
     ) -> None:
-        self.engine = Engine(executor, speculation, pacing, has_prefix_cache=has_prefix_cache)
+        self.engine = Engine(
+            executor, speculation, pacing, has_prefix_cache=has_prefix_cache, page_store=page_store
+        )
         self.box: Box = SimpleQueue()
         self.tickets: dict[Sequence, Ticket] = {}
         self.has_ended = False

@@ -13,10 +13,13 @@ from torchless.engine.draft_tree import DraftTree
 from torchless.engine.observer import Observer, StepTimes
 from torchless.engine.output_rows import OutputRows, end_if_due
 from torchless.engine.pacing import StepPacing
+from torchless.engine.page_store import PageStore
 from torchless.engine.pages import PageAllocator
+from torchless.engine.prefix_cache import PrefixCache
 from torchless.engine.scheduler import Run, Schedule, Scheduler
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Judgement, Speculation
+from torchless.engine.stored_pages import StoredPages
 
 __all__ = ["Engine", "StepResult"]
 
@@ -54,12 +57,14 @@ class Engine:
         pacing: StepPacing | None = None,
         *,
         has_prefix_cache: bool = True,
+        page_store: PageStore | None = None,
     ) -> None:
         """An engine without sequences.
 
         Args:
             has_prefix_cache: sequences that begin alike share pages, also one after another (`PrefixCache`). Without
                 effect on executors that keep recurrent state or take whole sequences only.
+            page_store: where such pages are kept beyond this engine's life.
             speculation: drafts tokens, so that a step can yield several; None for one token a step. Of no use to
                 executors that keep recurrent state or take whole sequences only.
             pacing: bounds how long prompts may hold up those that decode; None for no bound.
@@ -68,6 +73,8 @@ class Engine:
         self.speculation = speculation
         options = executor.options
         self.pages = PageAllocator(options.num_pages)
+        is_cached = has_prefix_cache and not executor.num_state_slots and not executor.needs_whole_sequences
+        stored = StoredPages(page_store, executor) if page_store is not None else None
         self.scheduler = Scheduler(
             self.pages,
             options.max_batch_tokens,
@@ -76,7 +83,7 @@ class Engine:
             needs_whole_sequences=executor.needs_whole_sequences,
             is_fast=options.fast,
             pacing=pacing,
-            has_prefix_cache=has_prefix_cache,
+            prefix_cache=PrefixCache(self.pages, is_fast=options.fast, stored=stored) if is_cached else None,
         )
         self.observers: list[Observer] = [] if self.scheduler.pacing is None else [self.scheduler.pacing]
         self._computed_at = 0.0  # when the executor of this step was done, in seconds

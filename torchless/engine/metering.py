@@ -105,6 +105,7 @@ class Meter:
             num_computed_tokens=self._num_computed,
             num_steps=self._num_steps,
             num_cached_tokens=0 if cache is None else cache.num_cached_tokens,
+            num_restored_tokens=0 if cache is None else cache.num_restored_tokens,
             num_preemptions=scheduler.num_preemptions,
             num_running=len(scheduler.running),
             num_waiting=len(scheduler.waiting),

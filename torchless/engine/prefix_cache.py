@@ -12,16 +12,17 @@ them. A fork is therefore two sequences that share pages up to the last full one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from torchless.backends.base import PAGE_TOKENS
+from torchless.engine.fast_tokens import num_fast_tokens
+from torchless.engine.page_file import KEY_BYTES
 from torchless.engine.pages import PageAllocator
 from torchless.engine.sequence import Sequence
+from torchless.engine.stored_pages import StoredPages
 
 __all__ = ["PrefixCache"]
-
-KEY_BYTES = 32
 
 
 class PrefixCache:
@@ -33,16 +34,22 @@ class PrefixCache:
 
     Args:
         pages: the engine's; evictions are reported here.
-        num_fast_tokens: how many of a sequence's first tokens are computed in fast arithmetic.
+        is_fast: prompts are computed in fast arithmetic (`fast_tokens`).
+        stored: pages on disk, where published ones are written and missing ones are looked for.
 
     Attributes:
         num_cached_tokens: tokens that sequences found here instead of computing them, so far.
+        num_restored_tokens: of those, the ones that came from disk.
     """
 
-    def __init__(self, pages: PageAllocator, num_fast_tokens: Callable[[Sequence], int]) -> None:
-        self.num_cached_tokens = 0
+    def __init__(
+        self, pages: PageAllocator, *, is_fast: bool = False, stored: StoredPages | None = None
+    ) -> None:
+        self.num_cached_tokens = self.num_restored_tokens = 0
         self._pages = pages
-        self._num_fast_tokens = num_fast_tokens
+        self._is_fast = is_fast
+        self._stored = stored
+        self._seed = b"" if stored is None else stored.store.fingerprint
         self._page_of: dict[bytes, int] = {}  # a page's key stands behind that of the page before it
         self._key_of: dict[int, bytes] = {}
         pages.on_evict = self._forget
@@ -52,26 +59,49 @@ class PrefixCache:
         """All published pages, those of a sequence from its end to its beginning."""
         return list(reversed(self._page_of.values()))
 
-    def attach(self, sequence: Sequence) -> None:
+    def begin_step(self) -> None:
+        """A step is put together."""
+        if self._stored is not None:
+            self._stored.begin_step()
+
+    def attach(self, sequence: Sequence, *, may_pause: bool = False) -> bool:
         """Gives a sequence the published pages that come next in it, in place of computing their tokens.
 
         One token is always left to compute, for its logits. A sequence that wants all of them gets nothing.
+
+        Args:
+            may_pause: reading from disk may stop after some pages, so that others do not wait.
+
+        Returns:
+            Whether it stopped so: the rest comes before the next step.
         """
         end = _end(sequence)
         if sequence.num_pages >= end:
-            return
+            return False
         keys = self._keys(sequence, end)
         while sequence.num_pages < end:
-            page = self._page_of.get(keys[sequence.num_pages])
-            if page is None:
-                return
-            self._pages.share(page)
+            number = sequence.num_pages
+            page = self._page_of.get(keys[number])
+            if page is not None:
+                self._pages.share(page)
+                if self._stored is not None:
+                    self._stored.save(page, keys, number)
+            elif self._stored is None or sequence.is_not_stored:
+                return False
+            elif may_pause and self._stored.is_tired:
+                return True
+            else:
+                page = self._restore(sequence, keys[number])
+                if page is None:
+                    return False
+                self.num_restored_tokens += PAGE_TOKENS
             sequence.add_pages([page])  # from here on the table says who owns it: see `Scheduler.recover`
             sequence.num_computed_tokens += PAGE_TOKENS
             sequence.num_published_pages += 1
             self.num_cached_tokens += PAGE_TOKENS
             if not sequence.num_preemptions and sequence.num_tokens == sequence.num_prompt_tokens:
                 sequence.num_cached_tokens += PAGE_TOKENS
+        return False
 
     def is_coming(self, sequence: Sequence, older: Iterable[Sequence]) -> bool:
         """Whether an older sequence computes the sequence's next page, so that it is faster to wait for it."""
@@ -109,9 +139,9 @@ class PrefixCache:
             page = int(sequence.page_ids[j])
             found = self._page_of.get(keys[j])
             if found is None:
-                self._page_of[keys[j]] = page
-                self._key_of[page] = keys[j]
-                self._pages.keep(page)
+                self._enter(keys[j], page)
+                if self._stored is not None:
+                    self._stored.save(page, keys, j)
             elif found != page:
                 self._pages.share(found)
                 sequence.page_ids[j] = found
@@ -132,10 +162,10 @@ class PrefixCache:
         keys = sequence.page_keys
         for j in range(len(keys), count):
             tokens = sequence.tokens[j * PAGE_TOKENS : (j + 1) * PAGE_TOKENS]
-            num_fast = min(max(self._num_fast_tokens(sequence) - j * PAGE_TOKENS, 0), PAGE_TOKENS)
-            digest = blake2b(keys[j - 1] if j else b"", digest_size=KEY_BYTES)
+            num_fast = num_fast_tokens(sequence) if self._is_fast else 0
+            digest = blake2b(keys[j - 1] if j else self._seed, digest_size=KEY_BYTES)
             digest.update(tokens.astype("<i4", copy=False).data)
-            digest.update(bytes([num_fast]))
+            digest.update(bytes([min(max(num_fast - j * PAGE_TOKENS, 0), PAGE_TOKENS)]))
             keys.append(digest.digest())
         return keys
 
@@ -153,6 +183,23 @@ class PrefixCache:
                 most = min(end, last)
                 return next((j for j in range(first, most) if keys[j] != others[j]), most) - first
         return 0
+
+    def _restore(self, sequence: Sequence, key: bytes) -> int | None:
+        """A page of the sequence's own with what is on disk; None where that is nothing, or no page is free."""
+        assert self._stored is not None
+        content = self._stored.read(key) if self._pages.num_free else None
+        if content is None:
+            sequence.is_not_stored = True
+            return None
+        (page,) = self._pages.alloc(1)
+        self._stored.put(page, content)
+        self._enter(key, page)
+        return page
+
+    def _enter(self, key: bytes, page: int) -> None:
+        self._page_of[key] = page
+        self._key_of[page] = key
+        self._pages.keep(page)
 
     def _forget(self, page: int) -> None:
         del self._page_of[self._key_of.pop(page)]

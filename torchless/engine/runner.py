@@ -13,6 +13,7 @@ from torchless.backends.base import Executor
 from torchless.engine.driver import CLOSED, Box, Driver, News, Reader, Ticket, drive
 from torchless.engine.engine import Engine
 from torchless.engine.pacing import StepPacing
+from torchless.engine.page_store import PageStore
 from torchless.engine.sequence import Sequence
 from torchless.engine.speculation import Speculation
 from torchless.errors import TorchlessError
@@ -38,8 +39,11 @@ class Runner:
         pacing: StepPacing | None = None,
         *,
         has_prefix_cache: bool = True,
+        page_store: PageStore | None = None,
     ) -> None:
-        self._driver = Driver(executor, speculation, pacing, has_prefix_cache=has_prefix_cache)
+        self._driver = Driver(
+            executor, speculation, pacing, has_prefix_cache=has_prefix_cache, page_store=page_store
+        )
         self._executor = executor
         self._threads: list[threading.Thread] = []  # none, then one
         self._starting = threading.Lock()

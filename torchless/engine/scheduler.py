@@ -12,7 +12,7 @@ A running sequence also has a state slot, for models with recurrent state. Nothi
 preempted, or was in a step that broke off, computes its tokens again from the first.
 
 In fast mode a token's place decides how it is computed, and nothing else: a prompt's tokens in fast arithmetic if there
-are `FEWEST_FAST_TOKENS` of them, all others exactly. So its bits do not depend on chunks, preemption or neighbours.
+are enough of them (`fast_tokens`), all others exactly. So its bits do not depend on chunks, preemption or neighbours.
 """
 
 from __future__ import annotations
@@ -28,19 +28,17 @@ import numpy.typing as npt
 
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.assembly import Run, Schedule, assemble
+from torchless.engine.fast_tokens import num_fast_tokens
 from torchless.engine.pacing import StepPacing
 from torchless.engine.pages import PageAllocator
 from torchless.engine.prefix_cache import PrefixCache
 from torchless.engine.sequence import Sequence
 from torchless.engine.step_room import StepRoom
 
-__all__ = ["FEWEST_FAST_TOKENS", "PRIORITY_SECONDS", "Run", "Schedule", "Scheduler"]
+__all__ = ["PRIORITY_SECONDS", "Run", "Schedule", "Scheduler"]
 
 PRIORITY_SECONDS = 10.0
 """What one step of `Sequence.priority` is worth, in seconds of waiting. So nobody waits for ever."""
-
-FEWEST_FAST_TOKENS = 64
-"""Shorter prompts are exact in fast mode too: to make bytes of the weights would take longer than it saves."""
 
 
 class Scheduler:
@@ -55,8 +53,8 @@ class Scheduler:
         needs_whole_sequences: all tokens of a sequence go into one step.
         is_fast: prompts are computed in fast arithmetic (`ExecutorOptions.fast`).
         pacing: says how many prompt tokens may join a step in which others decode; None for as many as fit.
-        has_prefix_cache: sequences share pages with the same tokens. Not where a sequence has a state, which nobody
-            copies, or goes into one step as a whole.
+        prefix_cache: lets sequences share pages with the same tokens; None for none. Not where a sequence has a state,
+            which nobody copies, or goes into one step as a whole.
     """
 
     def __init__(
@@ -69,7 +67,7 @@ class Scheduler:
         needs_whole_sequences: bool = False,
         is_fast: bool = False,
         pacing: StepPacing | None = None,
-        has_prefix_cache: bool = True,
+        prefix_cache: PrefixCache | None = None,
     ) -> None:
         self.pages = pages
         self.max_batch_tokens = max_batch_tokens
@@ -78,8 +76,7 @@ class Scheduler:
         self.needs_whole_sequences = needs_whole_sequences
         self.is_fast = is_fast
         self.pacing = None if needs_whole_sequences else pacing
-        is_cached = has_prefix_cache and not num_state_slots and not needs_whole_sequences
-        self.prefix_cache = PrefixCache(pages, self._num_fast_in_all) if is_cached else None
+        self.prefix_cache = prefix_cache
         self.running: list[Sequence] = []  # oldest first
         self.waiting: list[Sequence] = []  # oldest first
         self.num_preemptions = 0  # of all sequences so far
@@ -134,16 +131,18 @@ class Scheduler:
     def schedule(self) -> Schedule:
         """Puts the next step together."""
         self._step.clear()
+        if self.prefix_cache is not None:
+            self.prefix_cache.begin_step()
         running = tuple(self.running)  # preemption changes the list
-        prefilling = [
-            (i, sequence) for i, sequence in enumerate(running) if not self._choose_decode(sequence)
-        ]
+        prefilling = [sequence for sequence in running if not self._choose_decode(sequence)]
         if self.pacing is not None and self._step.chosen:
             self._step.limit_prompts(self.pacing.allowance(len(self._step.chosen)))
-        for i, sequence in prefilling:
-            if not self._is_waiting_for(running[:i], sequence):
-                self._choose(sequence)
+        self._choose_prompts(running, prefilling)
         self._admit()
+        if not self._step.chosen:  # those for whom a reading from disk paused have made way since
+            self._step.limit_prompts(self._step.max_tokens)
+            everyone = tuple(self.running)
+            self._choose_prompts(everyone, everyone)
         self._choose_drafts()
         return assemble(self._step.chosen, self._step.drafts, self._num_fast_tokens)
 
@@ -180,13 +179,18 @@ class Scheduler:
         self._choose(sequence)
         return True
 
+    def _choose_prompts(self, running: tuple[Sequence, ...], prefilling: SequenceOf[Sequence]) -> None:
+        """Chooses sequences that have several pending tokens, but for those that wait for an older one's pages."""
+        for sequence in prefilling:
+            if not self._is_waiting_for(running[: running.index(sequence)], sequence):
+                self._choose(sequence)
+
     def _is_waiting_for(self, older: SequenceOf[Sequence], sequence: Sequence) -> bool:
         """Takes what is there already for a running sequence; whether it waits for what an older one is computing."""
         cache = self.prefix_cache
         if cache is None or sequence.state != "running":
             return False
-        cache.attach(sequence)
-        return cache.is_coming(sequence, older)
+        return cache.attach(sequence, may_pause=bool(self._step.chosen)) or cache.is_coming(sequence, older)
 
     def _choose(self, sequence: Sequence) -> None:
         """Gives the sequence its share of what is left of the step, if pages can be had for it."""
@@ -239,14 +243,9 @@ class Scheduler:
             missing -= self.prefix_cache.num_ahead(sequence, older)
         return max(missing, 0)
 
-    def _num_fast_in_all(self, sequence: Sequence) -> int:
-        """How many of a sequence's tokens, the first ones, are computed in fast arithmetic."""
-        is_long = sequence.num_prompt_tokens >= FEWEST_FAST_TOKENS
-        return sequence.num_prompt_tokens if self.is_fast and is_long else 0
-
     def _num_fast_tokens(self, sequence: Sequence) -> int:
         """How many of its pending tokens, the next ones, are computed in fast arithmetic."""
-        return max(self._num_fast_in_all(sequence) - sequence.num_computed_tokens, 0)
+        return max(num_fast_tokens(sequence) - sequence.num_computed_tokens, 0) if self.is_fast else 0
 
     def _admit(self) -> None:
         """Starts waiting sequences, in order, while all pages of their known tokens can be had."""

@@ -47,6 +47,7 @@ class Sequence:
         page_ids, num_pages: page table, ``page_ids[:num_pages]`` is valid (`add_pages`, `take_pages`).
         num_published_pages: of those, the leading ones that others may share (`PrefixCache`).
         page_keys: chain keys of its leading pages, as far as anybody asked (`PrefixCache`).
+        is_not_stored: what comes next in it was looked for on disk in vain (`PrefixCache`).
         num_cached_tokens: tokens of the prompt that it found computed (`PrefixCache`).
         state_slot: where its recurrent state lies while it runs, in models that have one (scheduler).
         state: which of the scheduler's queues has it (scheduler).
@@ -75,6 +76,7 @@ class Sequence:
         "failure",
         "finish_reason",
         "forbidden",
+        "is_not_stored",
         "logits",
         "logprobs",
         "max_tokens",
@@ -139,6 +141,7 @@ class Sequence:
         self.page_ids: npt.NDArray[np.int32] = np.empty(4, dtype=np.int32)
         self.num_pages = self.num_published_pages = 0
         self.page_keys: list[bytes] = []
+        self.is_not_stored = False
         self.num_cached_tokens = 0
         self.sampler = sampler
         self.accept = accept
@@ -246,6 +249,7 @@ class Sequence:
         taken: npt.NDArray[np.int32] = self.page_ids[: self.num_pages].copy()
         self.num_pages = self.num_published_pages = 0
         self.num_computed_tokens = 0
+        self.is_not_stored = False
         return taken
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import mmap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from torchless.errors import FormatError, OutOfMemoryError
 from torchless.quants import Bytes
 
-__all__ = ["MappedFile"]
+__all__ = ["MappedFile", "is_mapped"]
 
 
 class MappedFile:
@@ -80,3 +81,11 @@ class MappedFile:
         if self._data is None:
             raise ValueError(f"{self.path} was closed")
         return self._data
+
+
+def is_mapped(raw: Any) -> bool:
+    """Whether an array is a view of a read-only map of a file."""
+    while isinstance(raw, np.ndarray):
+        raw = raw.base
+    view = raw.obj if isinstance(raw, memoryview) else raw
+    return isinstance(view, mmap.mmap) and memoryview(view).readonly

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import mmap
 from typing import Any
 
 import numpy as np
@@ -21,13 +19,11 @@ from torchless.backends.cpu.residency import MappedMatrix, locate
 from torchless.backends.cpu.stages import Stage
 from torchless.plan import Plan
 from torchless.quants import Bytes
-from torchless.weights.mapped_file import MappedFile
+from torchless.weights.mapped_file import MappedFile, is_mapped
 from torchless.weights.pieces import pieces_of
 from torchless.weights.source import WeightSource
 
 __all__ = ["CpuExecutor", "compile", "required_bytes"]
-
-_log = logging.getLogger("torchless")
 
 _SLICE_BYTES = 4 << 20
 _KEPT_TABLE_BYTES = 8 << 20
@@ -89,7 +85,7 @@ class CpuExecutor:
             layout.arena_bytes, layout.lowered.output, self.output_width, layout.lowered.is_fused
         )
         if options.fast:
-            _warn_of_useless_fast_mode(layout)
+            layout.warn_of_useless_fast_mode()
         if options.cpus:
             self._core.place_weights()
         self._pack_weights(layout, handles, progress)
@@ -168,6 +164,22 @@ class CpuExecutor:
             self._core.release_pages(page_ids)
             self._pages_used[page_ids] = False
 
+    @property
+    def page_bytes(self) -> int:
+        """See `backends.base.Executor`."""
+        return 0 if self._core is None else int(self._core.page_bytes)
+
+    def read_page(self, page: int) -> Bytes:
+        """See `backends.base.Executor`."""
+        content = np.empty(self.page_bytes, np.uint8)
+        self._core.read_page(page, content)
+        return content
+
+    def write_page(self, page: int, content: Bytes) -> None:
+        """See `backends.base.Executor`."""
+        self._core.write_page(page, content)
+        self._pages_used[page] = True
+
     def copy_slots(
         self,
         page_ids: npt.NDArray[np.int32],
@@ -242,7 +254,7 @@ class CpuExecutor:
             handles["vector"][name] = core.add_vector(np.ascontiguousarray(values).reshape(-1))
         for name in layout.tables:
             raw = source.raw(name)
-            is_forgotten = raw.size > _KEPT_TABLE_BYTES and _is_mapped(raw)
+            is_forgotten = raw.size > _KEPT_TABLE_BYTES and is_mapped(raw)
             handles["table"][name] = core.add_table(*layout.matrix(name), raw, is_forgotten)
         for name in layout.matrices:
             first_row = layout.parts.get(name, (name, 0))[1]
@@ -309,18 +321,3 @@ class CpuExecutor:
                 done += num_bytes
         if progress is not None:
             progress(total, total)
-
-
-def _warn_of_useless_fast_mode(layout: Layout) -> None:
-    types = layout.core.fast_types()
-    if not any(layout.matrix(name)[0] in types for name in layout.matrices):
-        names = ", ".join(quants.by_id(type_id).name for type_id in types)
-        _log.warning("fast mode changes nothing in %s: no matrix is in %s", layout.source.path, names)
-
-
-def _is_mapped(raw: Any) -> bool:
-    """Whether an array is a view of a read-only map of a file."""
-    while isinstance(raw, np.ndarray):
-        raw = raw.base
-    view = raw.obj if isinstance(raw, memoryview) else raw
-    return isinstance(view, mmap.mmap) and memoryview(view).readonly

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping
@@ -36,6 +37,8 @@ from torchless.weights.pieces import pieces_of
 from torchless.weights.source import TensorInfo, WeightSource
 
 __all__ = ["Layout", "fuses"]
+
+_log = logging.getLogger("torchless")
 
 _VECTOR_TYPES = ("F32", "F16", "BF16")
 _GROUP_TILES = 16
@@ -192,6 +195,13 @@ class Layout:
                 raise UnsupportedError(
                     f"tensor {name} of {self.source.path} has type {info.type}, expected {_VECTOR_TYPES}"
                 )
+
+    def warn_of_useless_fast_mode(self) -> None:
+        """Says so where fast mode changes nothing."""
+        types = self.core.fast_types()
+        if not any(self.matrix(name)[0] in types for name in self.matrices):
+            names = ", ".join(quants.by_id(type_id).name for type_id in types)
+            _log.warning("fast mode changes nothing in %s: no matrix is in %s", self.source.path, names)
 
     def _check_fast(self) -> None:
         """That fast mode is possible."""

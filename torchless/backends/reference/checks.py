@@ -9,7 +9,7 @@ from torchless.backends.base import PAGE_TOKENS, Batch, ExecutorOptions
 from torchless.backends.trees import is_tree, run_parents
 from torchless.plan import Plan
 
-__all__ = ["check_batch", "check_slots"]
+__all__ = ["check_batch", "check_page", "check_slots"]
 
 
 def check_batch(batch: Batch, plan: Plan, options: ExecutorOptions) -> None:
@@ -69,6 +69,14 @@ def check_slots(
     for slots in (from_slots, to_slots):
         if not _are_below(slots, len(page_ids) * PAGE_TOKENS):
             raise ValueError(f"a slot outside the {len(page_ids)} pages of a sequence")
+
+
+def check_page(page: int, num_pages: int, num_bytes: int = 0, page_bytes: int = 0) -> None:
+    """Raises ValueError for a page that does not exist, or a content that is not of a page's size."""
+    if not 0 <= page < num_pages:
+        raise ValueError(f"page {page} is out of range: there are {num_pages}")
+    if num_bytes != page_bytes:
+        raise ValueError(f"{num_bytes} bytes for a page of {page_bytes}")
 
 
 def _are_below(numbers: npt.NDArray[np.int32], end: int) -> bool:

@@ -13,8 +13,9 @@ from torchless import quants
 from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress, StepInterruptedError
 from torchless.backends.chains import step_chain
 from torchless.backends.reference import ops
-from torchless.backends.reference.checks import check_batch, check_slots
+from torchless.backends.reference.checks import check_batch, check_page, check_slots
 from torchless.backends.reference.ops import Array
+from torchless.backends.reference.page_content import packed_page, page_bytes, store_tokens, unpacked_page
 from torchless.backends.reference.states import StateSlots, state_bytes
 from torchless.backends.trees import is_tree, path_to, run_parents
 from torchless.errors import UnsupportedError
@@ -65,13 +66,9 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
     return {
         "weights": sum(8 * int(np.prod(source.tensors[name].shape)) for name in plan.weight_names),
         "scratch": sum(8 * rows[op.out.rows] * op.out.width for op in plan.ops),
-        "kv": options.num_pages * _page_bytes(plan),
+        "kv": options.num_pages * page_bytes(plan),
         **({"state": options.num_state_slots * state_bytes(plan)} if plan.state_ops else {}),
     }
-
-
-def _page_bytes(plan: Plan) -> int:
-    return sum(2 * 8 * PAGE_TOKENS * op.num_kv_heads * op.head_dim for op in plan.cache_ops)
 
 
 class ReferenceExecutor:
@@ -146,6 +143,22 @@ class ReferenceExecutor:
         gone = set(page_ids.tolist())
         self.pages = {key: value for key, value in self.pages.items() if key[1] not in gone}
 
+    @property
+    def page_bytes(self) -> int:
+        """See `backends.base.Executor`."""
+        return page_bytes(self.plan)
+
+    def read_page(self, page: int) -> npt.NDArray[np.uint8]:
+        """See `backends.base.Executor`."""
+        check_page(page, self.options.num_pages)
+        return packed_page([self.pages[op.layer, page] for op in self.plan.cache_ops])
+
+    def write_page(self, page: int, content: npt.NDArray[np.uint8]) -> None:
+        """See `backends.base.Executor`."""
+        check_page(page, self.options.num_pages, len(content), self.page_bytes)
+        for op, pair in zip(self.plan.cache_ops, unpacked_page(content, self.plan), strict=True):
+            self.pages[op.layer, page] = pair
+
     def copy_slots(
         self,
         page_ids: npt.NDArray[np.int32],
@@ -168,7 +181,7 @@ class ReferenceExecutor:
             "weights": sum(weight.nbytes for weight in self.weights.values()),
             "scratch": 0,
             "kv_used": sum(k.nbytes + v.nbytes for k, v in self.pages.values()),
-            "kv_page": _page_bytes(self.plan),
+            "kv_page": page_bytes(self.plan),
             "state": self.states.num_bytes,
         }
 
@@ -292,7 +305,7 @@ class ReferenceExecutor:
             shape = (end - begin, op.num_kv_heads, op.head_dim)
             if op.k is not None and op.v is not None:
                 k, v = (values[value.id][begin:end].reshape(shape) for value in (op.k, op.v))
-                self._store(op, table, start, k, v)
+                store_tokens(self.pages, op.layer, table, start, k, v)
             used = [self.pages[op.layer, page] for page in table[: -(-length // PAGE_TOKENS)]]
             keys = np.concatenate([page[0] for page in used])[:length]
             cached = np.concatenate([page[1] for page in used])[:length]
@@ -308,13 +321,3 @@ class ReferenceExecutor:
                     queries[row : row + 1], keys[slots], cached[slots], position
                 ).reshape(-1)
         return out
-
-    def _store(self, op: Attention, table: list[int], position: int, k: Array, v: Array) -> None:
-        for i in range(len(k)):
-            page, slot = divmod(position + i, PAGE_TOKENS)
-            key = (op.layer, table[page])
-            if key not in self.pages:
-                shape = (PAGE_TOKENS, op.num_kv_heads, op.head_dim)
-                self.pages[key] = (np.zeros(shape), np.zeros(shape))
-            self.pages[key][0][slot] = k[i]
-            self.pages[key][1][slot] = v[i]

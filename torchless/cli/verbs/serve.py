@@ -9,6 +9,7 @@ import click
 from torchless.cli.loading import LoadProgress, load_for_verb, show_warnings
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Verb, with_options, words_argument
+from torchless.cli.prefix_cache_options import PREFIX_CACHE_OPTIONS
 from torchless.cli.server_options import SERVER_OPTIONS, address_of, seconds_of, settings_of
 from torchless.cli.speculative_options import SPECULATIVE_OPTIONS
 from torchless.errors import UnsupportedError
@@ -26,7 +27,13 @@ Ctrl-C or SIGTERM ends the server once the requests under way have ended.
 
 
 @click.command("serve", cls=Verb, help=_HELP, short_help="Serve models over HTTP.")
-@with_options([words_argument("[[NAME=]MODEL]...")], SERVER_OPTIONS, LOAD_OPTIONS, SPECULATIVE_OPTIONS)
+@with_options(
+    [words_argument("[[NAME=]MODEL]...")],
+    SERVER_OPTIONS,
+    LOAD_OPTIONS,
+    SPECULATIVE_OPTIONS,
+    PREFIX_CACHE_OPTIONS,
+)
 def command(words: tuple[str, ...], model: str | None, **values: Any) -> None:
     load = load_keywords(values)
     _require_libraries()
