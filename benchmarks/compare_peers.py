@@ -37,12 +37,16 @@ DISTURBED = 0.10
 
 @dataclass(frozen=True, slots=True)
 class Test:
-    """`num_tokens` tokens, `batch` a step, after a prompt of `depth` tokens that is not timed."""
+    """`num_tokens` tokens, `batch` a step, after a prompt of `depth` tokens that is not timed.
+
+    With several `sequences` each step has one token of each of them, and they have no prompt.
+    """
 
     name: str
     num_tokens: int
     batch: int
     depth: int
+    sequences: int = 1
 
 
 @dataclass(slots=True)
@@ -99,6 +103,9 @@ def parse_options() -> argparse.Namespace:
         "-n", type=counts, default=[32], metavar="N,..", help="decoded tokens (0: no decode test)"
     )
     parser.add_argument("-d", type=counts, default=[0], metavar="N,..", help="tokens already in the context")
+    parser.add_argument(
+        "-s", type=counts, default=[], metavar="N,..", help="sequences that decode together, -n tokens each"
+    )
     parser.add_argument("-t", type=int, default=physical_cores(), metavar="N", help="threads of each engine")
     parser.add_argument("-b", type=int, default=512, metavar="N", help="most tokens in one prefill step")
     parser.add_argument("-r", type=int, default=5, metavar="N", help="undisturbed rounds wanted")
@@ -150,6 +157,12 @@ def chosen_tests(options: argparse.Namespace) -> list[Test]:
         at = f" @ d{depth}" if depth else ""
         tests += [Test(f"pp{count}{at}", count, max(options.b, 2), depth) for count in options.p if count]
         tests += [Test(f"tg{count}{at}", count, 1, depth) for count in options.n if count]
+    for sequences in options.s:
+        tests += [
+            Test(f"tg{count} x {sequences}", count * sequences, sequences, 0, sequences)
+            for count in options.n
+            if count
+        ]
     return tests
 
 
@@ -189,6 +202,7 @@ def start(worker: Worker, options: argparse.Namespace, settings: dict[str, Any])
     longest = max(longest, max(options.p) + max(options.n))
     common = {"model": options.model, "threads": options.t, "batch": max(options.b, 2), "kv": options.kv}
     common["context"] = -(-(longest + 64) // 256) * 256
+    common["sequences"] = max(1, *options.s)
     worker.call("start", settings={**common, **settings})
     facts: dict[str, Any] = worker.call("facts")
     return facts
@@ -234,7 +248,8 @@ def run_rounds(
 
 def arguments_of(test: Test, seed: int, vocab_size: int) -> dict[str, Any]:
     ids = random.Random(seed).choices(range(vocab_size), k=test.depth + test.num_tokens)
-    return {"depth_ids": ids[: test.depth], "token_ids": ids[test.depth :], "batch": test.batch}
+    arguments = {"depth_ids": ids[: test.depth], "token_ids": ids[test.depth :], "batch": test.batch}
+    return arguments if test.sequences == 1 else {**arguments, "sequences": test.sequences}
 
 
 def run_end_to_end(

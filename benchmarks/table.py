@@ -48,7 +48,7 @@ def _ratio(ours: list[float], theirs: list[float]) -> str:
 
 def _share(results: dict[str, Any], test: str, ours: list[float]) -> str:
     bandwidth = results["read_bytes_per_second"]
-    if bandwidth is None or not test.startswith("tg") or "@" in test:
+    if bandwidth is None or not test.startswith("tg") or "@" in test or " x " in test:
         return "-"
     size = results["file_bytes"]
     shares = [speed * size / read for speed, read in zip(ours, bandwidth["values"], strict=True)]

@@ -29,8 +29,10 @@ class Engine:
         commit = self._row.get("build_commit", "of an unknown commit")
         return {"version": f"llama-bench {commit}", "load_s": None, "vocab_size": 1}
 
-    def measure(self, depth_ids: list[int], token_ids: list[int], batch: int) -> float:
+    def measure(self, depth_ids: list[int], token_ids: list[int], batch: int, sequences: int = 1) -> float:
         """Seconds for as many tokens as `token_ids` has: a prompt, or one by one where `batch` is 1."""
+        if sequences > 1:
+            raise RuntimeError("llama-bench decodes one sequence; leave out -s")
         count = len(token_ids)
         prompt, new = (0, count) if batch == 1 else (count, 0)
         return count / float(self._run(prompt, new, len(depth_ids))["avg_ts"])

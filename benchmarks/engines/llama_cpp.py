@@ -20,7 +20,7 @@ class Engine:
         settings: ``model`` (path), ``threads``, ``context`` (tokens), ``batch`` (most tokens per step), ``kv``
             (number format of the cache: f16 or bf16) and ``repack``: True is llama.cpp's default (weights copied into
             the layouts of its fast kernels, AMX included), False its ``--repack 0`` (kernels read the file's own
-            layout).
+            layout); ``sequences``: most that decode together.
     """
 
     def __init__(self, settings: dict[str, Any]) -> None:
@@ -41,7 +41,7 @@ class Engine:
         self._vocab_size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self._batch_tokens: int = settings["batch"]
         self._depth_ids: list[int] = []  # computed before the tokens of the last test
-        self._batch = llama_cpp.llama_batch_init(self._batch_tokens, 0, 1)
+        self._batch = llama_cpp.llama_batch_init(max(self._batch_tokens, settings["sequences"]), 0, 1)
 
     def facts(self) -> dict[str, Any]:
         """Version, load time, system_info and where the weights went (the load log's lines on buffers)."""
@@ -53,12 +53,14 @@ class Engine:
             "buffers": [" ".join(line.split()) for line in self._log if "buffer size" in line],
         }
 
-    def measure(self, depth_ids: list[int], token_ids: list[int], batch: int) -> float:
+    def measure(self, depth_ids: list[int], token_ids: list[int], batch: int, sequences: int = 1) -> float:
         """Seconds to compute `token_ids`, `batch` tokens a step, after `depth_ids`, which are not timed.
 
         Logits are computed once a step, for its last token: what generating text needs. A context stays for the next
-        test that has the same.
+        test that has the same. With several sequences each step has one token, and its logits, of each.
         """
+        if sequences > 1:
+            return self._measure_together(token_ids, sequences)
         memory = llama_cpp.llama_get_memory(self._context)
         same = depth_ids == self._depth_ids and llama_cpp.llama_memory_seq_rm(memory, 0, len(depth_ids), -1)
         if not same:
@@ -67,6 +69,25 @@ class Engine:
             self._depth_ids = depth_ids
         started = time.perf_counter()
         self._feed(token_ids, len(depth_ids), batch)
+        return time.perf_counter() - started
+
+    def _measure_together(self, token_ids: list[int], sequences: int) -> float:
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
+        self._depth_ids = []
+        batch = self._batch
+        started = time.perf_counter()
+        for start in range(0, len(token_ids), sequences):
+            batch.n_tokens = sequences
+            for i in range(sequences):
+                batch.token[i] = token_ids[start + i]
+                batch.pos[i] = start // sequences
+                batch.n_seq_id[i] = 1
+                batch.seq_id[i][0] = i
+                batch.logits[i] = True
+            status = llama_cpp.llama_decode(self._context, batch)
+            if status != 0:
+                raise RuntimeError(f"llama_decode returned {status}")
+            self._last_logits()
         return time.perf_counter() - started
 
     def kv_bytes(self) -> int:
@@ -118,6 +139,8 @@ def _context_params(settings: dict[str, Any]) -> Any:
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = settings["context"]
     params.n_batch = params.n_ubatch = settings["batch"]
+    params.n_seq_max = settings["sequences"]
+    params.kv_unified = True
     params.n_threads = params.n_threads_batch = settings["threads"]
     params.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     params.type_k = params.type_v = _GGML_TYPES[settings["kv"]]

@@ -48,12 +48,14 @@ class Engine:
             "page_tokens": PAGE_TOKENS,
         }
 
-    def measure(self, depth_ids: list[int], token_ids: list[int], batch: int) -> float:
+    def measure(self, depth_ids: list[int], token_ids: list[int], batch: int, sequences: int = 1) -> float:
         """Seconds to compute `token_ids`, `batch` tokens a step, after `depth_ids`, which are not timed.
 
         Logits are computed once a step, for its last token. Calls the executor directly. A context stays for the next
-        test that has the same.
+        test that has the same. With several sequences each step has one token, and its logits, of each.
         """
+        if sequences > 1:
+            return self._measure_together(np.array(token_ids, np.int32).reshape(-1, sequences))
         # No request is under way, so every page is free to use.
         num_pages = -(-(len(depth_ids) + len(token_ids)) // PAGE_TOKENS)
         self._most_pages = max(self._most_pages, num_pages)
@@ -65,6 +67,31 @@ class Engine:
         self._feed(token_ids, len(depth_ids), batch, page_ids)
         seconds = time.perf_counter() - started
         self._executor.release_pages(page_ids[len(depth_ids) // PAGE_TOKENS + 1 :])
+        return seconds
+
+    def _measure_together(self, steps: np.ndarray) -> float:
+        """`steps` is (tokens of a sequence, sequences)."""
+        self._depth_ids = []
+        num_steps, sequences = steps.shape
+        each = -(-num_steps // PAGE_TOKENS)
+        tables = np.arange(each * sequences, dtype=np.int32).reshape(sequences, each)
+        self._most_pages = max(self._most_pages, tables.size)
+        one_each = np.arange(sequences + 1, dtype=np.int32)
+        started = time.perf_counter()
+        for position, tokens in enumerate(steps):
+            used = position // PAGE_TOKENS + 1
+            self._executor.step(
+                Batch(
+                    token_ids=np.ascontiguousarray(tokens),
+                    positions=np.full(sequences, position, np.int32),
+                    run_starts=one_each,
+                    page_ids=np.ascontiguousarray(tables[:, :used]).reshape(-1),
+                    page_starts=one_each * used,
+                    output_rows=one_each[:-1],
+                )
+            )
+        seconds = time.perf_counter() - started
+        self._executor.release_pages(tables.reshape(-1))
         return seconds
 
     def generate(self, token_ids: list[int], max_tokens: int) -> dict[str, Any]:
