@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from torchless.activation_types import ActivationType
 from torchless.backends.base import KvType, Progress
+from torchless.beam_search import BeamSettings, run_beam_search
 from torchless.constraints.requests import take_grammar
 from torchless.embedding import Embedder
 from torchless.engine.pacing import DEFAULT_SLOWDOWN
@@ -37,6 +38,7 @@ from torchless.prompts import Prompts
 from torchless.requests import Messages, Prompt, Request, Requests
 from torchless.reranking import Reranker
 from torchless.results import Chunk, Completion, Ranked
+from torchless.sampling.beams import EarlyStopping
 from torchless.sampling.parameters import SamplingParams
 from torchless.tasks import Task
 from torchless.text.tokenizer import Tokenizer
@@ -312,6 +314,57 @@ class LLM(LaterMethods):
         answers = self._answers(request)
         answers.check_can_stream()
         return self._runner.run(*answers.generations)
+
+    def beam_search(
+        self,
+        prompt: Prompt | Request,
+        *,
+        beams: int = 4,
+        n: int = 1,
+        max_tokens: int | None = None,
+        length_penalty: float = 1.0,
+        early_stopping: EarlyStopping = False,
+        parse_special: bool = False,
+    ) -> Completion:
+        """Seeks the likeliest answer by following several beginnings at once; docs/sampling.md.
+
+        Nothing is left to chance, and no sampling parameter applies. The settings mean what they mean for Hugging Face
+        transformers.
+
+        Args:
+            prompt: as in `generate`, or a `Request` without sampling parameters, for a conversation or a gap.
+            beams: beginnings that are followed.
+            n: answers that are returned, the best first, further ones in `Completion.others`.
+            max_tokens: most tokens of an answer; None is as many as fit.
+            length_penalty: answers are compared by their log probability divided by their length to this power.
+            early_stopping: True ends the search once there are as many whole answers as beams, False once no beam as
+                long as now would beat them, "never" once no beam of any length would.
+            parse_special: read names of control tokens in the text as those tokens.
+
+        Raises:
+            InvalidRequestError: a setting is out of range, the beams do not fit into the cache beside each other, or
+                the request has sampling parameters.
+            ContextLengthError, TokenizerError: as in `generate`.
+
+        Example:
+            model.beam_search("The capital of France is", beams=5, max_tokens=20).text
+        """
+        settings = BeamSettings(beams, n, max_tokens, length_penalty, early_stopping)
+        request = prompt if isinstance(prompt, Request) else Request(prompt, parse_special=parse_special)
+        prompt_ids, end_ids = self._requests.plain_prompt(request)
+        executor = self._loaded.executor
+        most = min(executor.options.max_outputs, executor.options.max_batch_tokens)
+        return run_beam_search(
+            request,
+            prompt_ids,
+            settings,
+            self.tokenizer,
+            self._runner.complete,
+            options=executor.options,
+            context_length=self.context_length,
+            most_at_once=min(most, executor.num_state_slots or most),
+            end_ids=end_ids,
+        )
 
     # -- many at once -----------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -194,6 +194,22 @@ class Requests:
             for index, one in enumerate(params_of_answers(params))
         ]
         return Answers(generations, params.n)
+
+    def plain_prompt(self, request: Request) -> tuple[npt.NDArray[np.int32], Collection[int]]:
+        """Token ids of a request in which nothing is asked for but its prompt, and the tokens that end its answer.
+
+        Raises:
+            InvalidRequestError: it has sampling parameters, or other options of what is computed for it.
+        """
+        self._check_usable()
+        self.require_logits()
+        if request.sampling or request.params is not None or request.logits_hash:
+            raise InvalidRequestError(
+                "a beam search picks no tokens by sampling parameters and hashes no logits: leave them out"
+            )
+        infill = self._loaded.tokenizer.infill if request.kind == "gap" else None
+        more_end_ids = infill.end_ids if infill is not None else ()
+        return self.encode(request), {*self._loaded.tokenizer.eos_ids, *more_end_ids}
 
     def close(self) -> None:
         """Ends the threads that compute what constraints allow."""

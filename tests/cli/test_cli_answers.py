@@ -65,3 +65,33 @@ def test_banned_text_is_not_written(cli):
     word = cli(*arguments)[1].split()[3]
     status, out, _ = cli(*arguments, "--ban", word, "--ban", "zzz")
     assert status == 0 and word not in out and len(out) > 40
+
+
+def test_beams_find_a_likelier_answer(cli):
+    import torchless
+
+    with torchless.load() as model:
+        found = model.beam_search("Once upon a time", beams=3, n=2, max_tokens=12, length_penalty=0.5)
+    status, out, err = cli(
+        "run", "--beams", 3, "--answers", 2, "--length-penalty", 0.5, "--stats", "-n", 12, "Once upon a time"
+    )
+    assert status == 0 and split(out) == [f"{one.text}\n" for one in found.choices]
+    assert "seed" not in err and "prefill" in err
+    for flag in ("no", "yes", "never"):
+        assert cli("run", "--beams", 2, "--early-stopping", flag, "-n", 5, "Once")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--beams", 0), "--beams must be a whole number from 1 to 64"),
+        (("--beams", 2, "--answers", 3), "n must be at most beams"),
+        (("--beams", 2, "--temp", 0.5), "--temp has no meaning beside --beams"),
+        (("--beams", 2, "--logprobs", 1), "--logprobs has no meaning beside --beams"),
+        (("--length-penalty", 2), "--length-penalty is about a beam search: say --beams N, too"),
+        (("--beams", 2, "--length-penalty", "inf"), "--length-penalty must be a finite number"),
+    ],
+)
+def test_beams_that_cannot_be_are_refused(cli, arguments, message):
+    status, _, err = cli("run", *arguments, "Once upon a time")
+    assert status != 0 and message in err

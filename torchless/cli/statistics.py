@@ -38,7 +38,7 @@ def statistics_block(llm: LLM, completion: Completion) -> list[str]:
         ("first token", f"{timings.time_to_first_token_ms:.1f} ms after the prompt was given"),
         ("peak memory", "unknown on this system" if peak is None else format_bytes(peak)),
         ("ended by", completion.finish_reason),
-        ("seed", str(completion.params.seed)),
+        ("seed", "" if completion.params.seed is None else str(completion.params.seed)),
         ("logits hash", completion.logits_hash),
         (
             "backend",

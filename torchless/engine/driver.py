@@ -167,8 +167,7 @@ class Driver:
         except BaseException as error:
             self._fail(set(self.engine.recover()), error)
             return
-        for run in result.runs:
-            sequence = run.sequence
+        for sequence in dict.fromkeys([*(run.sequence for run in result.runs), *result.finished]):
             ticket = self.tickets[sequence]
             if sequence.finish_reason is not None:
                 del self.tickets[sequence]

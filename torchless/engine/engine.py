@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from torchless.backends.base import Executor
+from torchless.engine.beams import BeamGroup
 from torchless.engine.draft_tree import DraftTree
 from torchless.engine.observer import Observer, StepTimes
 from torchless.engine.output_rows import OutputRows, end_if_due
@@ -102,7 +103,9 @@ class Engine:
         """Ends a sequence now, if it has not ended, and frees its pages."""
         if sequence.finish_reason is None:
             sequence.finish_reason = "cancelled"
-        if sequence.state in ("waiting", "running"):
+        if sequence.group is not None:
+            self._advance(sequence.group)  # which ends the others with it
+        elif sequence.state in ("waiting", "running"):
             self._remove(sequence)
         elif self.speculation is not None:  # it ended in a step that broke off
             self.speculation.forget(sequence)
@@ -189,11 +192,23 @@ class Engine:
             emptied = self.scheduler.publish(run.sequence)
             if emptied:
                 self._release(np.array(emptied, dtype=np.int32))
-            if run.sequence.finish_reason is not None:
+            if run.sequence.finish_reason is not None and run.sequence.group is None:
                 self._remove(run.sequence)
                 finished.append(run.sequence)
             self._in_doubt = None
+        for group in {run.sequence.group for run in schedule.runs}:
+            if group is not None:
+                finished += self._advance(group)
         return finished
+
+    def _advance(self, group: BeamGroup) -> list[Sequence]:
+        """Lets sequences that search together go on, once all can; returns them if they have ended."""
+        copy_slots = None if self.executor.num_state_slots else self.executor.copy_slots
+        self._release(np.array(group.advance(self.pages, copy_slots), dtype=np.int32))
+        ended = [one for one in group.sequences if one.finish_reason and one.state in ("waiting", "running")]
+        for sequence in ended:
+            self._remove(sequence)
+        return ended
 
     def _settle(self, run: Run, rows: OutputRows, token: int | None) -> None:
         """Books one run: its tokens are computed, its rows are kept or read, its new token is appended."""

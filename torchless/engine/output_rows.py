@@ -27,13 +27,16 @@ class OutputRows(NamedTuple):
         return self.logits[first : first + count]
 
     def pick(self, sequence: Sequence, row: int) -> int | None:
-        """The token that a sequence's sampler picks behind its history; None where that failed."""
+        """The token that a sequence's sampler picks behind its history; None where that failed, or its group picks."""
         sampler, constraint = sequence.sampler, sequence.constraint
         assert sampler is not None
         try:
             if self.best is not None:
                 return sampler.pick_best(self.best.ids[row], self.best.logits[row], sequence.history)
             logits = self.logits[row]
+            if sequence.group is not None:
+                sequence.group.note(sequence, logits)
+                return None
             if constraint is not None:
                 logits = masked(logits, constraint.mask())
             forbidden = sequence.forbidden.get(sequence.num_tokens)

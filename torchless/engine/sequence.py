@@ -13,6 +13,7 @@ from torchless.backends.base import PAGE_TOKENS
 
 if TYPE_CHECKING:
     from torchless.constraints.constraint import Constraint
+    from torchless.engine.beams import BeamGroup
     from torchless.engine.draft_tree import DraftTree
     from torchless.results import FinishReason
     from torchless.sampling.chain import Sampler
@@ -62,6 +63,7 @@ class Sequence:
         digest: running hash of the logits that were sampled from, or None (engine).
         logprobs: log probabilities of its new tokens, or None (engine).
         prompt_logprobs: those of its prompt's tokens but the first, or None (engine).
+        group: the sequences that it searches with, which says how it goes on in its sampler's place; None for none.
         draft: tokens that may come next, for the step that is put together (`Speculation`); None for none.
         num_drafted_tokens, num_kept_tokens: drafted tokens that were computed, and those that were right
             (`Speculation`).
@@ -76,6 +78,7 @@ class Sequence:
         "failure",
         "finish_reason",
         "forbidden",
+        "group",
         "is_not_stored",
         "logits",
         "logprobs",
@@ -113,6 +116,7 @@ class Sequence:
         hash_logits: bool = False,
         logprobs: LogprobRecorder | None = None,
         prompt_logprobs: LogprobRecorder | None = None,
+        group: BeamGroup | None = None,
         priority: int = 0,
     ) -> None:
         """A sequence that has computed nothing yet.
@@ -152,6 +156,7 @@ class Sequence:
         self.digest = blake2b(digest_size=8) if hash_logits else None
         self.logprobs = logprobs
         self.prompt_logprobs = prompt_logprobs
+        self.group = group
         self.draft: DraftTree | None = None
         self.num_drafted_tokens = self.num_kept_tokens = 0
         self.state: State = "new"
@@ -190,6 +195,7 @@ class Sequence:
             or self.logprobs is not None
             or self.digest is not None
             or self.num_tokens in self.forbidden
+            or self.group is not None
             or self.wants_all_rows
         )
 
@@ -205,6 +211,12 @@ class Sequence:
             self.tokens = _grown(self.tokens, self.num_tokens + 1)
         self.tokens[self.num_tokens] = token_id
         self.num_tokens += 1
+
+    def replace_tokens(self, token_ids: npt.NDArray[np.int32]) -> None:
+        """Takes other tokens than it had, of which nothing is said to be computed: that is the caller's to change."""
+        self.tokens = np.array(token_ids, dtype=np.int32)
+        self.num_tokens = len(token_ids)
+        self.is_not_stored = False
 
     def take_back(self, position: int) -> None:
         """Forgets the tokens from a position on, and forbids the one that stood there. Not for those of the prompt.

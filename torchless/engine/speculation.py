@@ -293,6 +293,7 @@ class Speculation:
 def _may_draft(sequence: Sequence) -> bool:
     return (
         sequence.sampler is not None
+        and sequence.group is None
         and sequence.state == "running"
         and sequence.num_pending_tokens == 1
         and sequence.num_computed_tokens >= sequence.num_prompt_tokens

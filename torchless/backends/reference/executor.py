@@ -169,9 +169,13 @@ class ReferenceExecutor:
         check_slots(page_ids, from_slots, to_slots, self.options.num_pages)
         for op in self.plan.cache_ops:
             for source, target in zip(from_slots.tolist(), to_slots.tolist(), strict=True):
-                from_page, to_page = (
-                    self.pages[op.layer, int(page_ids[slot // PAGE_TOKENS])] for slot in (source, target)
+                from_key, to_key = (
+                    (op.layer, int(page_ids[slot // PAGE_TOKENS])) for slot in (source, target)
                 )
+                from_page = self.pages[from_key]
+                if to_key not in self.pages:
+                    self.pages[to_key] = np.zeros_like(from_page[0]), np.zeros_like(from_page[1])
+                to_page = self.pages[to_key]
                 for i in range(2):
                     to_page[i][target % PAGE_TOKENS] = from_page[i][source % PAGE_TOKENS]
 

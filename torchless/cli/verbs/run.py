@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from torchless.cli.answers import ANSWER_OPTIONS, answer_keywords, chunks_of_choices, write_answers
+from torchless.cli.beams import BEAM_OPTIONS, beam_keywords
 from torchless.cli.constraint_options import CONSTRAINT_OPTIONS, constraint_keywords
 from torchless.cli.infill import INFILL_OPTIONS, Gap, gap_of
 from torchless.cli.interrupts import SignalWatch
@@ -101,6 +102,7 @@ class Request:
         as_chat: use the chat template; None decides by the model.
         echo: print the prompt first, where it is continued; None decides by the terminal and the prompt.
         gap: the texts around a gap that is to be filled instead.
+        beams: keywords of a beam search that is made instead of picking tokens.
     """
 
     prompt: str | None
@@ -111,6 +113,7 @@ class Request:
     metrics: str | None
     sampling: dict[str, Any]
     gap: Gap | None = None
+    beams: dict[str, Any] | None = None
 
     @property
     def num_answers(self) -> int:
@@ -131,6 +134,7 @@ class Request:
     SAMPLING_OPTIONS,
     CONSTRAINT_OPTIONS,
     ANSWER_OPTIONS,
+    BEAM_OPTIONS,
     LOAD_OPTIONS,
     SPECULATIVE_OPTIONS,
     PREFIX_CACHE_OPTIONS,
@@ -142,17 +146,18 @@ def command(
     constraint = constraint_keywords(values)
     shown = answer_keywords(values)
     asked = {**sampling, **constraint, **shown}
+    beams = beam_keywords(values, asked, (SAMPLING_OPTIONS, CONSTRAINT_OPTIONS, ANSWER_OPTIONS))
     load = load_keywords(values)
     gap = gap_of(values)
     given = prompt is not None or file is not None or gap is not None
     named, text = split_words(words, model, text_given=given)
     if gap is not None:
         _refuse_beside_a_gap(prompt, file, values)
-        request = Request(prompt="", sampling=asked, gap=gap, **{**values, "as_chat": False})
+        request = Request(prompt="", sampling=asked, gap=gap, beams=beams, **{**values, "as_chat": False})
         was_typed = gap.was_typed
     else:
         given_text = gather_text(text, prompt, file)
-        request = Request(prompt=given_text, sampling=asked, **values)
+        request = Request(prompt=given_text, sampling=asked, beams=beams, **values)
         was_typed = request.prompt == (prompt if text is None else text)
     if request.echo is None:  # what was typed, not what a file or a pipe brought
         request = replace(request, echo=is_terminal(sys.stdout) and was_typed and request.num_answers == 1)
@@ -169,7 +174,7 @@ def command(
             own_template = llm.tokenizer.chat_template if named is not None or is_interactive else None
             as_chat = "chat_template" in load or own_template is not None
         if is_interactive and as_chat:
-            _refuse_in_a_chat(shown)
+            _refuse_in_a_chat({**shown, **(beams or {})})
             from torchless.chat.conversation import Conversation
             from torchless.chat.local import LocalPartner
             from torchless.cli.chat_session import ChatSession
@@ -215,8 +220,7 @@ def _filled_the_context(completion: Completion) -> bool:
 
 def _chunks(llm: LLM, request: Request, sampling: dict[str, Any], output: TextOutput) -> Iterator[Chunk]:
     if request.gap is not None:
-        echo = output if request.echo else None
-        return _filling(llm, request.gap, sampling, echo, is_ranked=request.is_ranked)
+        return _filling(llm, request, request.gap, sampling, output)
     return (
         _answer(llm, request, sampling) if request.as_chat else _continuation(llm, request, sampling, output)
     )
@@ -227,20 +231,31 @@ def _whole(method: Callable[..., Completion]) -> Callable[..., Iterator[Chunk]]:
     return lambda *texts, **options: chunks_of_choices(method(*texts, **options))
 
 
+def _sought(llm: LLM, beams: dict[str, Any], **prompt: Any) -> Iterator[Chunk]:
+    """The answers of a beam search to what a `torchless.Request` is made of."""
+    import torchless
+
+    return chunks_of_choices(llm.beam_search(torchless.Request(**prompt), **beams))
+
+
 def _filling(
-    llm: LLM, gap: Gap, sampling: dict[str, Any], echo: TextOutput | None, *, is_ranked: bool
+    llm: LLM, request: Request, gap: Gap, sampling: dict[str, Any], output: TextOutput
 ) -> Iterator[Chunk]:
-    ask = _whole(llm.infill) if is_ranked else llm.stream_infill
-    chunks = ask(gap.prefix, gap.suffix, order=gap.order, **sampling)
-    if echo is not None:
-        echo.write(gap.prefix, dim=True)
+    if request.beams is not None:
+        chunks = _sought(llm, request.beams, prefix=gap.prefix, suffix=gap.suffix, order=gap.order)
+    else:
+        ask = _whole(llm.infill) if request.is_ranked else llm.stream_infill
+        chunks = ask(gap.prefix, gap.suffix, order=gap.order, **sampling)
+    if request.echo:
+        output.write(gap.prefix, dim=True)
     return chunks
 
 
 def _refuse_in_a_chat(keywords: dict[str, Any]) -> None:
     """What is asked of the answer to one prompt has no place in a conversation."""
     for name in keywords:
-        flag = next(option.opts[0] for option in ANSWER_OPTIONS if option.name == name)
+        options = (*ANSWER_OPTIONS, *BEAM_OPTIONS)
+        flag = next((option.opts[0] for option in options if option.name == name), "--beams")
         raise click.UsageError(f"{flag} is about the answer to one prompt: give a prompt")
 
 
@@ -263,8 +278,10 @@ def _answer(llm: LLM, request: Request, sampling: dict[str, Any]) -> Iterator[Ch
             "the prompt is empty, and a chat needs a question; give one, or start from nothing with --raw"
         )
     system = [{"role": "system", "content": request.system}] if request.system is not None else []
-    ask = _whole(llm.chat) if request.is_ranked else llm.stream_chat
-    return ask([*system, {"role": "user", "content": request.prompt}], **sampling)
+    messages = [*system, {"role": "user", "content": request.prompt}]
+    if request.beams is not None:
+        return _sought(llm, request.beams, messages=messages)
+    return (_whole(llm.chat) if request.is_ranked else llm.stream_chat)(messages, **sampling)
 
 
 def _continuation(
@@ -275,7 +292,10 @@ def _continuation(
             "--system needs a chat template, and this text is continued as it is (see --chat)"
         )
     prompt = request.prompt or ""
-    chunks = (_whole(llm.generate) if request.is_ranked else llm.stream)(prompt, **sampling)
+    if request.beams is not None:
+        chunks = _sought(llm, request.beams, prompt=prompt)
+    else:
+        chunks = (_whole(llm.generate) if request.is_ranked else llm.stream)(prompt, **sampling)
     if request.echo:
         output.write(prompt, dim=True)
     return chunks
