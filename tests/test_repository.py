@@ -189,6 +189,19 @@ TOYS = {
             import numpy as np
             return forbid_all_but_two
         """,
+    "server/routes/toy_route.py": """
+        '''A toy.'''
+        from starlette.responses import PlainTextResponse
+        from torchless.server.calls import get
+        async def toy(call):
+            return PlainTextResponse("the toy runs")
+        ROUTES = [get("/toy", toy)]
+        """,
+    "server/tool_parsers/toy_parser.py": """
+        '''A toy.'''
+        from torchless.server.tool_styles import ToolStyle
+        STYLE = ToolStyle("toy", 1, lambda template: "toy" in template, ("<toy>",), ("</toy>",), lambda text, tools: [])
+        """,
     "engine/drafters/toy_drafter.py": """
         '''A toy.'''
         from torchless.engine.drafters import Guess
@@ -260,10 +273,29 @@ print(build_drafter("toy-drafter", DrafterContext()).draft([None], 2, 1)[0][0].t
     assert found == ["('prompt-lookup', 'toy-drafter') ('toy-drafter',)", "[7, 7]"]
 
 
+def test_a_dropped_route_and_a_dropped_style_of_tool_calls_are_found(with_toys: Path) -> None:
+    pytest.importorskip("starlette", reason="the server's libraries are not installed")
+    code = """
+from torchless.server.application import app
+from torchless.server.tool_styles import find_style
+print([route.path for route in app().routes if route.path == "/toy"], find_style("a toy template").name)
+"""
+    assert _python(code, with_toys).strip() == "['/toy'] toy"
+
+
 def test_info_lists_what_was_found(with_toys: Path) -> None:
     code = "import sys; sys.argv[1:] = ['info', '--json']; from torchless.cli import main; sys.exit(main())"
     found = json.dumps(json.loads(_python(code, with_toys))["found"])
-    for name in ("toy-architecture", "TOY_8", "toy_backend", "toy_verb", "toy_step", "toy_drafter"):
+    for name in (
+        "toy-architecture",
+        "TOY_8",
+        "toy_backend",
+        "toy_verb",
+        "toy_step",
+        "toy_drafter",
+        "toy_route",
+        "toy_parser",
+    ):
         assert name in found
 
 

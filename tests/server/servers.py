@@ -10,6 +10,7 @@ from typing import Any
 import uvicorn
 
 from torchless.server.application import app
+from torchless.server.impatience import ImpatientProtocol
 from torchless.server.listening import Address, bound
 from torchless.server.settings import ServerSettings
 
@@ -28,8 +29,14 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(models: Any = None, settings: ServerSettings | None = None, **options: Any) -> Iterator[Running]:
-    """A server for these models, until the end of the block."""
+def running(
+    models: Any = None,
+    settings: ServerSettings | None = None,
+    *,
+    http: Any = ImpatientProtocol,
+    **options: Any,
+) -> Iterator[Running]:
+    """A server for these models, until the end of the block. `http` is the protocol of its connections."""
     application = app(models, settings, **options)
     started = threading.Event()
 
@@ -39,7 +46,7 @@ def running(models: Any = None, settings: ServerSettings | None = None, **option
             started.set()
 
     with bound(Address(port=0)) as (listener, url):
-        config = uvicorn.Config(application, log_config=None, access_log=False, ws="none", http="h11")
+        config = uvicorn.Config(application, log_config=None, access_log=False, ws="none", http=http)
         server = Server(config)
         thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()

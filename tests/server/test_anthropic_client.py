@@ -113,7 +113,7 @@ def test_a_tool_is_called_and_its_result_read(client):
             r"\d+ tokens but the context holds 512",
         ),
         ({"tools": [{"type": "bash_20250124", "name": "bash"}]}, r"tools\[0\].type"),
-        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "no way to ask"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 2000}}, "knows no reasoning"),
         ({"extra_body": {"container": "x"}}, "container"),
     ],
 )

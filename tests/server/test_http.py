@@ -11,6 +11,7 @@ import httpx
 import pytest
 from servers import is_at_rest, paused, running
 
+from torchless.server.impatience import ImpatientProtocol
 from torchless.server.settings import ServerSettings
 
 CHAT = {"messages": [{"role": "user", "content": "Tell me a story about a fox."}]}
@@ -152,6 +153,66 @@ def test_a_body_that_does_not_arrive_is_given_up(stories):
             head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n"
             connection.sendall(head.encode() + b'{"pro')
             assert connection.recv(1000).startswith(b"HTTP/1.1 408")
+
+
+class Hasty(ImpatientProtocol):
+    """Waits a moment alone."""
+
+    patience_seconds = 0.3
+
+
+def read_to_end(connection):
+    """All bytes until the other side closes."""
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(4096):
+            found += piece
+    return found
+
+
+def test_connections_that_send_no_whole_head_are_closed(stories):
+    with running(stories, http=Hasty) as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        for head in (b"", b"GET /health HTTP/1.1\r\nHost: a\r\nX-Slow"):
+            with socket.create_connection((host, int(port)), timeout=10) as connection:
+                connection.sendall(head)
+                assert read_to_end(connection) == b""
+        request = f"GET /health HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        with socket.create_connection((host, int(port)), timeout=10) as connection:
+            connection.sendall(request + request[:10])  # a whole one, and the beginning of another
+            answers = read_to_end(connection)
+            assert answers.startswith(b"HTTP/1.1 200") and answers.count(b"HTTP/1.1") == 1
+        with paused(stories):  # a request under way may take its time
+            body = json.dumps({**CHAT, "max_tokens": 1}).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n"
+            connection = socket.create_connection((host, int(port)), timeout=30)
+            connection.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
+            time.sleep(0.8)
+        with connection:
+            assert read_to_end(connection).startswith(b"HTTP/1.1 200")
+
+
+@pytest.mark.parametrize(
+    "header", [b"X-Long: " + b"a" * 200_000, b"\x00: a", b"Content-Length: -5", b"Transfer-Encoding: x"]
+)
+def test_heads_that_are_abused_are_refused(server, header):
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=20) as connection, contextlib.suppress(OSError):
+        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n" + header + b"\r\n\r\n")
+        assert b" 500 " not in read_to_end(connection)[:20]
+    assert httpx.get(f"{server.url}/health").status_code == 200
+
+
+def test_no_path_leads_out_of_the_server(http):
+    for path in (
+        "/../etc/passwd",
+        "/ui/../../pyproject.toml",
+        "/v1/models/../../health",
+        "/ui/%2e%2e/%2e%2e/README.md",
+    ):
+        raw = httpx.Request("GET", http.base_url.join("/"), extensions={"target": path.encode()})
+        answer = http.send(raw)
+        assert answer.status_code in (400, 404) and b"[project]" not in answer.content
 
 
 def test_too_many_requests_are_told_to_come_again(stories):

@@ -42,6 +42,8 @@ def machine_report() -> dict[str, dict[str, Any]]:
             "sampling_steps": names_in("sampling/steps"),
             "drafters": names_in("engine/drafters"),
             "verbs": names_in("cli/verbs"),
+            "server_routes": names_in("server/routes"),
+            "tool_parsers": names_in("server/tool_parsers"),
         },
         "built_in_model": _built_in_model(),
     }

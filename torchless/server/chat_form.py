@@ -16,6 +16,7 @@ from torchless.server.errors import ApiError
 from torchless.server.harmony import MARKS, HarmonyReader
 from torchless.server.parts import PlainReader, Reader
 from torchless.server.reasoning import ThinkReader, find_pair
+from torchless.server.thinking_budget import ThinkingBudget
 from torchless.server.tool_reader import ToolReader
 from torchless.server.tool_styles import ToolStyle, find_style
 from torchless.server.toolbox import Toolbox
@@ -50,6 +51,7 @@ def chat_form(
     box: Toolbox,
     *,
     effort: str | None = None,
+    budget: int | None = None,
     values: Mapping[str, Any] | None = None,
     is_constrained: bool = False,
 ) -> ChatForm:
@@ -59,6 +61,7 @@ def chat_form(
         messages: as `messages.template_messages` makes them.
         effort: how much the model shall think: one of "none", "minimal", "low", "medium", "high", "xhigh"; None leaves
             it to the template.
+        budget: most tokens that it shall think.
         values: further values for the template, which win over what `effort` means.
         is_constrained: the request has a grammar of its own, under which no mark can come.
 
@@ -90,13 +93,25 @@ def chat_form(
             style, is_harmony = find_style(None), False
         options["grammar"] = call_grammar(style, box, llm.tokenizer)
     if is_constrained:
-        return ChatForm(messages, options, PlainReader)
+        return ChatForm(messages, options, PlainReader)  # under which no model thinks
     marks = _marks(llm, template, style, box, is_harmony)
     options["show_special"] = any(_is_control(llm, mark) for mark in marks)
     if is_harmony:
+        if budget is not None:
+            marks = (
+                "<|channel|>analysis",
+                "<|channel|>final",
+                "<|end|><|start|>assistant<|channel|>final<|message|>",
+            )
+            options["processors"] = _budget(llm, budget, *marks)
         return ChatForm(messages, options, lambda: HarmonyReader(box.schemas if box.is_active else {}))
     pair = None if must_call else find_pair(template)
     is_open = pair is not None and _ends_with(llm, pair[0], given)
+    if budget is not None and not must_call:
+        if pair is None:
+            message = "thinking_budget: this model's chat template knows no reasoning; leave it out"
+            raise ApiError(400, message, code="unsupported_field", param="thinking_budget")
+        options["processors"] = _budget(llm, budget, "" if is_open else pair[0], pair[1], f"\n{pair[1]}\n\n")
 
     def make_reader() -> Reader:
         inner: Reader = PlainReader()
@@ -105,6 +120,18 @@ def chat_form(
         return inner if pair is None else ThinkReader(inner, pair, is_open=is_open)
 
     return ChatForm(messages, options, make_reader)
+
+
+def _budget(llm: LLM, budget: int, begin: str, end: str, close: str) -> list[ThinkingBudget]:
+    """What ends reasoning that takes too long."""
+    if budget < 1:
+        message = f"thinking_budget: must be at least 1, got {budget}; reasoning_effort 'none' asks for no reasoning"
+        raise ApiError(400, message, code="invalid_value", param="thinking_budget")
+
+    def ids(text: str) -> list[int]:
+        return llm.tokenizer.encode(text, add_special_tokens=False, parse_special=True)
+
+    return [ThinkingBudget(budget, ids(begin) if begin else [], ids(end), ids(close))]
 
 
 def style_of_harmony(template: str) -> bool:

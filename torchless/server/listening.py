@@ -122,6 +122,8 @@ def serve(
 
     import uvicorn
 
+    from torchless.server.impatience import ImpatientProtocol
+
     config = uvicorn.Config(
         application,
         log_config=None,
@@ -129,7 +131,7 @@ def serve(
         server_header=False,
         proxy_headers=False,
         lifespan="on",
-        http="h11",
+        http=ImpatientProtocol,
         ws="none",
         h11_max_incomplete_event_size=64 << 10,
         timeout_graceful_shutdown=max(1, round(drain_seconds)),

@@ -102,6 +102,7 @@ def _form(llm: LLM, fields: CountFields, sampling: dict[str, Any]) -> ChatForm:
         template_messages(given, has_developer=False),
         box,
         effort=_effort(llm, fields),
+        budget=_thinking_budget(fields),
         is_constrained=is_constrained(sampling),
     )
 
@@ -116,12 +117,25 @@ def _effort(llm: LLM, fields: CountFields) -> str | None:
         return None
     if kind not in ("enabled", "disabled"):
         raise ApiError(400, f"thinking.type: expected 'enabled' or 'disabled', got {kind!r:.60}")
-    if (fields.thinking or {}).get("budget_tokens") is not None and kind == "disabled":
-        raise ApiError(400, "thinking.budget_tokens: thinking is disabled")
     if kind == "disabled":
         knows = any(name in (llm.chat_template or "") for name in ("enable_thinking", "thinking", "</think>"))
         return "none" if knows else None
-    return "high"
+    if any(name in (llm.chat_template or "") for name in ("reasoning_effort", "enable_thinking")):
+        return "high"
+    return None  # it thinks as it was trained to, or the budget is refused
+
+
+def _thinking_budget(fields: CountFields) -> int | None:
+    """Most tokens that the model shall think."""
+    thinking = fields.thinking or {}
+    budget = thinking.get("budget_tokens")
+    if budget is None:
+        return None
+    if thinking.get("type") != "enabled" or type(budget) is not int or budget < 1:
+        raise ApiError(
+            400, "thinking.budget_tokens: expected a number of at least 1, with the type 'enabled'"
+        )
+    return budget
 
 
 def _output_format(fields: CountFields) -> dict[str, Any]:

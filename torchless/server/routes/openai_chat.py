@@ -54,6 +54,7 @@ class ChatFields(msgspec.Struct):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
+    thinking_budget: int | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
 
@@ -92,6 +93,7 @@ async def begin_chat(
         template_messages(fields.messages, has_developer=has_developer),
         box,
         effort=fields.reasoning_effort,
+        budget=fields.thinking_budget,
         values=fields.chat_template_kwargs,
         is_constrained=is_constrained(sampling[0]),
     )
