@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,36 @@ def test_mxfp4_experts_of_gpt_oss_are_read_exactly(tmp_path: Path) -> None:
     [path] = convert(packed, tmp_path / "model.gguf")
     found = logits_of(open_executor(path, "reference"), ids, 64)
     np.testing.assert_allclose(found, logits[0], rtol=0, atol=1e-5)  # GGUF holds settings as float32
+
+
+def test_layers_of_deepseek_that_only_draft_are_left_out(tmp_path: Path) -> None:
+    """As V3 is published: behind the layers one more, with an embedding and an output layer of its own."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "folder"
+    ids, expected = tiny_model(folder, *FAMILIES["deepseek-v3"])
+    config = json.loads((folder / "config.json").read_text())
+    last = config["num_hidden_layers"]
+    tensors = load_file(folder / "model.safetensors")
+    copies = {
+        name.replace(f"layers.{last - 1}.", f"layers.{last}."): tensor.clone()
+        for name, tensor in tensors.items()
+        if name.startswith(f"model.layers.{last - 1}.")
+    }
+    copies |= {
+        f"model.layers.{last}.embed_tokens.weight": tensors["model.embed_tokens.weight"].clone(),
+        f"model.layers.{last}.shared_head.head.weight": tensors["lm_head.weight"].clone(),
+        f"model.layers.{last}.eh_proj.weight": torch.zeros(64, 128),
+        f"model.layers.{last}.enorm.weight": torch.zeros(64),
+    }
+    save_file({**tensors, **copies}, folder / "model.safetensors", {"format": "pt"})
+    for count, is_known in ((0, False), (1, True)):
+        (folder / "config.json").write_text(json.dumps({**config, "num_nextn_predict_layers": count}))
+        if not is_known:
+            with pytest.raises(UnsupportedError, match=rf"such as 'hf\.model\.layers\.{last}\."):
+                record_plan(open_source(folder))
+    for form in ("folder", "gguf"):
+        check_logits(folder, ids, expected, form, "reference", tmp_path)
 
 
 def test_a_missing_expert_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Piece, Plan, Routing, Value
 
 ARCHITECTURES = ("deepseek2",)
+LIMITS = ("no layers that draft",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +49,7 @@ def read_config(reader: ConfigReader) -> LatentConfig:
     reader.expect("hf.moe_layer_freq", 1)
     reader.expect("hf.rope_interleave", True)
     for name in ("ep_size", "aux_loss_alpha", "seq_aux", "num_nextn_predict_layers"):
-        reader.number(f"hf.{name}", 0.0)  # of training, or of layers whose tensors would be refused
+        reader.number(f"hf.{name}", 0.0)  # of training, or of layers that draft, whose tensors are left out
     tensors = reader.source.tensors
     latent, rotated = reader.integer("attention.kv_lora_rank"), reader.integer("rope.dimension_count")
     reader.integer("attention.q_lora_rank", 1)  # the tensors say it

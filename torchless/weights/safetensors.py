@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 from torchless.errors import FormatError, ModelNotFoundError
 from torchless.quants import Bytes
 from torchless.weights.checkpoints import join_weights
+from torchless.weights.draft_layers import without_draft_layers
 from torchless.weights.encoder_parts import drop_positions, encoder_tensors
 from torchless.weights.expert_stacks import stack_experts
 from torchless.weights.gemma3n_parts import gemma3n_names
@@ -91,7 +92,8 @@ class SafetensorsSource:
         self._files: list[MappedFile] = []
         self._weights: dict[str, StoredWeight] = {}
         self._copy = LastCopy()
-        tensors = encoder_tensors(text_tensors(self._file_tensors()), metadata)
+        tensors = without_draft_layers(text_tensors(self._file_tensors()), metadata)
+        tensors = encoder_tensors(tensors, metadata)
         weights = drop_positions(join_weights(tensors, quantisation_of(config), tied=tied), metadata)
         weights = convert_norms(split_latents(stack_experts(weights), metadata), metadata)
         weights = gemma3n_names(gemma4_names(weights, metadata), metadata)
