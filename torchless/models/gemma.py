@@ -10,6 +10,7 @@ from torchless.gemma_layers import GemmaConfig, forward_gemma, read_gemma
 from torchless.plan import Plan
 
 ARCHITECTURES = ("gemma",)
+LIMITS = ("no windows",)
 
 
 def read_config(reader: ConfigReader) -> GemmaConfig:

@@ -14,6 +14,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Plan, Value
 
 ARCHITECTURES = ("gpt-oss",)
+LIMITS = ("windows in every second layer",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -16,6 +16,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Plan, Value
 
 ARCHITECTURES = ("granite", "granitemoe")
+LIMITS = ("attention in every layer: no Granite 4",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -11,6 +11,7 @@ from torchless.decoder_settings import expect_layers_alike, read_settings
 from torchless.plan import Plan
 
 ARCHITECTURES = ("olmo2",)
+LIMITS = ("all layers alike: no OLMo 3",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

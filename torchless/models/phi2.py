@@ -11,6 +11,7 @@ from torchless.decoder_settings import expect_layers_alike, read_settings
 from torchless.plan import Plan, Value
 
 ARCHITECTURES = ("phi2",)
+LIMITS = ("no norms of queries and keys",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

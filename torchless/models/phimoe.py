@@ -12,6 +12,7 @@ from torchless.expert_models import read_routing
 from torchless.plan import Plan, Value
 
 ARCHITECTURES = ("phimoe",)
+LIMITS = ("llama.cpp computes it by other rules, see below",)
 
 
 def read_config(reader: ConfigReader) -> ModelConfig:

@@ -11,6 +11,7 @@ from torchless.decoder_settings import expect_layers_alike, read_settings
 from torchless.plan import Plan
 
 ARCHITECTURES = ("smollm3",)
+LIMITS = ("positions in the published pattern",)
 
 _INTERVAL = 4
 
