@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torchless.requests import Request
     from torchless.results import Chunk, Completion, Ranked, Timings, TokenLogprob, Usage
     from torchless.sampling.parameters import SamplingParams
+    from torchless.session import Session
 
 __version__ = "0.1.0"
 
@@ -54,6 +55,7 @@ _EXPORTS = {
     "TokenLogprob": "torchless.results",
     "Usage": "torchless.results",
     "SamplingParams": "torchless.sampling.parameters",
+    "Session": "torchless.session",
     "imatrix": "torchless.quantization.importance_run",
     "quantize": "torchless.quantization.quantize",
     "ContextLengthError": "torchless.errors",
@@ -84,6 +86,7 @@ __all__ = [
     "Ranked",
     "Request",
     "SamplingParams",
+    "Session",
     "TemplateError",
     "Timings",
     "TokenLogprob",

@@ -9,12 +9,13 @@ import os
 from collections.abc import Generator, Iterable, Mapping
 from collections.abc import Sequence as SequenceOf
 from types import TracebackType
-from typing import Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from torchless.activation_types import ActivationType
+from torchless.arguments import flag
 from torchless.backends.base import KvType, Progress
 from torchless.beam_search import BeamSettings, run_beam_search
 from torchless.constraints.requests import take_grammar
@@ -42,6 +43,9 @@ from torchless.sampling.beams import EarlyStopping
 from torchless.sampling.parameters import SamplingParams
 from torchless.tasks import Task
 from torchless.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from torchless.session import Session
 
 __all__ = ["LLM", "load"]
 
@@ -259,6 +263,24 @@ class LLM(LaterMethods):
     def stream_chat(self, messages: Messages, **options: Any) -> Generator[Chunk, None, None]:
         """Like `chat`, in pieces as they come; see `stream`."""
         return self._stream(Request(messages=messages, **options))
+
+    def session(self, system: str | None = None, *, context_shift: bool = False, **settings: Any) -> Session:
+        """A conversation that remembers what was said: `Session.send`, `stream`, `fork`, `save`, `load`.
+
+        Args:
+            system: a system message.
+            context_shift: once the conversation does not fit the context, leave out its oldest turns, half of it at a
+                time, and say so in `Completion.num_dropped_messages`. Without it that is an error.
+            **settings: sampling parameters of all its answers.
+
+        Raises:
+            InvalidRequestError, TypeError: a parameter is out of range or unknown.
+        """
+        from torchless.chat.conversation import Conversation
+        from torchless.session import Session
+
+        shift = flag("context_shift", context_shift)
+        return Session(self, Conversation(self.defaults.updated(**settings), system), context_shift=shift)
 
     def render_chat(
         self,

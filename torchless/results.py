@@ -92,6 +92,8 @@ class Completion:
         mean_logprob: mean log probability of the answer's tokens, its end token included, where `logprobs` or
             ``best_of`` was asked for; else None.
         others: further answers of a request with ``n`` above 1.
+        num_dropped_messages: the oldest messages of its conversation that the model was not told, since they did not
+            fit (`Session.context_shift`).
     """
 
     text: str
@@ -107,6 +109,7 @@ class Completion:
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = None
     mean_logprob: float | None = None
     others: tuple[Completion, ...] = ()
+    num_dropped_messages: int = 0
 
     @property
     def choices(self) -> tuple[Completion, ...]:

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torchless.chat.context_shift import answer_room, fitting, without_oldest
 from torchless.chat.conversation import Conversation
 from torchless.chat.edits import PendingEdits, edit_instructions, find_edits
 from torchless.chat.partners import Answer, Partner, Question, Report
@@ -33,6 +34,7 @@ class Chat:
         thinking: how much to think, or None for what the model does by itself.
         shows_reasoning, is_debugging, is_coding: what /thinking, /debug and /code switch.
         edits: changes to files that answers have proposed.
+        shifts_context: the oldest messages are left out once the conversation does not fit the context.
     """
 
     def __init__(
@@ -46,6 +48,7 @@ class Chat:
         shows_reasoning: bool = True,
         thinking: str | None = None,
         folder: Path | None = None,
+        shifts_context: bool = False,
     ) -> None:
         """Sets a chat up; `folder` is where relative names of files begin, by default the current one.
 
@@ -66,6 +69,7 @@ class Chat:
         self.shows_reasoning = shows_reasoning
         self.is_debugging = False
         self.is_coding = False
+        self.shifts_context = shifts_context
         self.edits = PendingEdits(self.folder)
         self._running: Answer | None = None
         self._is_stopped = False  # written by any thread
@@ -149,9 +153,25 @@ class Chat:
             has_system = bool(messages) and messages[0]["role"] == "system"
             system = messages.pop(0)["content"] + "\n\n" if has_system else ""
             messages.insert(0, {"role": "system", "content": system + edit_instructions()})
+        if self.shifts_context:
+            messages = self._fitting(messages)
         return Question(
             messages, self.conversation.params, frozenset(self.chosen), self.constraint, self.thinking
         )
+
+    def _fitting(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What fits the context of a conversation; says so where that becomes less."""
+        talk, length = self.conversation, self.partner.context_length
+        if length is None:
+            return messages
+        before = talk.num_dropped
+        most = length - answer_room(length, talk.params.max_tokens)
+        talk.num_dropped = fitting(messages, before, most, lambda some: self.partner.count_tokens(some) or 0)
+        if talk.num_dropped > before:
+            self.view.note(
+                f"The context is full: the oldest {talk.num_dropped} messages are left out from now on."
+            )
+        return without_oldest(messages, talk.num_dropped)
 
     @property
     def is_stopped(self) -> bool:

@@ -28,11 +28,13 @@ class Conversation:
         system: system message, or None.
         messages: turns of user and assistant, oldest first, without the system message. Answers may have more than role
             and content: ``reasoning_content``, and ``statistics``, a dict.
+        num_dropped: how many of them, the oldest, the model is not told any more (`context_shift`). Not saved.
     """
 
     params: SamplingParams
     system: str | None = None
     messages: list[dict[str, Any]] = field(default_factory=list)
+    num_dropped: int = 0
 
     def request(self) -> list[dict[str, Any]]:
         """All messages, as a model gets them: roles and contents."""

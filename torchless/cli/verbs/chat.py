@@ -49,6 +49,12 @@ _CHAT_OPTIONS = (
         aliases=("--reasoning-effort",),
         help="How much to think before answering, for models that can be asked.",
     ),
+    Option(
+        "--context-shift",
+        is_flag=True,
+        heading=_CONVERSATION,
+        help="Leave out the oldest half once the conversation does not fit the context.  [an error]",
+    ),
     Option("--plain", is_flag=True, heading=_CONVERSATION, help="Line by line, not on the whole screen."),
     Option(
         "--no-history",
@@ -72,6 +78,9 @@ _CHAT_OPTIONS = (
 )
 
 
+_OF_SERVERS = tuple(str(option.name) for option in _CHAT_OPTIONS if option.name != "context_shift")
+
+
 @click.command("chat", cls=Verb, help=_HELP, short_help="Talk with a model.")
 @with_options(
     [words_argument("[MODEL]")],
@@ -88,6 +97,7 @@ def command(
     system: str | None,
     hide_thinking: bool,
     thinking: str | None,
+    context_shift: bool,
     plain: bool,
     no_history: bool,
     url: str | None,
@@ -107,6 +117,7 @@ def command(
         talk = Conversation(partner.defaults.updated(**sampling), system)
         options: dict[str, Any] = {"constraint": constraint, "shows_reasoning": not hide_thinking}
         options["thinking"] = thinking
+        options["shifts_context"] = context_shift
         options["chosen"] = {name for name in sampling if hasattr(talk.params, name)}
         with watch.suspended():
             if is_screen:
@@ -168,8 +179,8 @@ def _refuse_load_options() -> None:
     context = click.get_current_context()
     given = [
         next(flag for flag in option.opts if flag.startswith("--"))
-        for option in (*LOAD_OPTIONS, *SPECULATIVE_OPTIONS)
-        if option.name != "model"
+        for option in (*LOAD_OPTIONS, *SPECULATIVE_OPTIONS, *PREFIX_CACHE_OPTIONS, *_CHAT_OPTIONS)
+        if option.name not in ("model", *_OF_SERVERS)
         and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
     if given:
