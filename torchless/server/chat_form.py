@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import weakref
@@ -77,8 +78,11 @@ def chat_form(
         options["tools"] = list(box.tools)
     elif box.is_active:
         messages = _with_tools_in_words(messages, box)
-    else:
-        messages = messages if takes_tools else _in_words(messages)
+    elif not takes_tools:
+        messages = _in_words(messages)
+    id_length = find_style(template).id_length
+    if id_length is not None:
+        messages = [_with_short_ids(message, id_length) for message in messages]
     is_harmony = template is not None and style_of_harmony(template)
     must_call = box.choice == "required"
     if box.is_active and (must_call or box.strict & set(box.names)):
@@ -204,6 +208,22 @@ def _with_tools_in_words(messages: Sequence[Mapping[str, Any]], box: Toolbox) ->
         text = f"{first['content']}\n\n{described}" if first["content"] else described
         return _in_words([{**first, "content": text}, *rest])
     return _in_words([{"role": "system", "content": described}, *messages])
+
+
+def _with_short_ids(message: Mapping[str, Any], length: int) -> Mapping[str, Any]:
+    """A message whose ids of calls have so many letters and digits; the same id always becomes the same."""
+
+    def short(call_id: Any) -> str:
+        text = str(call_id)
+        fits = len(text) == length and text.isalnum()
+        return text if fits else hashlib.sha256(text.encode()).hexdigest()[:length]
+
+    made = dict(message)
+    if "tool_call_id" in made:
+        made["tool_call_id"] = short(made["tool_call_id"])
+    if made.get("tool_calls"):
+        made["tool_calls"] = [{**call, "id": short(call.get("id"))} for call in made["tool_calls"]]
+    return made
 
 
 def _in_words(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import pkgutil
-import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -24,10 +23,6 @@ class MalformedCallError(ValueError):
     """A text that looks like a call and cannot be read as one; the message says why."""
 
 
-def _default_id() -> str:
-    return f"call_{secrets.token_hex(12)}"
-
-
 @dataclass(frozen=True)
 class ToolStyle:
     """How a model writes calls.
@@ -43,7 +38,7 @@ class ToolStyle:
         frame: what stands between the marks and a tool's arguments, in front and behind; None: calls of this style
             cannot be written under a constraint.
         make_reader: makes a reader of its own, for styles that have more than marks.
-        make_id: makes what a call's answer refers to it by.
+        id_length: letters and digits that the templates want an id of a call to have; None: any will do.
     """
 
     name: str
@@ -55,7 +50,7 @@ class ToolStyle:
     frame: Callable[[str], tuple[str, str]] | None = None
     at_start: bool = False
     make_reader: Callable[[Schemas], Reader] | None = None
-    make_id: Callable[[], str] = field(default=_default_id)
+    id_length: int | None = None
 
     @property
     def marks(self) -> tuple[str, ...]:

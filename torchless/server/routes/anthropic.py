@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import secrets
@@ -13,13 +12,13 @@ import msgspec
 from starlette.types import ASGIApp
 
 from torchless.llm import LLM
-from torchless.requests import Request
 from torchless.results import Completion
 from torchless.server.answers import Answer, Answers
 from torchless.server.anthropic_messages import openai_choice, openai_messages, openai_tools
 from torchless.server.body import decoded
 from torchless.server.calls import Call, post
 from torchless.server.chat_form import ChatForm, chat_form
+from torchless.server.chat_start import begin_answers, prompt_ids
 from torchless.server.errors import ApiError
 from torchless.server.messages import template_messages
 from torchless.server.openai_usage import facts
@@ -71,8 +70,7 @@ async def messages(call: Call) -> ASGIApp:
 
     async def begun() -> Answers:
         form = _form(lease.llm, fields, sampling)
-        request = Request(messages=form.messages, **form.options, **sampling)
-        return await Answers.begin(lease.llm, [request], form.make_reader)
+        return await begin_answers(lease.llm, form, [sampling])
 
     writer = MessageWriter(lease.name, stops)
     return await call.reply(lease, begun(), writer, stream=bool(fields.stream))
@@ -85,9 +83,7 @@ async def count_tokens(call: Call) -> ASGIApp:
     lease = await call.lease(fields.model)
     try:
         form = _form(lease.llm, fields, {})
-        form.options.pop("grammar", None)
-        request = Request(messages=form.messages, **form.options)
-        ids = await asyncio.to_thread(lease.llm.encode, request)
+        ids = await prompt_ids(lease.llm, form)
     finally:
         lease.release()
     return json_response({"input_tokens": len(ids)})

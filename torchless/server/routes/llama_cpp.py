@@ -12,6 +12,7 @@ from torchless import __version__
 from torchless.server.body import decoded
 from torchless.server.calls import Call, get, post
 from torchless.server.chat_form import chat_form
+from torchless.server.chat_start import prompt_text
 from torchless.server.messages import template_messages
 from torchless.server.routes.embeddings import refuse_others
 from torchless.server.shapes import json_response
@@ -104,13 +105,7 @@ async def apply_template(call: Call) -> ASGIApp:
             effort=fields.reasoning_effort,
             values=fields.chat_template_kwargs,
         )
-        tools = form.options.get("tools")
-        text = await asyncio.to_thread(
-            lease.llm.render_chat,
-            form.messages,
-            tools=tools,
-            chat_template_kwargs=form.options["chat_template_kwargs"],
-        )
+        text = await prompt_text(lease.llm, form)
     finally:
         lease.release()
     return json_response({"prompt": text})

@@ -18,6 +18,7 @@ from torchless.server.answers import Answer, Answers
 from torchless.server.body import decoded
 from torchless.server.calls import Call, post
 from torchless.server.chat_form import chat_form
+from torchless.server.chat_start import begin_answers
 from torchless.server.errors import ApiError
 from torchless.server.messages import template_messages
 from torchless.server.ollama_fields import keep_alive, now, options_keywords, times
@@ -131,8 +132,7 @@ async def _begin(llm: LLM, fields: _Common, given: list[dict[str, Any]], box: To
         effort=_effort(fields.think),
         is_constrained=bool(wanted),
     )
-    request = Request(messages=form.messages, **form.options, **sampling, **wanted)
-    return await Answers.begin(llm, [request], form.make_reader)
+    return await begin_answers(llm, form, [{**sampling, **wanted}])
 
 
 def _form(fields: _Common) -> dict[str, Any]:

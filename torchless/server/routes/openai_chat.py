@@ -12,11 +12,11 @@ import msgspec
 from starlette.types import ASGIApp
 
 from torchless.llm import LLM
-from torchless.requests import Request
 from torchless.server.answers import Answer, Answers, Piece
 from torchless.server.body import decoded
 from torchless.server.calls import Call, post
 from torchless.server.chat_form import chat_form
+from torchless.server.chat_start import begin_answers
 from torchless.server.errors import ApiError
 from torchless.server.messages import template_messages
 from torchless.server.openai_fields import take_fixed
@@ -97,11 +97,7 @@ async def begin_chat(
         values=fields.chat_template_kwargs,
         is_constrained=is_constrained(sampling[0]),
     )
-    return await Answers.begin(
-        llm,
-        [Request(messages=form.messages, **form.options, **each) for each in sampling],
-        form.make_reader,
-    )
+    return await begin_answers(llm, form, sampling)
 
 
 class ChatWriter:

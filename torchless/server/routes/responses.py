@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp
 
-from torchless.requests import Request
 from torchless.server.answers import Answers
 from torchless.server.body import decoded
 from torchless.server.calls import Call, post
 from torchless.server.chat_form import chat_form
+from torchless.server.chat_start import begin_answers
 from torchless.server.errors import ApiError
 from torchless.server.messages import template_messages
 from torchless.server.openai_fields import take_fixed
@@ -87,8 +87,7 @@ async def responses(call: Call) -> ASGIApp:
             effort=_effort(fields.reasoning),
             is_constrained=is_constrained(sampling),
         )
-        request = Request(messages=form.messages, **form.options, **sampling)
-        return await Answers.begin(lease.llm, [request], form.make_reader)
+        return await begin_answers(lease.llm, form, [sampling])
 
     writer = ResponseWriter(lease.name, _echoed(fields, call.body), with_logprobs=with_logprobs)
     return await call.reply(lease, begun(), writer, stream=bool(fields.stream))

@@ -11,6 +11,8 @@ from torchless.server.tool_styles import MalformedCallError, Schemas, ToolStyle,
 
 __all__ = ["STYLE"]
 
+_ID_LENGTH = 9
+"""Letters or digits of a call's id, which these models' templates insist on."""
 _NAMED = re.compile(r"\s*([\w.-]+)\s*(?:\[CALL_ID\]\s*[\w-]*\s*)?(?:\[ARGS\])?\s*(?=\{)")
 
 
@@ -29,8 +31,7 @@ def _read(text: str, schemas: Schemas) -> list[ToolCall]:
 
 
 def _call_id() -> str:
-    """Nine letters or digits, which these models' templates ask for."""
-    return secrets.token_hex(5)[:9]
+    return secrets.token_hex(_ID_LENGTH)[:_ID_LENGTH]
 
 
 def _frame(name: str) -> tuple[str, str]:
@@ -45,5 +46,5 @@ STYLE = ToolStyle(
     ends=(),
     read=_read,
     frame=_frame,
-    make_id=_call_id,
+    id_length=_ID_LENGTH,
 )
