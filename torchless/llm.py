@@ -23,6 +23,7 @@ from torchless.embedding import Embedder
 from torchless.engine.pacing import DEFAULT_SLOWDOWN
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
+from torchless.engine.snapshot import SequenceStatus, snapshot
 from torchless.errors import ContextLengthError, InvalidRequestError, OutOfMemoryError
 from torchless.file_speed import FileSpeed
 from torchless.later import LaterMethods
@@ -549,6 +550,10 @@ class LLM(LaterMethods):
     def metrics(self) -> Metrics:
         """Counters and histograms of all requests since the model was loaded, as they are now."""
         return self._meter.metrics(self._runner.engine)
+
+    def sequences(self) -> list[SequenceStatus]:
+        """What each request that is under way is at, running ones first. Waits for no step."""
+        return snapshot(self._runner.engine)
 
     @property
     def file_speed(self) -> FileSpeed | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import httpx
 import pytest
@@ -183,6 +184,22 @@ def test_reasoning_is_folded_and_not_sent_again(chat):
     assert chat.texts(".reasoning div") == ["Hm."]
     chat.ask("second")
     assert [message["content"] for message in chat.asked[1]["messages"]] == ["first", "Yes.", "second"]
+
+
+def test_how_much_to_think_is_sent_if_it_was_chosen(chat):
+    chat.answers(event_stream({"content": "Yes."}))
+    chat.ask("first")
+    chat.page.click("#open-settings")
+    chat.page.select_option("#effort", "high")
+    chat.page.fill("#parameter-top_k", "7")
+    chat.page.click("#settings button:not([type])")
+    chat.ask("second")
+    chat.page.click("#open-settings")
+    chat.page.click("#reset-parameters")
+    chat.page.click("#settings button:not([type])")
+    chat.ask("third")
+    asked = [(body.get("reasoning_effort"), body.get("top_k")) for body in chat.asked]
+    assert asked == [(None, None), ("high", 7), (None, None)]
 
 
 def test_questions_are_edited_and_answers_asked_for_again_as_branches(chat):
@@ -391,10 +408,33 @@ def test_the_dashboard_shows_what_the_server_does(browser, server, stories):
         ".picture svg", "nodes => nodes.map(node => node.getAttribute('aria-label'))"
     )
     assert len(labels) >= 6 and all(labels)
+    see_a_request_under_way(page, server, stories)
+    until(page, "document.querySelector('#live .figure').textContent === '0 requests'")
     page.click("#pause")
     assert page.get_attribute("#pause", "aria-pressed") == "true"
     assert faults == []
     context.close()
+
+
+def see_a_request_under_way(page, server, stories):
+    """Holds a request in the middle, and looks at it."""
+    may_go = threading.Event()
+
+    def wait(ids, logits):
+        if len(ids) > 12:
+            may_go.wait(20)
+
+    future = stories.submit("Once upon a time", max_tokens=30, ignore_eos=True, processors=(wait,))
+    try:
+        until(page, "document.querySelector('#live .figure').textContent === '1 requests'")
+        assert page.query_selector("#live rect.fill.answer") and page.query_selector("#live rect.fill.prompt")
+        (found,) = httpx.get(server.url + "/dashboard/batch").json()["models"][0]["sequences"]
+        num_prompt_tokens = len(stories.tokenizer.encode("Once upon a time"))
+        assert found["num_prompt_tokens"] == num_prompt_tokens and found["num_generated_tokens"] >= 7
+        assert found["max_tokens"] == num_prompt_tokens + 30
+    finally:
+        may_go.set()
+        future.result()
 
 
 def test_the_dashboard_asks_for_a_key(browser, stories):

@@ -76,6 +76,25 @@ export function bars(description, items) {
   return picture(description, [svg("line", { x1: 0, x2: WIDTH, y1: HEIGHT - 18, y2: HEIGHT - 18, class: "axis" }), ...children]);
 }
 
+/** Rows that fill: [{label, most, parts: [{kind, value}]}], widths relative to the largest `most` of all. */
+export function rows(description, items) {
+  const most = Math.max(1, ...items.map((item) => item.most));
+  const height = Math.min(16, HEIGHT / Math.max(1, items.length));
+  const children = items.flatMap(({ parts, ...item }, index) => {
+    let at = 0;
+    const y = index * height + 1;
+    const made = [svg("rect", { x: 0, y, width: (item.most / most) * WIDTH, height: height - 2, class: "empty" })];
+    for (const { kind, value } of parts) {
+      const width = (value / most) * WIDTH;
+      if (width > 0) made.push(svg("rect", { x: at, y, width, height: height - 2, class: `fill ${kind}` }));
+      at += width;
+    }
+    if (height > 11) made.push(label(WIDTH - 2, y + height - 5, item.label, "end"));
+    return made;
+  });
+  return picture(description, children);
+}
+
 /** Parts of a whole, filled from the left: [{name, share}], shares from 0 to 1. */
 export function shares(description, parts) {
   let at = 0;

@@ -125,7 +125,7 @@ async function answer() {
     message.stats = await streamAnswer({
       model: settings.model,
       messages,
-      parameters: settings.parameters,
+      parameters: settings.effort ? { ...settings.parameters, reasoning_effort: settings.effort } : settings.parameters,
       signal: abort.signal,
       onPiece(kind, text) {
         if (kind === "reasoning") message.reasoning = (message.reasoning ?? "") + text;

@@ -1,7 +1,7 @@
 // The dashboard: reads /metrics once a second and shows the last five minutes as pictures.
 
 import { ServerError, ask } from "./api.js";
-import { bars, lines, shares, short } from "./charts.js";
+import { bars, lines, rows, shares, short } from "./charts.js";
 import { element } from "./markdown.js";
 import { Reading, parseMetrics, quantile } from "./metrics.js";
 import { change, settings } from "./settings.js";
@@ -13,7 +13,9 @@ const WINDOW = 60; // readings that distributions are made of, and the least tha
 
 let readings = []; // of all samples: {samples, at}
 let isPaused = false;
+let live = []; // what each request is at, by model
 
+const MOST_ROWS = 16;
 const tiles = {};
 
 function tile(id, title, names = []) {
@@ -134,6 +136,36 @@ function update() {
   );
 }
 
+/** What each request is at: the prompt's tokens found in the cache, computed and still to come, and the answer's. */
+function showLive() {
+  const model = $("model").value;
+  const chosen = live.filter((found) => !model || found.model === model);
+  const all = chosen.flatMap(({ sequences }) => sequences);
+  const shown = all.slice(0, MOST_ROWS);
+  const items = shown.map((sequence) => {
+    const prompt = Math.min(sequence.num_computed_tokens, sequence.num_prompt_tokens);
+    const cached = Math.min(sequence.num_cached_tokens, prompt);
+    return {
+      label: sequence.is_running ? `${sequence.num_generated_tokens} · ${sequence.seconds.toFixed(0)} s` : "waits",
+      most: sequence.max_tokens,
+      parts: [
+        { kind: "cached", value: cached },
+        { kind: "prompt", value: prompt - cached },
+        { kind: "missing", value: sequence.num_prompt_tokens - prompt },
+        { kind: "answer", value: sequence.num_generated_tokens },
+      ],
+    };
+  });
+  const numTokens = all.reduce((sum, sequence) => sum + sequence.num_computed_tokens, 0);
+  const numWaiting = all.filter((sequence) => !sequence.is_running).length;
+  show(
+    "live",
+    `${all.length - numWaiting} requests`,
+    rows(`Requests under way: ${all.length - numWaiting}, waiting: ${numWaiting}, together ${numTokens} tokens`, items),
+    all.length > shown.length ? `and ${all.length - shown.length} more` : `a line is a request; together ${short(numTokens)} tokens in the cache`,
+  );
+}
+
 function hitShare(reading, last) {
   const prompt = reading.get("prompt_tokens_total") - last.get("prompt_tokens_total");
   const cached = reading.get("cached_tokens_total") - last.get("cached_tokens_total");
@@ -168,7 +200,9 @@ async function read() {
       readings.push({ samples, at: performance.now() });
       readings = readings.slice(-NUM_READINGS);
       showModels(samples);
+      live = (await (await ask("/dashboard/batch")).json()).models;
       update();
+      showLive();
       $("problem").hidden = $("key-form").hidden = true;
     } catch (error) {
       if (!(error instanceof ServerError)) throw error;
@@ -181,6 +215,7 @@ async function read() {
 }
 
 tile("speed", "Speed", ["written", "read"]);
+tile("live", "Live batch", ["cached", "prompt", "to be read", "answer"]);
 tile("queue", "Sequences", ["under way", "waiting"]);
 tile("batch", "Batch");
 tile("pages", "Cache pages", ["in use", "kept"]);
@@ -188,7 +223,11 @@ tile("cache", "Found in the cache", ["share of prompt tokens"]);
 tile("latency", "Latency");
 tile("drafts", "Drafting", ["drafted", "right"]);
 tile("calls", "HTTP", ["open calls"]);
-$("model").addEventListener("change", () => readings.length && update());
+$("model").addEventListener("change", () => {
+  if (!readings.length) return;
+  update();
+  showLive();
+});
 $("pause").addEventListener("click", () => {
   isPaused = !isPaused;
   $("pause").textContent = isPaused ? "Go on" : "Pause";

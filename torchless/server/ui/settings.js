@@ -13,7 +13,7 @@ export const PARAMETERS = [
   { name: "seed", label: "Seed", hint: "the same seed gives the same answer", min: 0, step: 1 },
 ];
 
-const DEFAULTS = { apiKey: "", theme: "auto", model: "", system: "", parameters: {}, showsReasoning: false };
+const DEFAULTS = { apiKey: "", theme: "auto", model: "", system: "", effort: "", parameters: {}, showsReasoning: false };
 
 /** The settings, as they are now. Change them with `change`. */
 export const settings = { ...DEFAULTS, ...read() };
@@ -75,7 +75,7 @@ export function setUpDialog(dialog, onChange) {
       onChange();
     });
   }
-  for (const [id, name] of [["system", "system"], ["api-key", "apiKey"], ["theme", "theme"]]) {
+  for (const [id, name] of [["system", "system"], ["api-key", "apiKey"], ["theme", "theme"], ["effort", "effort"]]) {
     const input = dialog.querySelector(`#${id}`);
     input.value = settings[name];
     input.addEventListener("change", () => {
@@ -84,7 +84,8 @@ export function setUpDialog(dialog, onChange) {
     });
   }
   dialog.querySelector("#reset-parameters").addEventListener("click", () => {
-    change({ parameters: {} });
+    change({ parameters: {}, effort: "" });
+    dialog.querySelector("#effort").value = "";
     for (const { name } of PARAMETERS) dialog.querySelector(`#parameter-${name}`).value = "";
   });
 }
