@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
 from servers import running
+from slow_steps import slow_steps
 
+import torchless
 from torchless.chat.chat import Chat
 from torchless.chat.conversation import Conversation
 from torchless.chat.remote import RemotePartner
@@ -66,11 +70,12 @@ def test_stopping_frees_the_server(chat, stories):
     piece = chat.view.piece
     chat.view.piece = lambda item: (piece(item), chat.stop())
     chat.take("/set ignore_eos on")
-    assert chat.take("Tell me a long story.")
-    for _ in range(200):
-        if stories.metrics().num_cancelled > before:
-            return
-        threading.Event().wait(0.02)
+    with slow_steps(stories):
+        assert chat.take("Tell me a long story.")
+        for _ in range(200):
+            if stories.metrics().num_cancelled > before:
+                return
+            threading.Event().wait(0.02)
     raise AssertionError("the request went on")
 
 
@@ -79,3 +84,33 @@ def test_the_key_is_needed_and_sent(stories):
         with pytest.raises(TorchlessError, match=r"status 401.*give a key with --api-key"):
             RemotePartner(server.url)
         RemotePartner(server.url, api_key="secret").close()
+
+
+def test_a_server_behind_a_socket_answers_a_chat_in_another_process(tmp_path, stories):
+    """As typed: ``torchless serve --socket PATH`` and ``torchless chat --url unix:PATH``."""
+    path = tmp_path / "torchless.sock"
+    environment = {**os.environ, "PYTHONPATH": str(Path(torchless.__file__).parent.parent)}
+    torchless_command = [sys.executable, "-m", "torchless"]
+    serving = subprocess.Popen([*torchless_command, "serve", "--socket", str(path)], env=environment)
+    try:
+        for _ in range(1200):
+            if path.exists() or serving.poll() is not None:
+                break
+            threading.Event().wait(0.05)
+        options = ["--url", f"unix:{path}", "--seed", "3", "-n", "8", "--temp", "0.9"]
+        done = subprocess.run(
+            [*torchless_command, "chat", *options],
+            input=b"Hello",
+            capture_output=True,
+            env=environment,
+            timeout=60,
+        )
+    finally:
+        serving.terminate()
+        serving.wait(30)
+    expected = stories.chat(
+        [{"role": "user", "content": "Hello"}], seed=3, max_tokens=8, temperature=0.9
+    ).text
+    assert (done.returncode, done.stdout.decode().strip("\n")) == (0, expected.strip("\n")), (
+        done.stderr.decode()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import pytest
@@ -235,6 +236,19 @@ def test_ctrl_c_with_nothing_to_stop_says_how_to_leave(on_screen):
         await screen.wait(lambda: "Ctrl-D or /exit leaves." in screen.text)
 
     on_screen(test)
+
+
+def test_what_the_library_warns_of_is_shown(on_screen):
+    log = logging.getLogger("torchless")
+
+    async def test(screen):
+        await screen.send("first")
+        await screen.wait(lambda: "beware of the dog" in screen.text)
+        assert not log.propagate
+
+    propagates = log.propagate
+    on_screen(test, [lambda: log.warning("beware of %s", "the dog"), "one"])
+    assert log.propagate == propagates
 
 
 def test_help_by_key(on_screen):

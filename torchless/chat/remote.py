@@ -8,6 +8,7 @@ import queue
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,6 +21,7 @@ from torchless.text.reasoning import ReasoningSplitter, find_style
 __all__ = ["RemotePartner", "base_url"]
 
 _CONNECT_SECONDS = 10.0
+_SOCKET = "unix:"
 _ENDPOINTS = ("/chat/completions", "/completions", "/models")
 _FIELDS = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "seed", "max_tokens")
 """Sampling parameters that all servers know; others are sent under our names, and only if they were chosen."""
@@ -28,7 +30,7 @@ _EFFORTS = {"off": "none", "on": "medium", "low": "low", "medium": "medium", "hi
 
 
 def base_url(url: str) -> str:
-    """The address in front of ``/chat/completions``.
+    """The address in front of ``/chat/completions``; for ``unix:PATH``, of the server behind that socket.
 
     Raises:
         InvalidRequestError: not an HTTP address.
@@ -36,6 +38,8 @@ def base_url(url: str) -> str:
     >>> base_url("http://localhost:8080"), base_url("https://host/api/v1/chat/completions")
     ('http://localhost:8080/v1', 'https://host/api/v1')
     """
+    if url.startswith(_SOCKET):
+        return "http://localhost/v1"
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidRequestError(f"--url takes an address such as http://localhost:8080, got {url!r}")
@@ -49,7 +53,7 @@ class RemotePartner:
     """A model behind a server.
 
     Args:
-        url: where the server is, with or without ``/v1``.
+        url: where the server is, with or without ``/v1``; or ``unix:PATH``, a socket on this machine.
         model: which of its models answers; None is the first that it lists.
         api_key: sent as a bearer token.
 
@@ -70,9 +74,10 @@ class RemotePartner:
         self._base = base_url(url)
         self._loop = _BackgroundLoop()
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
-        self._client = httpx.AsyncClient(
-            headers=headers, timeout=httpx.Timeout(None, connect=_CONNECT_SECONDS), follow_redirects=False
-        )
+        timeout = httpx.Timeout(None, connect=_CONNECT_SECONDS)
+        path = str(Path(url.removeprefix(_SOCKET)).expanduser()) if url.startswith(_SOCKET) else None
+        transport = httpx.AsyncHTTPTransport(uds=path) if path is not None else None
+        self._client = httpx.AsyncClient(headers=headers, timeout=timeout, transport=transport)
         try:
             self._models = self._loop.run(self._list_models())
             self._model = self._chosen(model)

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, ClassVar
 
 from rich.text import Text
@@ -27,6 +27,7 @@ from torchless.tui.prompt import PromptField
 from torchless.tui.screen_view import ScreenView
 from torchless.tui.status_line import status_text
 from torchless.tui.transcript import AnswerView, Notice, QuestionView
+from torchless.tui.warnings_shown import warnings_on_screen
 
 __all__ = ["ChatApp", "run_chat_screen"]
 
@@ -96,6 +97,7 @@ class ChatApp(App[None]):
         self._is_working = False
         self._answer: AnswerView | None = None
         self._began_at = 0.0
+        self._while_shown = ExitStack()
 
     def compose(self) -> ComposeResult:
         yield Static(id="title", markup=False)
@@ -110,6 +112,7 @@ class ChatApp(App[None]):
         self.query_one("#transcript", VerticalScroll).anchor()
         self.query_one(PromptField).focus()
         self._listen_to_signals()
+        self._while_shown.enter_context(warnings_on_screen(self))
         self.set_interval(1 / _PIECES_PER_SECOND, self._take_news)
         self._show_state()
         await self.add_part(
@@ -297,6 +300,7 @@ class ChatApp(App[None]):
 
     async def on_unmount(self) -> None:
         """Waits for the chat's thread, which has been told to stop."""
+        self._while_shown.close()
         worker = self._worker
         if worker is not None:
             await asyncio.to_thread(worker.join, _PATIENCE_SECONDS)

@@ -66,7 +66,7 @@ _CHAT_OPTIONS = (
         "--url",
         heading=_CONVERSATION,
         metavar="URL",
-        help="Talk with a server, such as http://localhost:8080; MODEL is then one of its models.",
+        help="Talk with a server, such as http://localhost:8080 or unix:PATH; MODEL is then one of its models.",
     ),
     Option(
         "--api-key",
