@@ -9,6 +9,7 @@ import httpx
 import pytest
 from browsers import chromium, event_stream, until
 from servers import running
+from slow_steps import slow_steps
 
 from torchless.server import ServerSettings
 
@@ -115,17 +116,18 @@ def test_a_question_is_answered_by_the_model(chat, stories):
 
 def test_stopping_ends_the_work_on_the_server(chat, stories):
     before = stories.metrics().num_cancelled
-    chat.page.fill("#question", "Tell me a long story.")
-    chat.page.press("#question", "Enter")
-    until(chat.page, "document.querySelector('.assistant .text').textContent.length > 5")
-    chat.page.keyboard.press("Escape")
-    chat.page.wait_for_selector("#send:not([hidden])")
-    assert "stopped" in chat.texts(".about")[0] and len(chat.texts(".assistant .text")[0]) > 5
-    for _ in range(100):
-        if stories.metrics().num_cancelled > before:
-            return
-        chat.page.wait_for_timeout(50)
-    raise AssertionError("the request went on, or had ended before it was stopped")
+    with slow_steps(stories):
+        chat.page.fill("#question", "Tell me a long story.")
+        chat.page.press("#question", "Enter")
+        until(chat.page, "document.querySelector('.assistant .text')?.textContent.length > 5")
+        chat.page.keyboard.press("Escape")
+        chat.page.wait_for_selector("#send:not([hidden])")
+        assert "stopped" in chat.texts(".about")[0] and len(chat.texts(".assistant .text")[0]) > 5
+        for _ in range(100):
+            if stories.metrics().num_cancelled > before:
+                return
+            chat.page.wait_for_timeout(50)
+    raise AssertionError("the request went on")
 
 
 def test_no_script_of_a_model_ever_runs(chat):

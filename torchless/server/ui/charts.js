@@ -54,7 +54,8 @@ export function lines(description, series, numPlaces, unit = "") {
     values.forEach((value, index) => {
       if (value === null) return;
       const begins = index === 0 || values[index - 1] === null;
-      path += `${begins ? "M" : "L"}${x(index, values.length).toFixed(1)} ${y(value).toFixed(1)}`;
+      const isAlone = begins && (values[index + 1] ?? null) === null;
+      path += `${begins ? "M" : "L"}${x(index, values.length).toFixed(1)} ${y(value).toFixed(1)}${isAlone ? "h0" : ""}`;
     });
     children.push(svg("path", { d: path, class: `line series-${number}` }));
   });
