@@ -204,6 +204,25 @@ def test_how_much_to_think_is_sent_if_it_was_chosen(chat):
     assert asked == [(None, None), ("high", 7), (None, None)]
 
 
+def test_text_files_go_with_a_question(chat, tmp_path):
+    (tmp_path / "notes.md").write_text("Some ``` fence\n")
+    (tmp_path / "other.txt").write_text("never sent")
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\xff")
+    (tmp_path / "large.txt").write_bytes(b"x" * (1 << 20) + b"x")
+    chat.answers(event_stream({"content": "Yes."}))
+    chat.page.set_input_files("#attach", [tmp_path / "notes.md", tmp_path / "other.txt"])
+    chat.page.click("[aria-label='Do not send other.txt']")
+    chat.page.set_input_files("#attach", [tmp_path / "picture.png"])
+    until(chat.page, "document.querySelector('#announcer').textContent.includes('not text in UTF-8')")
+    chat.page.set_input_files("#attach", [tmp_path / "large.txt"])
+    until(chat.page, "document.querySelector('#announcer').textContent.includes('more than the 1048576')")
+    chat.ask("What is it?")
+    assert chat.asked[0]["messages"][0]["content"] == "What is it?\n\nnotes.md:\n````md\nSome ``` fence\n````"
+    assert not chat.page.is_visible("#attachments")
+    chat.ask("And now?")
+    assert chat.asked[1]["messages"][-1]["content"] == "And now?"
+
+
 def test_questions_are_edited_and_answers_asked_for_again_as_branches(chat):
     chat.answers(*(event_stream({"content": f"answer {number}"}) for number in (1, 2, 3)))
     chat.ask("first")

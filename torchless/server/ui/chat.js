@@ -1,6 +1,7 @@
 // The chat page: keeps the parts together. See conversations.js for what is kept, api.js for the server.
 
 import { listModels, streamAnswer } from "./api.js";
+import { Attachments } from "./attachments.js";
 import { addMessage, asRequest, newConversation, openStore, removeMessage, showBranch, shownMessages } from "./conversations.js";
 import { element } from "./markdown.js";
 import { MessageView, copyText } from "./message_view.js";
@@ -11,6 +12,7 @@ const $ = (id) => document.getElementById(id);
 const NEAR_END_PIXELS = 80;
 
 let store = null;
+let attachments = null;
 let sidebar = null;
 let current = newConversation();
 let models = [];
@@ -99,10 +101,11 @@ function ask() {
   const field = $("question");
   const text = field.value.trim();
   if (!text || running) return;
+  announce("");
   field.value = "";
   fitQuestion();
   if (!current.title) current.title = text.split("\n")[0].slice(0, 80);
-  addMessage(current, current.leaf, { role: "user", content: text });
+  addMessage(current, current.leaf, { role: "user", content: attachments.take(text) });
   followsEnd = true;
   showConversation();
   answer();
@@ -261,6 +264,12 @@ async function begin() {
     open: openConversation,
     opened: () => current.id,
     begin: () => openConversation(newConversation()),
+  });
+  attachments = new Attachments({
+    list: $("attachments"),
+    input: $("attach"),
+    area: $("composer"),
+    tell: (text) => announce(text, true),
   });
   if (!store.isLasting) announce("This browser keeps no conversations: they end with this page.", true);
   $("composer").addEventListener("submit", (event) => {
