@@ -141,7 +141,7 @@ def test_an_unknown_keyword_is_answered_with_the_nearest(wrong, right):
 
 
 def test_an_unknown_keyword_without_likeness_lists_the_names():
-    with pytest.raises(TypeError, match="it takes best_of, dry_allowed_length"):
+    with pytest.raises(TypeError, match="it takes banned, best_of"):
         SamplingParams.from_kwargs(zzz=1)
 
 

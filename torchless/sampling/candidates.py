@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Candidates", "KeepLargest", "Step", "largest"]
+__all__ = ["LONG", "Candidates", "KeepLargest", "Step", "largest", "weights"]
+
+LONG = 4096
+"""From so many candidates on `weights` is in single precision."""
 
 
 class Candidates:
@@ -118,6 +121,19 @@ class KeepLargest:
 
 Step = Callable[[Candidates, npt.NDArray[np.int32]], None]
 """One step of the chain: changes the candidates. The second argument is all tokens so far, prompt first."""
+
+
+def weights(logits: npt.NDArray[np.floating[Any]], peak: np.floating[Any]) -> npt.NDArray[np.floating[Any]]:
+    """exp(logits - peak): probabilities but for a factor, 1 for the most likely token.
+
+    In double precision, but for a whole vocabulary, where single precision takes an eighth of the time: its relative
+    error of about 1e-6 is far below what tells two draws of a million apart.
+    """
+    if len(logits) < LONG:
+        exact: npt.NDArray[np.float64] = np.exp(np.subtract(logits, peak, dtype=np.float64))
+        return exact
+    short: npt.NDArray[np.float32] = np.subtract(logits, peak, dtype=np.float32, casting="same_kind")
+    return np.exp(short, out=short)
 
 
 def largest(values: npt.NDArray[np.floating[Any]], count: int) -> npt.NDArray[np.intp]:

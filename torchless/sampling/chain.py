@@ -12,20 +12,22 @@ import pkgutil
 from collections.abc import Callable, Collection
 from functools import cache
 from importlib import import_module
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from torchless.errors import TorchlessError
 from torchless.sampling import steps
-from torchless.sampling.candidates import Candidates, KeepLargest, Step
+from torchless.sampling.candidates import LONG, Candidates, KeepLargest, Step, weights
 from torchless.sampling.context import SamplerContext
 from torchless.sampling.mirostat import Mirostat
 from torchless.sampling.parameters import SamplingParams
 from torchless.sampling.random_numbers import CounterRandom
 
 __all__ = ["Sampler", "StepModule"]
+
+_BLOCK = 512  # candidates that are summed together first, where there are many
 
 
 class StepModule(Protocol):
@@ -148,8 +150,23 @@ def _names(params: SamplingParams) -> tuple[str, ...]:
 
 def _pick_random(candidates: Candidates, uniform: float) -> int:
     """Inverts the distribution function: the first candidate whose running sum exceeds uniform * total."""
-    logits = candidates.logits.astype(np.float64, copy=False)
-    sums = np.exp(logits - candidates.peak).cumsum()
+    shares = weights(candidates.logits, candidates.peak)
+    if len(shares) < LONG:
+        return _first_above(shares, uniform)
+    num_blocks = -(-len(shares) // _BLOCK)  # first the block in which it lies, then the place in that
+    blocks = np.add.reduceat(shares, np.arange(num_blocks) * _BLOCK, dtype=np.float64)
+    ends = blocks.cumsum()
+    block = int(ends.searchsorted(uniform * ends[-1], side="right"))
+    left = max(float(uniform * ends[-1] - (ends[block - 1] if block else 0.0)), 0.0)
+    within = shares[block * _BLOCK : (block + 1) * _BLOCK].cumsum(dtype=np.float64)
+    place = int(within.searchsorted(left, side="right"))
+    if place == len(within):  # rounding: the last one that has a share
+        place = int(within.searchsorted(within[-1]))
+    return block * _BLOCK + place
+
+
+def _first_above(shares: npt.NDArray[np.floating[Any]], uniform: float) -> int:
+    sums = shares.cumsum(dtype=np.float64)
     # uniform <= 1 - 2**-53, so that the product is below the total and the index below the length.
     return int(sums.searchsorted(uniform * sums[-1], side="right"))
 

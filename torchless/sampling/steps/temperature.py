@@ -46,4 +46,7 @@ def build(params: SamplingParams, context: SamplerContext) -> Step | None:
 
 def _divide(candidates: Candidates, temperature: float) -> None:
     differences = np.subtract(candidates.logits, candidates.peak, dtype=np.float64)
-    candidates.replace_logits(differences / max(temperature, _SMALLEST))
+    differences /= max(
+        temperature, _SMALLEST
+    )  # in place: new memory for a vocabulary costs more than the division
+    candidates.replace_logits(differences)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from torchless.sampling.candidates import Candidates, Step, largest
+from torchless.sampling.candidates import Candidates, Step, largest, weights
 from torchless.sampling.context import SamplerContext
 from torchless.sampling.parameters import SamplingParams
 
@@ -29,7 +29,7 @@ def build(params: SamplingParams, context: SamplerContext) -> Step | None:
             return
         logits = candidates.logits
         peak = candidates.peak
-        wanted = top_p * float(_weights(logits, peak).sum())
+        wanted = top_p * float(weights(logits, peak).sum(dtype=np.float64))
         guess = _FIRST_GUESS
         while True:
             indices = largest(logits, guess)
