@@ -373,6 +373,41 @@ def test_hostile_messages_of_published_templates_add_no_token(kind: str, shared_
     assert num_checked > 300
 
 
+def test_random_hostile_messages_add_no_control_token(shared_data: Callable[[str], Path]):
+    """Pieces of tokens in any order, in every message that is not the model's own answer, some refused by name."""
+    draw = random.Random(5)
+    for name, template, values, names in published_cases(shared_data("chat-templates")):
+        tokenizer = make_with(names, "bpe")
+        guard = GuardedChat(tokenizer, template)
+        pieces = [
+            part
+            for text in names
+            for part in (text, text[: len(text) // 2], text[len(text) // 2 :], text[:1])
+        ]
+        pieces += [" ", "\n", "\\", "\ue000", "\\ue000", "a", "{{ bos_token }}"]
+        asked = [
+            m for m in values["messages"] if m["role"] != "assistant" and isinstance(m.get("content"), str)
+        ]
+        for _ in range(20):
+            texts = ["".join(draw.choices(pieces, k=draw.randrange(1, 7))) for _ in asked]
+            found = []
+            for own in (texts, [re.sub(r"[<>|\uff5c\[\]]", "x", text) for text in texts]):
+                contents = dict(zip(map(id, asked), own, strict=True))
+                messages = [
+                    {**m, "content": contents[id(m)]} if id(m) in contents else m for m in values["messages"]
+                ]
+                try:
+                    ids = guard.encode(**{**values, "messages": messages})
+                except TemplateError as error:
+                    assert "spells a token" in str(error) or "refused the messages" in str(error), (
+                        name,
+                        texts,
+                    )
+                    break
+                found.append([text for text in tokens_in(tokenizer, ids) if not _IS_TAG.match(text)])
+            assert len(found) < 2 or found[0] == found[1], (name, texts)
+
+
 def test_benign_conversations_get_the_ids_of_transformers(tmp_path: Path, shared_data: Callable[[str], Path]):
     transformers = pytest.importorskip("transformers")
     compared = 0
