@@ -253,5 +253,6 @@ def test_hostile_bodies_are_refused(http, data):
         check(http.post(path, content=data), path, data[:80])
 
 
-def test_nothing_is_left_after_all_that(stories):
+def test_nothing_is_left_after_all_that(stories, server):
     assert is_at_rest(stories)
+    assert server.application.state.pool.describe("stories")["num_requests"] == 0

@@ -118,6 +118,7 @@ def test_vectors_come_from_the_model_loaded_for_them():
         ({"messages": [{"role": "user", "content": "a", "images": [b"x"]}]}, "images"),
         ({"think": True}, "no way to ask"),
         ({"keep_alive": "soon"}, "keep_alive"),
+        ({"keep_alive": "nan"}, "keep_alive"),
         (
             {"messages": [{"role": "user", "content": "once upon " * 600}]},
             r"\d+ tokens but the context holds 512",

@@ -66,6 +66,14 @@ def test_a_named_tool_is_called_and_streamed(client):
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_strict_tool_leaves_the_model_free_to_answer(client, seed):
+    strict = {**WEATHER, "function": {**WEATHER["function"], "strict": True}}
+    answer = client.chat.completions.create(**{**OPTIONS, "tools": [strict], "seed": seed, "temperature": 2})
+    message = answer.choices[0].message
+    assert message.content or is_weather(message.tool_calls[0])
+
+
 def test_results_go_back_and_none_forbids_calls(client):
     call = {
         "id": "call_1",

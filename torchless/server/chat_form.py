@@ -83,7 +83,7 @@ def chat_form(
     id_length = find_style(template).id_length
     if id_length is not None:
         messages = [_with_short_ids(message, id_length) for message in messages]
-    is_harmony = template is not None and style_of_harmony(template)
+    is_harmony = template is not None and is_harmony_template(template)
     must_call = box.choice == "required"
     if box.is_active and (must_call or box.strict & set(box.names)):
         if is_constrained:
@@ -138,7 +138,7 @@ def _budget(llm: LLM, budget: int, begin: str, end: str, close: str) -> list[Thi
     return [ThinkingBudget(budget, ids(begin) if begin else [], ids(end), ids(close))]
 
 
-def style_of_harmony(template: str) -> bool:
+def is_harmony_template(template: str) -> bool:
     """Whether a model writes messages in channels."""
     return find_style(template).name == "gpt-oss"
 

@@ -9,10 +9,9 @@ from typing import Any
 
 from torchless.results import Completion
 from torchless.server.errors import ApiError
-from torchless.server.pool import Lease
 from torchless.server.sampling_fields import sampling_keywords
 
-__all__ = ["keep_alive", "now", "options_keywords", "times"]
+__all__ = ["keep_alive_seconds", "now", "options_keywords", "times"]
 
 # Options of loading a model, which is loaded already: accepted where they ask for what is there anyway.
 _LOAD_OPTIONS = frozenset(
@@ -29,6 +28,7 @@ _LOAD_OPTIONS = frozenset(
     }
 )
 _UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_LONGEST_SECONDS = 3.0e9  # of a timer, and of what a date can hold
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|\u00b5s|ms|s|m|h)")
 
 
@@ -55,27 +55,25 @@ def options_keywords(options: Mapping[str, Any] | None, context_length: int) -> 
     return sampling_keywords(given)
 
 
-def keep_alive(value: Any, lease: Lease) -> None:
-    """Sets how long a model stays loaded after this request: seconds or a text such as ``5m``; negative is for ever.
+def keep_alive_seconds(value: Any) -> float | None:
+    """How long a model stays loaded after a request: seconds, or a text such as ``5m``. None, or less than 0: for ever.
 
     Raises:
         ApiError: it is neither.
     """
     if value is None:
-        return
+        return None
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ApiError(400, f"keep_alive: expected seconds or a text such as '5m', got {value!r:.40}")
     seconds = _seconds(value) if isinstance(value, str) else float(value)
-    lease.keep_alive_seconds = None if seconds < 0 else seconds
+    return None if seconds < 0 else min(seconds, _LONGEST_SECONDS)
 
 
 def _seconds(text: str) -> float:
     sign = -1.0 if text.startswith("-") else 1.0
     rest = text.lstrip("+-").strip()
-    try:
+    if re.fullmatch(r"\d+(\.\d*)?", rest):
         return sign * float(rest)
-    except ValueError:
-        pass
     if not rest or _DURATION.sub("", rest):
         raise ApiError(400, f"keep_alive: expected seconds or a text such as '5m', got {text!r:.40}")
     return sign * sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(rest))

@@ -21,9 +21,10 @@ from torchless.server.chat_form import chat_form
 from torchless.server.chat_start import begin_answers
 from torchless.server.errors import ApiError
 from torchless.server.messages import template_messages
-from torchless.server.ollama_fields import keep_alive, now, options_keywords, times
+from torchless.server.ollama_fields import keep_alive_seconds, now, options_keywords, times
 from torchless.server.openai_logprobs import chat_logprobs, wanted_logprobs
 from torchless.server.parts import Note, PlainReader, Reasoning, Text, ToolCall
+from torchless.server.pool import Lease
 from torchless.server.routes.embeddings import embedded, refuse_others
 from torchless.server.shapes import json_response, ollama_error
 from torchless.server.sse import line
@@ -64,14 +65,9 @@ async def chat(call: Call) -> ASGIApp:
     fields, others = decoded(call.body, ChatFields)
     refuse_others(others)
     began_at = time.perf_counter()
-    lease = await call.lease(fields.model)
-    try:
-        keep_alive(fields.keep_alive, lease)
-        if not fields.messages:
-            return _loaded(call, fields, {"message": {"role": "assistant", "content": ""}})
-    finally:
-        if not fields.messages:
-            lease.release()
+    lease = await _lease(call, fields)
+    if not fields.messages:
+        return _loaded(lease, fields, {"message": {"role": "assistant", "content": ""}})
     load_seconds = time.perf_counter() - began_at
 
     async def begun() -> Answers:
@@ -91,15 +87,9 @@ async def generate(call: Call) -> ASGIApp:
         others.pop(name, None)
     refuse_others(others)
     began_at = time.perf_counter()
-    lease = await call.lease(fields.model)
-    is_empty = not fields.prompt and fields.suffix is None
-    try:
-        keep_alive(fields.keep_alive, lease)
-        if is_empty:
-            return _loaded(call, fields, {"response": ""})
-    finally:
-        if is_empty:
-            lease.release()
+    lease = await _lease(call, fields)
+    if not fields.prompt and fields.suffix is None:
+        return _loaded(lease, fields, {"response": ""})
     load_seconds = time.perf_counter() - began_at
 
     async def begun() -> Answers:
@@ -168,10 +158,22 @@ def _openai_message(message: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _loaded(call: Call, fields: _Common, empty: dict[str, Any]) -> ASGIApp:
-    reason = "unload" if fields.keep_alive in (0, "0", "0s") else "load"
-    common = {"model": fields.model, "created_at": now(), **empty, "done": True, "done_reason": reason}
-    return json_response(common)
+async def _lease(call: Call, fields: _Common | EmbedFields, task: str = "auto") -> Lease:
+    """A model to use, which stays loaded afterwards as long as the request says."""
+    seconds = keep_alive_seconds(fields.keep_alive)
+    lease = await call.lease(fields.model, task)
+    if fields.keep_alive is not None:
+        lease.keep_alive_seconds = seconds
+    return lease
+
+
+def _loaded(lease: Lease, fields: _Common, empty: dict[str, Any]) -> ASGIApp:
+    """The answer to a request that only loads or unloads a model."""
+    lease.release()
+    reason = "unload" if lease.keep_alive_seconds == 0 else "load"
+    return json_response(
+        {"model": fields.model, "created_at": now(), **empty, "done": True, "done_reason": reason}
+    )
 
 
 class OllamaWriter:
@@ -247,10 +249,9 @@ async def embed(call: Call) -> ASGIApp:
     fields, others = decoded(call.body, EmbedFields)
     refuse_others(others)
     began_at = time.perf_counter()
-    lease = await call.lease(fields.model, "embed")
+    lease = await _lease(call, fields, "embed")
     load_seconds = time.perf_counter() - began_at
     try:
-        keep_alive(fields.keep_alive, lease)
         options_keywords(fields.options, lease.llm.context_length)
         texts = [fields.input] if isinstance(fields.input, str) else fields.input
         options = {"truncate": fields.truncate is not False, "dimensions": fields.dimensions}
