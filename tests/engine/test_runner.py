@@ -101,7 +101,9 @@ def test_closing_an_iterator_frees_its_pages(make):
     next(stream)
     stream.close()
     assert look(runner) == (8, True)
-    assert len(set(executor.released)) >= 4
+    assert (
+        len(set(executor.released)) == 1
+    )  # the last page; those that are full stay for prompts that begin alike
 
 
 def test_cancelling_breaks_off_the_step_of_a_long_prompt(make):
