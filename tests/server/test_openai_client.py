@@ -72,6 +72,16 @@ def test_the_seed_decides_and_is_told(client, stories):
     )
 
 
+def test_a_prompt_that_was_computed_before_is_told(client, stories):
+    messages = [{"role": "user", "content": "Tell me a long story about a fox and a hen. " * 8}]
+    first, second = (
+        client.chat.completions.create(model="stories", messages=messages, **GREEDY) for _ in range(2)
+    )
+    assert second.choices[0].message.content == first.choices[0].message.content
+    details = second.usage.prompt_tokens_details
+    assert second.usage.prompt_tokens == first.usage.prompt_tokens > details.cached_tokens >= 32
+
+
 def test_several_answers_are_those_of_the_seeds_that_follow(client, stories):
     answer = client.chat.completions.create(
         model="stories", messages=MESSAGES, max_tokens=10, temperature=1.2, seed=7, n=3
