@@ -80,6 +80,10 @@ def make_jobs(count: int, seed: int, longest: int) -> list[Job]:
             options |= {"temperature": 1.0, "top_p": chance.uniform(0.3, 1.0), "min_p": 0.02}
         else:
             options |= {"repeat_penalty": 1.2, "stop": [" the", "."] if chance.random() < 0.5 else []}
+        if chance.random() < 0.3:  # tokens are taken back
+            options["banned"] = chance.sample([" a", "the", ".", "ed", " to the", "y and"], k=2)
+        if chance.random() < 0.2:
+            options |= {"logprobs": 2, "prompt_logprobs": 0}
         jobs.append(Job(" ".join(chance.choices(WORDS, k=max(num_words, 1))), options))
     return jobs
 
@@ -105,6 +109,7 @@ class Stress:
         self.seed = seed
         self.report = Report()
         self._lock = threading.Lock()
+        self._beams: dict[str, Answer] = {}  # by prompt: whoever comes first says what must come out
         self._ends_at = 0.0
 
     def run(self, seconds: float, num_threads: int = 16, num_tasks: int = 16) -> Report:
@@ -170,6 +175,7 @@ class Stress:
     def _thread(self, number: int) -> None:
         chance = random.Random(f"{self.seed} thread {number}")
         acts = [self._generate, self._stream, self._submit, self._iterate, self._cancel_future, self._batch]
+        acts += [self._several, self._seek]
         while time.perf_counter() < self._ends_at:
             try:
                 chance.choice(acts)(chance)
@@ -228,6 +234,21 @@ class Stress:
         requests = [torchless.Request(job.prompt, logits_hash=True, **job.options) for job, _ in pairs]
         for (_, expected), completion in zip(pairs, self.model.batch(requests), strict=True):
             self._finished("batch", expected, completion)
+
+    def _several(self, chance: random.Random) -> None:
+        job, expected = chance.choice(self.pool)
+        done = self.model.generate(job.prompt, logits_hash=True, n=chance.choice([2, 3]), **job.options)
+        self._finished("several", expected, done)
+
+    def _seek(self, chance: random.Random) -> None:
+        prompt = " ".join(chance.choice([WORDS[:3], WORDS[4:20]]))
+        done = self.model.beam_search(prompt, beams=2, max_tokens=40)
+        found = Answer(done.token_ids, str(done.mean_logprob))
+        with self._lock:
+            expected = self._beams.setdefault(prompt, found)
+            self.report.finished["beams"] += 1
+        if found != expected:
+            self._fail(f"beams: {found} instead of {expected}")
 
     # -- tasks ------------------------------------------------------------------------------------
 
