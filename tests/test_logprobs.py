@@ -165,6 +165,15 @@ def test_they_have_the_same_bits_however_they_are_computed(story_model, options)
     assert (found.logprobs, found.prompt_logprobs) == (expected.logprobs, expected.prompt_logprobs)
 
 
+def test_a_text_has_one_for_each_token(story_model):
+    ids = story_model.tokenizer.encode(PROMPT)
+    found = story_model.logprobs(PROMPT)
+    assert found.shape == (len(ids),) and found.dtype == np.float64 and np.isnan(found[0])
+    rows = log_softmax(story_model.logits(ids))
+    np.testing.assert_allclose(found[1:], rows[np.arange(len(ids) - 1), ids[1:]], atol=TOLERANCE)
+    assert np.isnan(story_model.logprobs(ids[:1])).tolist() == [True]
+
+
 def test_llama_cpp_finds_the_same(story_model):
     llama_cpp = pytest.importorskip("llama_cpp")
     path = story_model.info["path"]

@@ -540,6 +540,24 @@ class LLM(LaterMethods):
         self._runner.complete([Sequence(ids, max_tokens=len(ids), logits=logits)])
         return logits
 
+    def logprobs(self, prompt: Prompt) -> npt.NDArray[np.float64]:
+        """How likely each token of a text is behind those before it: float64 (n_tokens,), natural logarithms.
+
+        The first token follows nothing and has NaN. Unlike `logits` this holds no row of the vocabulary; the likeliest
+        other tokens come with ``generate(..., prompt_logprobs=K)``.
+
+        Raises:
+            ContextLengthError: as many tokens as the context holds, or more.
+            InvalidRequestError, TokenizerError: as in `generate`.
+
+        Example:
+            float(np.nansum(model.logprobs("Once upon a time")))
+        """
+        done = self.generate(prompt, max_tokens=1, temperature=0, prompt_logprobs=0, params=SamplingParams())
+        assert done.prompt_logprobs is not None
+        found = [np.nan if entry is None else entry.logprob for entry in done.prompt_logprobs]
+        return np.array(found, dtype=np.float64)
+
     # -- the model itself -------------------------------------------------------------------------
 
     @property
