@@ -39,6 +39,10 @@ def shapes(model: Path) -> dict[str, tuple[int, ...]]:
     [
         ({"use_dora": True}, "use_dora is True: torchless does not apply weight-decomposed"),
         ({"modules_to_save": ["lm_head"]}, r"modules_to_save is \['lm_head'\]"),
+        (
+            {"target_parameters": ["mlp.experts.down_proj"]},
+            r"target_parameters is .* does not apply adapted experts",
+        ),
         ({"bias": "all"}, "bias is 'all'"),
         ({"fan_in_fan_out": True}, "fan_in_fan_out"),
         ({"peft_type": "IA3"}, "peft_type is 'IA3'"),
@@ -161,6 +165,22 @@ def test_a_gguf_adapter_that_cannot_be_applied_says_why(
 
     with pytest.raises((FormatError, UnsupportedError), match=message):
         torchless.load(model, lora=rewrite(path, change))
+
+
+def test_a_gguf_adapter_of_stacked_experts_is_refused_by_name(
+    model: Path, shapes: dict[str, tuple[int, ...]], tmp_path: Path
+) -> None:
+    """As llama.cpp's converter writes them: one matrix for each expert in a tensor."""
+    write_adapter(tmp_path / "adapter", shapes)
+    [path] = convert(tmp_path / "adapter", tmp_path / "adapter.gguf", base=model)
+    source = GgufSource(path)
+    tensors = [(info.name, info.shape, info.type, source.raw(info.name)) for info in source.tensors.values()]
+    for part, shape in (("a", (8, 4, 64)), ("b", (8, 64, 4))):
+        raw = np.ones(shape, np.float32).view(np.uint8).reshape(-1)
+        tensors.append((f"blk.0.ffn_up_exps.weight.lora_{part}", shape, "F32", raw))
+    write_gguf(tmp_path / "experts.gguf", dict(typed_metadata(source)), tensors)
+    with pytest.raises(UnsupportedError, match=r"blk\.0\.ffn_up_exps\.weight, which belongs to experts"):
+        torchless.load(model, lora=tmp_path / "experts.gguf")
 
 
 def test_a_converted_adapter_follows_the_convention(

@@ -56,6 +56,11 @@ def adapter_from_gguf(path: Path) -> Adapter:
                     f"{path}: tensor {info.name!r} is neither NAME.lora_a nor NAME.lora_b; torchless applies nothing "
                     f"else of an adapter"
                 )
+            if "_exps." in name:
+                raise UnsupportedError(
+                    f"{path}: the adapter changes {name}, which belongs to experts; torchless adapts linear layers "
+                    f"only: merge it into the model's floats where it was trained"
+                )
             values = quants.by_name(info.type).decode(source.raw(info.name)).astype(np.float32)
             found.setdefault(name, [None, None])[index] = values.reshape(info.shape)
         if not found:

@@ -7,10 +7,7 @@ time beside what its reader keeps, and the source's file pages go as they are re
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
 from weakref import WeakValueDictionary
 
 import numpy as np
@@ -22,11 +19,12 @@ from torchless.quantization.encode import PLAIN_TYPES, check_writable, encode_te
 from torchless.quantization.recipes import Recipe
 from torchless.quants import Bytes
 from torchless.weights.source import TensorInfo, WeightSource
+from torchless.weights.view import SourceView
 
 __all__ = ["QuantizedSource"]
 
 
-class QuantizedSource:
+class QuantizedSource(SourceView):
     """Implements `weights.source.WeightSource` over a model in floats.
 
     Args:
@@ -39,16 +37,9 @@ class QuantizedSource:
         UnsupportedError: torchless cannot quantise to a type of the recipe.
     """
 
-    path: Path
-    format: Literal["gguf", "safetensors"]
-    metadata: Mapping[str, Any]
-    tensors: Mapping[str, TensorInfo]
-    rope_layout: Literal["interleaved", "half"]
-
     def __init__(self, source: WeightSource, recipe: Recipe, threads: int) -> None:
-        self.source, self.threads = source, threads
-        self.path, self.format, self.rope_layout = source.path, source.format, source.rope_layout
-        self.metadata = source.metadata
+        super().__init__(source)
+        self.threads = threads
         chosen = choose_types(source, recipe, model_facts(source), Exceptions())
         for info in source.tensors.values():
             if chosen[info.name] != info.type:
@@ -86,10 +77,6 @@ class QuantizedSource:
         """Lets the file pages of a tensor that is not encoded go."""
         if self.tensors[name] is self.source.tensors[name]:
             self.source.drop_pages(name, start, num_bytes)
-
-    def close(self) -> None:
-        """Closes the source."""
-        self.source.close()
 
 
 def _stored_as(info: TensorInfo, type_name: str) -> TensorInfo:
