@@ -447,7 +447,7 @@ def see_a_request_under_way(page, server, stories):
 
     future = stories.submit("Once upon a time", max_tokens=30, ignore_eos=True, processors=(wait,))
     try:
-        until(page, "document.querySelector('#live .figure').textContent === '1 requests'")
+        until(page, "document.querySelector('#live .figure').textContent === '1 request'")
         assert page.query_selector("#live rect.fill.answer") and page.query_selector("#live rect.fill.prompt")
         (found,) = httpx.get(server.url + "/dashboard/batch").json()["models"][0]["sequences"]
         num_prompt_tokens = len(stories.tokenizer.encode("Once upon a time"))

@@ -160,7 +160,7 @@ function showLive() {
   const numWaiting = all.filter((sequence) => !sequence.is_running).length;
   show(
     "live",
-    `${all.length - numWaiting} requests`,
+    all.length - numWaiting === 1 ? "1 request" : `${all.length - numWaiting} requests`,
     rows(`Requests under way: ${all.length - numWaiting}, waiting: ${numWaiting}, together ${numTokens} tokens`, items),
     all.length > shown.length ? `and ${all.length - shown.length} more` : `a line is a request; together ${short(numTokens)} tokens in the cache`,
   );
