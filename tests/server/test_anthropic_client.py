@@ -124,6 +124,12 @@ def test_wrong_requests_are_refused_in_the_apis_shape(client, change, sentence):
     assert caught.value.body["error"]["type"] == "invalid_request_error"
 
 
+def test_models_are_listed(client):
+    (model,) = client.models.list().data
+    assert (model.id, model.display_name, model.type) == ("stories", "stories", "model")
+    assert client.models.retrieve("stories").created_at.year >= 2024
+
+
 def test_an_unknown_model_is_not_found(client):
     with pytest.raises(anthropic.NotFoundError):
         client.messages.create(messages=MESSAGES, **{**GREEDY, "model": "claude"})

@@ -1,7 +1,8 @@
-"""``/v1/models``: what is served."""
+"""``/v1/models``: what is served, for the clients of OpenAI and of Anthropic, which read different fields of it."""
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -13,7 +14,15 @@ __all__ = ["ROUTES"]
 
 
 def _model(call: Call, name: str) -> dict[str, Any]:
-    made = {"id": name, "object": "model", "created": call.pool.created_at, "owned_by": "torchless"}
+    made: dict[str, Any] = {
+        "id": name,
+        "object": "model",
+        "created": call.pool.created_at,
+        "owned_by": "torchless",
+        "type": "model",  # this and what follows are Anthropic's
+        "display_name": name,
+        "created_at": datetime.fromtimestamp(call.pool.created_at, timezone.utc).isoformat(),
+    }
     for loaded, _, llm in call.pool.loaded():
         if loaded == name:
             made["context_length"] = llm.context_length
@@ -23,7 +32,9 @@ def _model(call: Call, name: str) -> dict[str, Any]:
 
 async def models(call: Call) -> ASGIApp:
     """All models."""
-    return json_response({"object": "list", "data": [_model(call, name) for name in call.pool.names]})
+    names = call.pool.names
+    pages = {"has_more": False, "first_id": names[0], "last_id": names[-1]}
+    return json_response({"object": "list", "data": [_model(call, name) for name in names], **pages})
 
 
 async def model(call: Call) -> ASGIApp:
