@@ -82,8 +82,6 @@ def make_jobs(count: int, seed: int, longest: int) -> list[Job]:
             options |= {"repeat_penalty": 1.2, "stop": [" the", "."] if chance.random() < 0.5 else []}
         if chance.random() < 0.3:  # tokens are taken back
             options["banned"] = chance.sample([" a", "the", ".", "ed", " to the", "y and"], k=2)
-        if chance.random() < 0.2:
-            options |= {"logprobs": 2, "prompt_logprobs": 0}
         jobs.append(Job(" ".join(chance.choices(WORDS, k=max(num_words, 1))), options))
     return jobs
 
@@ -320,7 +318,11 @@ def run_stress(
         scarce: give the model no more memory than one context needs, so that sequences take each other's pages.
     """
     ctx = 256
-    jobs = make_jobs(num_jobs, seed, longest=200)
+    scored = {"logprobs": 2, "prompt_logprobs": 0}
+    jobs = [
+        Job(job.prompt, {**job.options, **(scored if number % 5 == 0 else {})})
+        for number, job in enumerate(make_jobs(num_jobs, seed, longest=200))
+    ]
     with torchless.load(ctx=ctx, **load) as model:
         answers = [answer_alone(model, job) for job in jobs]
     cap = {"memory": smallest_memory(ctx)} if scarce else {}
