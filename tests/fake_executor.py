@@ -45,8 +45,11 @@ class FakeExecutor:
         favourites=(),
         num_state_slots=0,
         fast=False,
+        num_kept_states=0,
     ):
-        self.options = ExecutorOptions(num_pages, max_batch_tokens, max_outputs, num_threads=1, fast=fast)
+        self.options = ExecutorOptions(
+            *(num_pages, max_batch_tokens, max_outputs, 1), fast=fast, num_kept_states=num_kept_states
+        )
         self.num_state_slots = num_state_slots
         self._states: list[list[int]] = [[] for _ in range(num_state_slots)]
         self._positions = [-1] * num_state_slots
@@ -171,6 +174,15 @@ class FakeExecutor:
 
     def write_page(self, page: int, content: np.ndarray) -> None:
         self._tokens[page] = np.ascontiguousarray(content).view(np.int32)
+
+    def read_state(self, slot: int) -> np.ndarray:
+        assert self._positions[slot] == len(self._states[slot])
+        return np.array(self._states[slot], np.int32).view(np.uint8)
+
+    def write_state(self, slot: int, content: np.ndarray, position: int) -> None:
+        self._states[slot] = content.view(np.int32).tolist()
+        assert len(self._states[slot]) == position
+        self._positions[slot] = position
 
     def copy_slots(self, page_ids: np.ndarray, from_slots: np.ndarray, to_slots: np.ndarray) -> None:
         assert all(a.dtype == np.int32 for a in (page_ids, from_slots, to_slots))

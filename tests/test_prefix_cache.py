@@ -76,14 +76,15 @@ def test_in_fast_mode_what_was_generated_is_no_beginning_of_a_prompt(tmp_path: P
     require_equal_bits(tmp_path / "m.gguf", [0, 128, 96, 96, 128], fast=True)
 
 
-def test_a_model_with_recurrent_state_shares_nothing(tmp_path: Path) -> None:
-    write_synthetic(tmp_path / "m.gguf", "test-hybrid", "Q4_K_M")
-    with torchless.load(tmp_path / "m.gguf", ctx=256) as model:
-        assert model.info["prefix_cache"] is False
-        for _ in range(2):
-            completion = model.generate(PROMPT, max_tokens=3)
-            assert completion.usage.num_cached_tokens == 0
-        assert model.metrics().num_pages_kept == 0
+@pytest.mark.parametrize("recipe", ["Q4_K_M", "F32"])
+def test_a_model_with_recurrent_state_goes_on_with_the_same_bits(recipe: str, tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "m.gguf", "test-hybrid", recipe)
+    require_equal_bits(tmp_path / "m.gguf", [0, 128, 64, 96, 160], batch_tokens=64)
+
+
+def test_a_recurrent_state_survives_its_way_through_the_reference_backend(tmp_path: Path) -> None:
+    write_synthetic(tmp_path / "m.gguf", "test-hybrid", "F32")
+    require_equal_bits(tmp_path / "m.gguf", [0, 128, 64, 96, 160], backend="reference", batch_tokens=64)
 
 
 def test_several_answers_to_one_prompt_compute_it_once() -> None:

@@ -469,6 +469,23 @@ class Executor:
     ) -> None:
         """Each head of x normalised, times activation(gate)."""
 
+    def read_state(
+        self,
+        slot: int,
+        content: Annotated[NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu")],
+    ) -> None:
+        """Copies all states of a slot into `content`."""
+
+    def write_state(
+        self,
+        slot: int,
+        content: Annotated[
+            NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        position: int,
+    ) -> None:
+        """Copies `content` into a slot, whose sequence goes on at `position`."""
+
     @property
     def slot_bytes(self) -> int: ...
 

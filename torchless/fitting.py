@@ -127,6 +127,7 @@ class _Demand:
         return ExecutorOptions(
             *(num_pages, rows, num_outputs, self.num_threads, self.kv, self.cpus),
             num_state_slots=num_slots,
+            num_kept_states=num_slots,
             activations=self.activations,
             fast=self.fast,
             lazy=self.lazy,

@@ -73,8 +73,8 @@ def prefix_cache_settings(values: Mapping[str, Any]) -> PrefixCacheSettings:
 
 
 def can_share_pages(plan: Plan) -> bool:
-    """Whether texts that begin alike can share what was computed: not states, which move on, nor whole sequences."""
-    return plan.output_kind == "logits" and not plan.state_ops and not plan.needs_whole_sequences
+    """Whether texts that begin alike can share what was computed: not those that are computed as a whole."""
+    return plan.output_kind == "logits" and not plan.needs_whole_sequences
 
 
 def open_folder(wanted: PrefixCacheSettings) -> PageFolder | None:
@@ -100,9 +100,10 @@ def open_page_store(
     from torchless.engine.page_store import PageStore
     from torchless.page_fingerprint import page_fingerprint
 
-    if not can_share_pages(loaded.plan):
+    if not can_share_pages(loaded.plan) or loaded.plan.state_ops:
         _log.warning(
-            "%s keeps a state, or reads texts as a whole: there is no prefix to keep", loaded.source.path
+            "%s keeps a state, or reads texts as a whole: there is no prefix to keep on disk",
+            loaded.source.path,
         )
         return None
     fingerprint = page_fingerprint(

@@ -3,6 +3,8 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstring>
+#include <string>
 #include <tuple>
 
 #include "bind/py_executor.h"
@@ -11,6 +13,19 @@ namespace nb = nanobind;
 using namespace nb::literals;
 
 namespace tl {
+namespace {
+
+uint8_t* slot_of(PyExecutor& executor, int slot, size_t num_bytes) {
+    StatePool* states = executor.core.states();
+    if (!states) throw std::invalid_argument("a plan without recurrent state has no slots");
+    if (num_bytes != states->slot_bytes()) {
+        throw std::invalid_argument(std::to_string(num_bytes) + " bytes for a slot of " +
+                                    std::to_string(states->slot_bytes()));
+    }
+    return states->slot(slot);
+}
+
+}  // namespace
 
 void bind_recurrent(nb::module_& m, nb::class_<PyExecutor>& executor) {
     m.def("causal_conv_state_floats", &causal_conv_state_floats, "num_channels"_a, "num_taps"_a,
@@ -67,6 +82,19 @@ void bind_recurrent(nb::module_& m, nb::class_<PyExecutor>& executor) {
             },
             "x"_a, "weight"_a, "num_heads"_a, "eps"_a, "gate"_a, "activation"_a, "out"_a,
             "Each head of x normalised, times activation(gate).")
+        .def(
+            "read_state",
+            [](PyExecutor& self, int slot, nb::ndarray<uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu> content) {
+                std::memcpy(content.data(), slot_of(self, slot, content.size()), content.size());
+            },
+            "slot"_a, "content"_a, "Copies all states of a slot into `content`.")
+        .def(
+            "write_state",
+            [](PyExecutor& self, int slot, Bytes content, int position) {
+                std::memcpy(slot_of(self, slot, content.size()), content.data(), content.size());
+                self.core.states()->set_position(slot, position);
+            },
+            "slot"_a, "content"_a, "position"_a, "Copies `content` into a slot, whose sequence goes on at `position`.")
         .def_prop_ro("slot_bytes", [](PyExecutor& self) { return self.core.slot_bytes(); });
 }
 

@@ -105,7 +105,8 @@ class Executor {
     }
     size_t page_bytes() const { return pages_ ? pages_->page_bytes() : 0; }
     void release_page(int page);
-    PagePool* pages() { return pages_.get(); }  // null for a plan without attention
+    PagePool* pages() { return pages_.get(); }     // null for a plan without attention
+    StatePool* states() { return states_.get(); }  // null for a plan without recurrent state
     size_t slot_bytes() const { return states_ ? states_->slot_bytes() : 0; }
 
     // Measures, while on, how long every stage takes from barrier to barrier. Turning it on starts from zero.

@@ -32,4 +32,9 @@ StatePool::StatePool(int num_slots, const std::vector<size_t>& sizes) : slot_byt
     memory_ = MappedBuffer(slot_bytes_ * size_t(num_slots), PageSize::kSmall);
 }
 
+uint8_t* StatePool::slot(int slot) const {
+    if (slot < 0 || slot >= num_slots()) throw std::invalid_argument("state slot out of range");
+    return memory_.data() + size_t(slot) * slot_bytes_;
+}
+
 }  // namespace tl

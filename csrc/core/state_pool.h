@@ -17,6 +17,8 @@ class StatePool {
 
     int num_slots() const { return int(positions_.size()); }
     size_t slot_bytes() const { return slot_bytes_; }
+    // All states of a slot, slot_bytes() long. Throws std::invalid_argument for a slot out of range.
+    uint8_t* slot(int slot) const;
     float* state(int state, int slot) const {
         return reinterpret_cast<float*>(memory_.data() + size_t(slot) * slot_bytes_ + offsets_[state]);
     }

@@ -68,13 +68,22 @@ acts = st.one_of(
     st.integers(7, 20),
     st.booleans(),
     st.booleans(),
+    st.sampled_from([0, 0, 1, 3]),
 )
 def test_any_history_gives_every_sequence_its_solo_tokens(
-    history, max_batch_tokens, max_outputs, num_pages, fast, ends_alike
+    history, max_batch_tokens, max_outputs, num_pages, fast, ends_alike, num_state_slots
 ):
-    """Sequences arrive, are cancelled and preempted, and steps break off, while they share what they begin with."""
+    """Sequences arrive, are cancelled and preempted, and steps break off, while they share what they begin with.
+
+    With state slots (0: none) they go on only where a state was kept, which must be theirs.
+    """
     executor = FakeExecutor(
-        max_batch_tokens=max_batch_tokens, max_outputs=max_outputs, num_pages=num_pages, fast=fast
+        max_batch_tokens=max_batch_tokens,
+        max_outputs=max_outputs,
+        num_pages=num_pages,
+        fast=fast,
+        num_state_slots=num_state_slots,
+        num_kept_states=3 if num_state_slots else 0,
     )
     engine, everyone, parameters = Engine(executor), [], {}
     for act, argument, number in history:
@@ -287,6 +296,43 @@ def test_tokens_in_fast_arithmetic_are_others():
     finish(engine, third)
     assert third.num_cached_tokens == 0
     assert new_tokens(third) == alone(short, 5, PARAMS, fast=True)
+
+
+def test_a_sequence_with_a_state_goes_on_where_one_was_kept():
+    executor = FakeExecutor(num_state_slots=2, num_kept_states=5, max_batch_tokens=64)
+    engine = Engine(executor)
+    engine.add(first := make(prompt_of(150), 50))
+    finish(engine, first)
+    assert [len(batch.token_ids) for batch in executor.batches[:3]] == [
+        64,
+        64,
+        22,
+    ]  # the ends of pages are kept
+    for prompt, expected in (
+        (prompt_of(150), 128),
+        (prompt_of(150)[:100], 64),
+        ([*prompt_of(150), *new_tokens(first), 1], 192),  # the last end of a page in its answer
+        (prompt_of(150)[:60], 0),
+    ):
+        engine.add(sequence := make(prompt, 5))
+        finish(engine, sequence)
+        assert sequence.num_cached_tokens == expected
+        assert new_tokens(sequence) == alone(prompt, 5, PARAMS)
+
+
+def test_no_more_states_are_kept_than_there_is_room_for():
+    executor = FakeExecutor(num_state_slots=2, num_kept_states=2, max_batch_tokens=64)
+    engine = Engine(executor)
+    for seed in range(3):
+        engine.add(sequence := make(prompt_of(70, seed), 2))
+        finish(engine, sequence)
+    assert len(engine.prefix_cache._states) == 2
+    found = []
+    for seed in (2, 1, 0):
+        engine.add(sequence := make(prompt_of(70, seed), 2))
+        finish(engine, sequence)
+        found.append(sequence.num_cached_tokens)
+    assert found == [64, 64, 0]
 
 
 def test_an_answer_is_found_by_the_prompt_that_it_is_a_part_of():

@@ -109,6 +109,7 @@ class ExecutorOptions:
         cpus: the processor that each thread keeps to, or none (`placement.thread_cpus`).
         kv_type: number format of cached keys and values.
         num_state_slots: sequences whose recurrent state is held at once; without effect on a plan without state.
+        num_kept_states: further states that are kept for later sequences with the same beginning.
         activations: the least exact number format in which products take activations (`torchless.activation_types`).
         fast: batches may have rows in fast arithmetic (`Batch.first_fast_row`); needs int8 activations.
         lazy: which matrices may stay in the file (`torchless.lazy_weights`).
@@ -126,6 +127,12 @@ class ExecutorOptions:
     fast: bool = False
     lazy: LazyWeights = "off"
     packed_bytes: int | None = 0
+    num_kept_states: int = 0
+
+    @property
+    def num_states(self) -> int:
+        """Most recurrent states that there are at once."""
+        return self.num_state_slots + self.num_kept_states
 
 
 class Best(NamedTuple):
@@ -228,6 +235,22 @@ class Executor(Protocol):
 
         Raises:
             ValueError: no such page, or another size.
+        """
+        ...
+
+    def read_state(self, slot: int) -> npt.NDArray[np.uint8]:
+        """A copy of all recurrent states in a slot, as bytes in the executor's own layout.
+
+        Raises:
+            ValueError: no such slot.
+        """
+        ...
+
+    def write_state(self, slot: int, content: npt.NDArray[np.uint8], position: int) -> None:
+        """Puts back what `read_state` returned; the slot's next run begins at `position`, or at 0.
+
+        Raises:
+            ValueError: no such slot, or another size.
         """
         ...
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torchless.backends.base import Executor
 from torchless.engine.beams import BeamGroup
 from torchless.engine.draft_tree import DraftTree
+from torchless.engine.kept_states import KeptStates
 from torchless.engine.observer import Observer, StepTimes
 from torchless.engine.output_rows import OutputRows, end_if_due
 from torchless.engine.pacing import StepPacing
@@ -64,7 +65,7 @@ class Engine:
 
         Args:
             has_prefix_cache: sequences that begin alike share pages, also one after another (`PrefixCache`). Without
-                effect on executors that keep recurrent state or take whole sequences only.
+                effect on executors that take whole sequences only, or have a recurrent state and keep none of it.
             page_store: where such pages are kept beyond this engine's life.
             speculation: drafts tokens, so that a step can yield several; None for one token a step. Of no use to
                 executors that keep recurrent state or take whole sequences only.
@@ -74,8 +75,7 @@ class Engine:
         self.speculation = speculation
         options = executor.options
         self.pages = PageAllocator(options.num_pages)
-        is_cached = has_prefix_cache and not executor.num_state_slots and not executor.needs_whole_sequences
-        stored = StoredPages(page_store, executor) if page_store is not None else None
+        self.prefix_cache = self._prefix_cache(page_store) if has_prefix_cache else None
         self.scheduler = Scheduler(
             self.pages,
             options.max_batch_tokens,
@@ -84,13 +84,23 @@ class Engine:
             needs_whole_sequences=executor.needs_whole_sequences,
             is_fast=options.fast,
             pacing=pacing,
-            prefix_cache=PrefixCache(self.pages, is_fast=options.fast, stored=stored) if is_cached else None,
+            prefix_cache=self.prefix_cache,
         )
         self.observers: list[Observer] = [] if self.scheduler.pacing is None else [self.scheduler.pacing]
         self._computed_at = 0.0  # when the executor of this step was done, in seconds
         self._num_tidied = 0  # preemptions after which memory was tidied up; -1 after a step that broke off
         self._in_doubt: Sequence | None = None  # half-way through `_settle`
         self._no_logits = np.empty((0, executor.output_width), dtype=np.float32)
+
+    def _prefix_cache(self, page_store: PageStore | None) -> PrefixCache | None:
+        executor, options = self.executor, self.executor.options
+        if executor.needs_whole_sequences or (executor.num_state_slots and not options.num_kept_states):
+            return None
+        if executor.num_state_slots:
+            states = KeptStates(options.num_kept_states, executor)
+            return PrefixCache(self.pages, is_fast=options.fast, states=states)
+        stored = StoredPages(page_store, executor) if page_store is not None else None
+        return PrefixCache(self.pages, is_fast=options.fast, stored=stored)
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence; it takes part from the next step that has room for it."""
@@ -192,6 +202,8 @@ class Engine:
             emptied = self.scheduler.publish(run.sequence)
             if emptied:
                 self._release(np.array(emptied, dtype=np.int32))
+            if self.prefix_cache is not None:
+                self.prefix_cache.keep_state(run.sequence)
             if run.sequence.finish_reason is not None and run.sequence.group is None:
                 self._remove(run.sequence)
                 finished.append(run.sequence)

@@ -17,12 +17,15 @@ from hashlib import blake2b
 
 from torchless.backends.base import PAGE_TOKENS
 from torchless.engine.fast_tokens import num_fast_tokens
+from torchless.engine.kept_states import KeptStates
 from torchless.engine.page_file import KEY_BYTES
 from torchless.engine.pages import PageAllocator
 from torchless.engine.sequence import Sequence
 from torchless.engine.stored_pages import StoredPages
 
 __all__ = ["PrefixCache"]
+
+_INTERVAL_PAGES = 8  # while a sequence generates, states so far apart stay
 
 
 class PrefixCache:
@@ -36,6 +39,7 @@ class PrefixCache:
         pages: the engine's; evictions are reported here.
         is_fast: prompts are computed in fast arithmetic (`fast_tokens`).
         stored: pages on disk, where published ones are written and missing ones are looked for.
+        states: of models with recurrent state, which go on only where theirs was kept; None for others.
 
     Attributes:
         num_cached_tokens: tokens that sequences found here instead of computing them, so far.
@@ -43,12 +47,18 @@ class PrefixCache:
     """
 
     def __init__(
-        self, pages: PageAllocator, *, is_fast: bool = False, stored: StoredPages | None = None
+        self,
+        pages: PageAllocator,
+        *,
+        is_fast: bool = False,
+        stored: StoredPages | None = None,
+        states: KeptStates | None = None,
     ) -> None:
         self.num_cached_tokens = self.num_restored_tokens = 0
         self._pages = pages
         self._is_fast = is_fast
         self._stored = stored
+        self._states = states
         self._seed = b"" if stored is None else stored.store.fingerprint
         self._page_of: dict[bytes, int] = {}  # a page's key stands behind that of the page before it
         self._key_of: dict[int, bytes] = {}
@@ -79,6 +89,8 @@ class PrefixCache:
         if sequence.num_pages >= end:
             return False
         keys = self._keys(sequence, end)
+        if self._states is not None:
+            end = self._restore_state(sequence, keys[:end], self._states)
         while sequence.num_pages < end:
             number = sequence.num_pages
             page = self._page_of.get(keys[number])
@@ -103,9 +115,31 @@ class PrefixCache:
                 sequence.num_cached_tokens += PAGE_TOKENS
         return False
 
+    @property
+    def keeps_states(self) -> bool:
+        """Whether runs shall end where a page does, so that the state there can be kept."""
+        return self._states is not None
+
+    def keep_state(self, sequence: Sequence) -> None:
+        """Keeps the state of a sequence that has come to the end of a page.
+
+        While it generates the last such state takes the place of the one before, but for some at intervals.
+        """
+        states, position = self._states, sequence.num_computed_tokens
+        number = position // PAGE_TOKENS
+        if states is None or position % PAGE_TOKENS or not 0 < number == sequence.num_published_pages:
+            return
+        key = self._keys(sequence, number)[number - 1]
+        states.save(key, sequence.state_slot)
+        if position > sequence.num_prompt_tokens:
+            before = sequence.kept_state
+            if before not in (b"", key) and number % _INTERVAL_PAGES != 1:
+                states.forget(before)
+            sequence.kept_state = key
+
     def is_coming(self, sequence: Sequence, older: Iterable[Sequence]) -> bool:
         """Whether an older sequence computes the sequence's next page, so that it is faster to wait for it."""
-        end = _end(sequence)
+        end = _end(sequence) if self._states is None else 0
         return sequence.num_pages < end and self._num_coming(sequence, sequence.num_pages, end, older) > 0
 
     def num_ahead(self, sequence: Sequence, older: Iterable[Sequence]) -> int:
@@ -113,7 +147,7 @@ class PrefixCache:
 
         They have an owner, or an older sequence is about to compute them.
         """
-        number, end = 0, _end(sequence)
+        number, end = 0, _end(sequence) if self._states is None else 0
         keys = self._keys(sequence, end) if sequence.num_pages < end else []
         for j in range(sequence.num_pages, end):
             page = self._page_of.get(keys[j])
@@ -183,6 +217,20 @@ class PrefixCache:
                 most = min(end, last)
                 return next((j for j in range(first, most) if keys[j] != others[j]), most) - first
         return 0
+
+    def _restore_state(self, sequence: Sequence, keys: list[bytes], states: KeptStates) -> int:
+        """Puts the latest state that is kept into the slot of a sequence at its beginning; returns the pages before it.
+
+        All of these are published.
+        """
+        if sequence.num_computed_tokens:
+            return 0
+        end = next((j for j, key in enumerate(keys) if key not in self._page_of), len(keys))
+        while end and keys[end - 1] not in states:
+            end -= 1
+        if end:
+            states.restore(keys[end - 1], sequence.state_slot, end * PAGE_TOKENS)
+        return end
 
     def _restore(self, sequence: Sequence, key: bytes) -> int | None:
         """A page of the sequence's own with what is on disk; None where that is nothing, or no page is free."""

@@ -8,8 +8,8 @@ waits and computes its tokens again later. The oldest can thus always go on, so 
 Pages that hold what a sequence begins with are shared instead of computed (`PrefixCache`), and where an older running
 one is about to compute them, a younger one waits for it. The oldest waits for nobody, so everything still ends.
 
-A running sequence also has a state slot, for models with recurrent state. Nothing copies or rewinds a state: who is
-preempted, or was in a step that broke off, computes its tokens again from the first.
+A running sequence also has a state slot, for models with recurrent state. A state cannot go back: who is preempted, or
+was in a step that broke off, starts anew, from a state that was kept (`KeptStates`) or from the first token.
 
 In fast mode a token's place decides how it is computed, and nothing else: a prompt's tokens in fast arithmetic if there
 are enough of them (`fast_tokens`), all others exactly. So its bits do not depend on chunks, preemption or neighbours.
@@ -149,11 +149,12 @@ class Scheduler:
     def recover(self) -> None:
         """Makes queues and pages agree again after a step that ended anywhere with an exception.
 
-        The step may have moved its sequences' recurrent states on: they start anew. Their pages get the same keys and
-        values once more, but for those that are shared: what a table has beyond the computed tokens is taken away.
+        The step may have moved recurrent states on, or put kept ones in place: all start anew. Other pages get the
+        same keys and values once more, but for those that are shared: what a table has beyond the computed tokens is
+        taken away.
         """
         if self.num_state_slots:
-            for sequence in self._step.chosen:
+            for sequence in (*self._step.chosen, *self.running):
                 sequence.num_computed_tokens = 0
         members = {*self.running, *self.waiting}
         for sequence in members:
@@ -164,6 +165,8 @@ class Scheduler:
         self.waiting = [s for s in everyone if s.state == "waiting"]
         for sequence in self.running:
             sequence.num_pages = min(sequence.num_pages, pages_for(sequence.num_computed_tokens))
+            num_whole = sequence.num_computed_tokens // PAGE_TOKENS
+            sequence.num_published_pages = min(sequence.num_published_pages, num_whole)
         if self.prefix_cache is not None:
             self.prefix_cache.recover()
         kept = self.prefix_cache.kept_ids if self.prefix_cache is not None else []
@@ -198,6 +201,10 @@ class Scheduler:
             return
         step = self._step
         num_tokens = min(sequence.num_pending_tokens, step.tokens_left, step.prompt_tokens_left)
+        if self.prefix_cache is not None and self.prefix_cache.keeps_states:
+            last = (sequence.num_computed_tokens + num_tokens) // PAGE_TOKENS * PAGE_TOKENS
+            if last > sequence.num_computed_tokens:  # the state at the end of a page can be kept
+                num_tokens = last - sequence.num_computed_tokens
         num_fast_tokens = self._num_fast_tokens(sequence)
         if num_fast_tokens:  # a run is of one kind
             num_tokens = min(num_tokens, num_fast_tokens)

@@ -48,6 +48,7 @@ class Sequence:
         page_ids, num_pages: page table, ``page_ids[:num_pages]`` is valid (`add_pages`, `take_pages`).
         num_published_pages: of those, the leading ones that others may share (`PrefixCache`).
         page_keys: chain keys of its leading pages, as far as anybody asked (`PrefixCache`).
+        kept_state: chain key of the state that was kept of it last while it generated (`PrefixCache`).
         is_not_stored: what comes next in it was looked for on disk in vain (`PrefixCache`).
         num_cached_tokens: tokens of the prompt that it found computed (`PrefixCache`).
         state_slot: where its recurrent state lies while it runs, in models that have one (scheduler).
@@ -80,6 +81,7 @@ class Sequence:
         "forbidden",
         "group",
         "is_not_stored",
+        "kept_state",
         "logits",
         "logprobs",
         "max_tokens",
@@ -146,6 +148,7 @@ class Sequence:
         self.num_pages = self.num_published_pages = 0
         self.page_keys: list[bytes] = []
         self.is_not_stored = False
+        self.kept_state = b""
         self.num_cached_tokens = 0
         self.sampler = sampler
         self.accept = accept

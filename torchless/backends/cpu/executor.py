@@ -11,6 +11,7 @@ import numpy.typing as npt
 from torchless import quants
 from torchless.backends.base import Batch, Best, ExecutorOptions, Progress, StepInterruptedError
 from torchless.backends.chains import step_chain
+from torchless.backends.cpu.contents import Contents
 from torchless.backends.cpu.core_stages import add_stages
 from torchless.backends.cpu.layout import Layout
 from torchless.backends.cpu.lower_attention import ONES
@@ -44,12 +45,12 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
         "weights": layout.weight_bytes,
         "scratch": layout.scratch_bytes,
         "kv": layout.page_bytes * options.num_pages,
-        **({"state": layout.slot_bytes * options.num_state_slots} if layout.state_sizes else {}),
+        **({"state": layout.slot_bytes * options.num_states} if layout.state_sizes else {}),
         **({"file": layout.file_bytes} if layout.mapped else {}),
     }
 
 
-class CpuExecutor:
+class CpuExecutor(Contents):
     """An `Executor` over the C++ core. See `backends.base.Executor`."""
 
     def __init__(self, layout: Layout, progress: Progress | None) -> None:
@@ -163,22 +164,6 @@ class CpuExecutor:
         if self._core is not None:
             self._core.release_pages(page_ids)
             self._pages_used[page_ids] = False
-
-    @property
-    def page_bytes(self) -> int:
-        """See `backends.base.Executor`."""
-        return 0 if self._core is None else int(self._core.page_bytes)
-
-    def read_page(self, page: int) -> Bytes:
-        """See `backends.base.Executor`."""
-        content = np.empty(self.page_bytes, np.uint8)
-        self._core.read_page(page, content)
-        return content
-
-    def write_page(self, page: int, content: Bytes) -> None:
-        """See `backends.base.Executor`."""
-        self._core.write_page(page, content)
-        self._pages_used[page] = True
 
     def copy_slots(
         self,

@@ -13,9 +13,10 @@ from torchless import quants
 from torchless.backends.base import PAGE_TOKENS, Batch, Best, ExecutorOptions, Progress, StepInterruptedError
 from torchless.backends.chains import step_chain
 from torchless.backends.reference import ops
-from torchless.backends.reference.checks import check_batch, check_page, check_slots
+from torchless.backends.reference.checks import check_batch, check_slots
+from torchless.backends.reference.contents import Contents
 from torchless.backends.reference.ops import Array
-from torchless.backends.reference.page_content import packed_page, page_bytes, store_tokens, unpacked_page
+from torchless.backends.reference.page_content import page_bytes, store_tokens
 from torchless.backends.reference.states import StateSlots, state_bytes
 from torchless.backends.trees import is_tree, path_to, run_parents
 from torchless.errors import UnsupportedError
@@ -67,11 +68,11 @@ def required_bytes(plan: Plan, source: WeightSource, options: ExecutorOptions) -
         "weights": sum(8 * int(np.prod(source.tensors[name].shape)) for name in plan.weight_names),
         "scratch": sum(8 * rows[op.out.rows] * op.out.width for op in plan.ops),
         "kv": options.num_pages * page_bytes(plan),
-        **({"state": options.num_state_slots * state_bytes(plan)} if plan.state_ops else {}),
+        **({"state": options.num_states * state_bytes(plan)} if plan.state_ops else {}),
     }
 
 
-class ReferenceExecutor:
+class ReferenceExecutor(Contents):
     """An `Executor` in float64. See `backends.base.Executor`.
 
     Attributes:
@@ -142,22 +143,6 @@ class ReferenceExecutor:
         """Forgets what these pages hold."""
         gone = set(page_ids.tolist())
         self.pages = {key: value for key, value in self.pages.items() if key[1] not in gone}
-
-    @property
-    def page_bytes(self) -> int:
-        """See `backends.base.Executor`."""
-        return page_bytes(self.plan)
-
-    def read_page(self, page: int) -> npt.NDArray[np.uint8]:
-        """See `backends.base.Executor`."""
-        check_page(page, self.options.num_pages)
-        return packed_page([self.pages[op.layer, page] for op in self.plan.cache_ops])
-
-    def write_page(self, page: int, content: npt.NDArray[np.uint8]) -> None:
-        """See `backends.base.Executor`."""
-        check_page(page, self.options.num_pages, len(content), self.page_bytes)
-        for op, pair in zip(self.plan.cache_ops, unpacked_page(content, self.plan), strict=True):
-            self.pages[op.layer, page] = pair
 
     def copy_slots(
         self,

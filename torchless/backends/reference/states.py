@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
 from torchless.backends.base import Batch, check_state_slots
 from torchless.backends.reference import ops
@@ -53,6 +54,26 @@ class StateSlots:
     def end(self, batch: Batch) -> None:
         """Notes how far the sequences came."""
         self._mark(batch, ends=True)
+
+    def read(self, slot: int) -> npt.NDArray[np.uint8]:
+        """All states of a slot as bytes. Raises ValueError."""
+        self._check(slot)
+        states = [self._states[i, slot].reshape(-1) for i in range(len(self._shapes))]
+        return np.concatenate(states).view(np.uint8)
+
+    def write(self, slot: int, content: npt.NDArray[np.uint8], position: int) -> None:
+        """Puts back what `read` returned. Raises ValueError."""
+        self._check(slot)
+        values, sizes = np.frombuffer(content.tobytes(), np.float64), [int(np.prod(s)) for s in self._shapes]
+        if len(values) != sum(sizes):
+            raise ValueError(f"{len(content)} bytes for states of {8 * sum(sizes)}")
+        for i, part in enumerate(np.split(values, np.cumsum(sizes)[:-1])):
+            self._states[i, slot] = part.reshape(self._shapes[i]).copy()
+        self._positions[slot] = position
+
+    def _check(self, slot: int) -> None:
+        if not 0 <= slot < self.num_slots:
+            raise ValueError(f"state slot {slot} is out of range: there are {self.num_slots}")
 
     def _mark(self, batch: Batch, *, ends: bool) -> None:
         for slot, _, rows in self._runs(batch):
