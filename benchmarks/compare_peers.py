@@ -202,7 +202,7 @@ def start(worker: Worker, options: argparse.Namespace, settings: dict[str, Any])
     longest = max(longest, max(options.p) + max(options.n))
     common = {"model": options.model, "threads": options.t, "batch": max(options.b, 2), "kv": options.kv}
     common["context"] = -(-(longest + 64) // 256) * 256
-    common["sequences"] = max(1, *options.s)
+    common["sequences"] = max([1, *options.s])
     worker.call("start", settings={**common, **settings})
     facts: dict[str, Any] = worker.call("facts")
     return facts

@@ -17,8 +17,10 @@ import re
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -73,18 +75,23 @@ def served(url: str, several: list[list[int]], sampling: dict[str, Any]) -> floa
 def server(model: str | None, options: list[str]) -> Iterator[str]:
     """The address of a server that lives as long as the block."""
     words = [] if model is None else [model]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "torchless", "serve", *words, "--port", "0", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert process.stderr is not None
-        lines = (re.search(r"listening.*(http://[\d.:]+)", line) for line in process.stderr)
-        yield next(found[1] for found in lines if found)
-    finally:
-        process.terminate()
-        process.communicate(timeout=60)
+    with tempfile.NamedTemporaryFile(
+        "w+", suffix=".log"
+    ) as log:  # not a pipe, which fills when nobody reads it
+        process = subprocess.Popen(
+            [sys.executable, "-m", "torchless", "serve", *words, "--port", "0", *options], stderr=log
+        )
+        try:
+            found = None
+            while found is None and process.poll() is None:
+                time.sleep(0.1)
+                found = re.search(r"listening.*(http://[\d.:]+)", Path(log.name).read_text())
+            if found is None:
+                raise SystemExit(f"the server did not start: {Path(log.name).read_text()}")
+            yield found[1]
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -56,7 +56,7 @@ def test_a_long_prompt_holds_nobody_up_for_long_and_still_gets_on(machine):
     pacing = StepPacing(slowdown=2.0)
     short, long = sequence(5, 150), sequence(1000, 3)
     lengths = run(Engine(machine, pacing=pacing), short, long)
-    assert max(lengths) < 2.6 * 0.021  # the first is a guess: 32 tokens
+    assert max(lengths) < 2.6 * 0.021  # the first is a guess
     assert sorted(lengths)[len(lengths) // 2] == pytest.approx(2 * 0.021, rel=0.1)
     free = Machine(max_batch_tokens=256, num_pages=64)
     free_short, free_long = sequence(5, 150), sequence(1000, 3)
@@ -91,7 +91,7 @@ def test_a_slow_machine_still_takes_some_tokens_of_a_prompt():
     for _ in range(3):
         pacing.observe(1, 0, 0.010)
         pacing.observe(1, 8, 0.090)
-    assert pacing.allowance(1) == 8
+    assert pacing.allowance(1) == 2
 
 
 @pytest.mark.parametrize("value", [1, 0, -3, True, "2", None, float("inf"), float("nan")])

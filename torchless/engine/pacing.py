@@ -23,8 +23,8 @@ __all__ = ["DEFAULT_SLOWDOWN", "StepPacing", "slowdown"]
 
 DEFAULT_SLOWDOWN = 2.0
 
-_LEAST = 8  # prompt tokens a step: a prompt gets on in any case
-_FIRST = 32  # as long as nothing is known
+_LEAST = 2  # prompt tokens a step: a prompt gets on in any case
+_FIRST = 16  # as long as nothing is known
 _STALE = 64  # steps with a prompt after which one without is measured again
 _WEIGHT = 0.5  # of a new measurement in the averages
 
