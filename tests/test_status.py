@@ -17,6 +17,7 @@ from id_reader import IdReader
 
 from torchless import status
 from torchless.cli.verbs.ps import command
+from torchless.engine.engine import Engine
 from torchless.engine.metering import Meter
 from torchless.engine.runner import Runner
 from torchless.status import StatusFile, running_models, status_folder
@@ -34,7 +35,7 @@ def runtime(tmp_path, monkeypatch):
 def running():
     """A runner whose model is announced."""
     executor = FakeExecutor()
-    runner, meter = Runner(executor), Meter()
+    runner, meter = Runner(Engine(executor)), Meter()
     file = StatusFile("/models/story.gguf", lambda: 3 << 20, meter)
     runner.engine.observers += [meter, file]
     yield runner, file
@@ -69,7 +70,7 @@ def test_a_folder_that_others_can_open_or_that_is_a_link_is_not_used(tmp_path, r
 
 def test_a_working_model_says_so_at_most_once_a_second(running, monkeypatch):
     runner, file = running
-    runner._executor.waits = dict.fromkeys(range(1, 1000), 0.01)
+    runner.engine.executor.waits = dict.fromkeys(range(1, 1000), 0.01)
     monkeypatch.setattr(status, "_INTERVAL_SECONDS", 0.2)
     writes, write, seen = [], file._write, []
     file._write = lambda *values: (writes.append(time.perf_counter()), write(*values))

@@ -20,6 +20,7 @@ from torchless.backends.base import KvType, Progress
 from torchless.beam_search import BeamSettings, run_beam_search
 from torchless.constraints.requests import take_grammar
 from torchless.embedding import Embedder
+from torchless.engine.engine import Engine
 from torchless.engine.pacing import DEFAULT_SLOWDOWN
 from torchless.engine.runner import Runner
 from torchless.engine.sequence import Sequence
@@ -190,11 +191,13 @@ class LLM(LaterMethods):
         self._loaded = loaded
         self._prompts = Prompts(loaded.tokenizer, loaded.executor.vocab_size, loaded.chat_template)
         self._runner = Runner(
-            loaded.executor,
-            loaded.speculation,
-            loaded.pacing,
-            has_prefix_cache=loaded.has_prefix_cache,
-            page_store=loaded.page_store,
+            Engine(
+                loaded.executor,
+                loaded.speculation,
+                loaded.pacing,
+                has_prefix_cache=loaded.has_prefix_cache,
+                page_store=loaded.page_store,
+            )
         )
         self._meter = observe(loaded, self._runner.engine, trace, is_announced=is_announced)
         self._requests = Requests(loaded, self._prompts, self._runner.check_usable)

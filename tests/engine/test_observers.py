@@ -12,6 +12,7 @@ from fake_executor import FakeExecutor
 from id_reader import IdReader, look, prompt_of
 
 from torchless.engine.driver import Ticket
+from torchless.engine.engine import Engine
 from torchless.engine.metering import Meter
 from torchless.engine.runner import Runner
 from torchless.engine.tracing import Tracer
@@ -21,7 +22,7 @@ from torchless.engine.tracing import Tracer
 def observed():
     """A runner with few pages, its meter, and the text of its trace."""
     executor = FakeExecutor(num_pages=6, max_batch_tokens=24)
-    runner, meter, text = Runner(executor), Meter(), io.StringIO()
+    runner, meter, text = Runner(Engine(executor)), Meter(), io.StringIO()
     tracer = Tracer(text, 'torchless "x"')
     runner.engine.observers += [meter, tracer]
     yield runner, meter, tracer, text
@@ -30,7 +31,7 @@ def observed():
 
 def work(runner, count=6, num_new=40):
     """So many requests at once, that take each other's pages."""
-    runner._executor.waits[1] = 0.2
+    runner.engine.executor.waits[1] = 0.2
     threads = [
         threading.Thread(target=runner.finish, args=(IdReader(prompt_of(30 + i, i), num_new),))
         for i in range(count)
@@ -72,7 +73,7 @@ def test_counts_agree_with_what_was_asked_for(observed):
 
 def test_what_is_cancelled_or_fails_is_counted_once(observed):
     runner, meter, _, _ = observed
-    executor = runner._executor
+    executor = runner.engine.executor
     executor.waits = {2: 30.0}
     reader = IdReader(prompt_of(40), 10)
     ticket = Ticket(reader.sequence, lambda news: None, reader=reader)
@@ -146,7 +147,7 @@ def test_a_trace_follows_the_format_and_shows_every_step_and_request(observed):
 
 def test_a_cancelled_request_leaves_its_lane_to_the_next(observed):
     runner, _, _, text = observed
-    runner._executor.waits = {2: 30.0}
+    runner.engine.executor.waits = {2: 30.0}
     stream = runner.run(IdReader(prompt_of(10), 10))
     next(stream)
     stream.close()

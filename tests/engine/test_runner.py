@@ -16,6 +16,7 @@ from fake_executor import FakeExecutor
 from id_reader import IdReader, alone, look, prompt_of
 
 from torchless.engine.driver import Ticket
+from torchless.engine.engine import Engine
 from torchless.engine.runner import Runner
 from torchless.errors import TorchlessError
 
@@ -26,7 +27,7 @@ def make():
     made = []
 
     def make_runner(executor):
-        made.append(Runner(executor))
+        made.append(Runner(Engine(executor)))
         return made[-1]
 
     yield make_runner
@@ -241,7 +242,7 @@ def test_a_sequence_that_cannot_be_taken_in_fails_alone(make):
 
 def test_after_close_requests_fail_with_a_sentence():
     executor = FakeExecutor()
-    runner = Runner(executor)
+    runner = Runner(Engine(executor))
     executor.waits = {5: 60.0}
     under_way = runner.run(IdReader([5], 20))
     next(under_way)
@@ -256,7 +257,7 @@ def test_after_close_requests_fail_with_a_sentence():
 def test_nobody_waits_for_ever_while_another_thread_closes():
     """Requests that arrive at any moment of a close end: with their answer or with the sentence."""
     for attempt in range(30):
-        runner = Runner(FakeExecutor())
+        runner = Runner(Engine(FakeExecutor()))
         outcomes = []
 
         def ask(runner=runner, outcomes=outcomes):
@@ -278,7 +279,7 @@ def test_nobody_waits_for_ever_while_another_thread_closes():
 
 
 def test_the_driver_starts_with_the_first_request_and_ends_with_close():
-    runner = Runner(FakeExecutor())
+    runner = Runner(Engine(FakeExecutor()))
     assert drivers() == 0
     runner.finish(IdReader([1], 2))
     assert drivers() == 1
@@ -288,7 +289,7 @@ def test_the_driver_starts_with_the_first_request_and_ends_with_close():
 
 def test_a_forgotten_runner_is_collected_with_its_driver():
     executor = FakeExecutor()
-    runner = Runner(executor)
+    runner = Runner(Engine(executor))
     runner.finish(IdReader([1], 2))
     gone = weakref.ref(runner)
     del runner
@@ -389,9 +390,10 @@ sys.path[:0] = sys.argv[1:]
 from fake_executor import FakeExecutor
 from id_reader import IdReader
 from torchless.engine.driver import Ticket
+from torchless.engine.engine import Engine
 from torchless.engine.runner import Runner
 executor = FakeExecutor()
-runner = Runner(executor)
+runner = Runner(Engine(executor))
 executor.waits = {3: 60.0}
 reader = IdReader([1], 20)
 runner.submit(Ticket(reader.sequence, lambda news: None, reader=reader))

@@ -10,9 +10,10 @@ import pytest
 
 from torchless.server.harmony import HarmonyReader
 from torchless.server.parts import Note, PlainReader, Reasoning, Text, ToolCall
-from torchless.server.reasoning import ThinkReader, find_pair
+from torchless.server.reasoning import ThinkReader
 from torchless.server.tool_reader import ToolReader
 from torchless.server.tool_styles import find_style, styles
+from torchless.text.reasoning import ReasoningStyle, known_style
 
 SCHEMAS = {
     "weather": {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}},
@@ -174,7 +175,7 @@ def test_one_call_where_they_may_not_be_parallel():
 
 # -- reasoning ------------------------------------------------------------------------------------
 
-MARKS = ("<think>", "</think>")
+MARKS = ReasoningStyle("<think>", "</think>")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +238,7 @@ def test_the_style_is_found_in_published_templates(model, shared_data):
     assert find_style(template).name == STYLE_OF[model]
     assert find_style(None).name == "plain"
     wanted = MARKS if model in ("Qwen/Qwen3-0.6B", "deepseek-ai/DeepSeek-R1", "zai-org/GLM-5.1") else None
-    assert find_pair(template) == wanted
+    assert known_style(template) == wanted
 
 
 @pytest.mark.parametrize("model", [name for name, style in STYLE_OF.items() if style not in ("plain",)])

@@ -141,7 +141,9 @@ def saying():
 
 
 def test_reasoning_of_a_fixed_answer_is_split(saying, monkeypatch):
-    monkeypatch.setattr("torchless.server.chat_form.find_pair", lambda template: ("<a", "a>"))
+    from torchless.text.reasoning import ReasoningStyle
+
+    monkeypatch.setattr("torchless.server.chat_form.known_style", lambda template: ReasoningStyle("<a", "a>"))
     with (
         saying("<a hm a> yes<end", after=10) as server,
         openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as client,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from torchless.text.reasoning import STYLES, ReasoningSplitter, find_style
+from torchless.text.reasoning import STYLES, ReasoningSplitter, find_style, known_style
 
 HARMONY, THINK = STYLES[0], find_style(None)
 
@@ -74,4 +74,8 @@ def test_the_style_is_found_in_the_template():
     assert find_style("x </think> y").opening == "<think>"
     assert find_style("{{ '<|START_THINKING|>' }}").closing == "<|END_THINKING|>"
     assert find_style("{{ '<|channel|>' + name }}") == HARMONY
+    assert (
+        find_style("<|user|>{{ text }}<|end|><|assistant|><think>") == THINK
+    )  # Phi's end of a message is harmony's
+    assert known_style("<|user|>{{ text }}<|end|>") is None
     assert find_style(None) == find_style("nothing of that") == THINK

@@ -14,12 +14,11 @@ if TYPE_CHECKING:
     from torchless.constraints.grammars import Grammar
     from torchless.constraints.matcher import Matcher, MatcherPool
 
-__all__ = ["NAMES", "Constraints", "parse_json", "take_grammar"]
+__all__ = ["ALIASES", "NAMES", "Constraints", "parse_json", "take_grammar"]
 
 NAMES = ("schema", "regex", "grammar", "choices", "json")
 
-# Other tools' keyword -> ours.
-_ALIASES = {
+ALIASES = {
     "json_schema": "schema",
     "guided_json": "schema",
     "guided_regex": "regex",
@@ -31,6 +30,7 @@ _ALIASES = {
     "structured_outputs": "structured_outputs",  # vLLM's dictionary
     "format": "format",  # Ollama's "json" or schema
 }
+"""Other tools' keyword -> ours."""
 
 
 class Constraints:
@@ -67,7 +67,7 @@ def take_grammar(keywords: dict[str, Any]) -> Grammar | None:
         GrammarError: one that cannot be enforced.
         UnsupportedError: the library llguidance is not installed.
     """
-    taken = [(name, keywords.pop(name)) for name in [*NAMES, *_ALIASES] if name in keywords]
+    taken = [(name, keywords.pop(name)) for name in [*NAMES, *ALIASES] if name in keywords]
     wanted = [
         (given, *_meaning(given, value)) for given, value in taken if value is not None and value is not False
     ]
@@ -101,7 +101,7 @@ def _meaning(given: str, value: Any) -> tuple[str, Any]:
         return _response_format(value)
     if given == "structured_outputs":
         return _structured_outputs(value)
-    return _ALIASES.get(given, given), value
+    return ALIASES.get(given, given), value
 
 
 def _response_format(value: Any) -> tuple[str, Any]:

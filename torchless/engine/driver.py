@@ -9,12 +9,9 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from torchless.backends.base import Executor, StepInterruptedError
+from torchless.backends.base import StepInterruptedError
 from torchless.engine.engine import Engine
-from torchless.engine.pacing import StepPacing
-from torchless.engine.page_store import PageStore
 from torchless.engine.sequence import Sequence
-from torchless.engine.speculation import Speculation
 from torchless.errors import TorchlessError
 from torchless.results import Chunk
 
@@ -87,24 +84,13 @@ class Driver:
         thread: identity of its thread, once it runs.
     """
 
-    def __init__(
-        self,
-        executor: Executor,
-        speculation: Speculation | None = None,
-        pacing: StepPacing | None = None,
-        *,
-        has_prefix_cache: bool = True,
-        page_store: PageStore | None = None,
-    ) -> None:
-        self.engine = Engine(
-            executor, speculation, pacing, has_prefix_cache=has_prefix_cache, page_store=page_store
-        )
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
         self.box: Box = SimpleQueue()
         self.tickets: dict[Sequence, Ticket] = {}
         self.has_ended = False
         self.thread: int | None = None
         self.running = threading.Lock()  # held by the one thread that drives
-        self._executor = executor
 
     # -- commands ---------------------------------------------------------------------------------
 
@@ -149,10 +135,10 @@ class Driver:
         """Obeys a command, then steps and obeys further ones until nothing is left to do."""
         command(self)
         while not self.has_ended:
-            self._executor.set_interrupted(False)
+            self.engine.executor.set_interrupted(False)
             while not self.box.empty():
                 self.box.get_nowait()(self)
-                self._executor.set_interrupted(False)
+                self.engine.executor.set_interrupted(False)
             if self.has_ended or self.engine.scheduler.is_idle:
                 return
             self._step()

@@ -9,13 +9,9 @@ from collections.abc import Callable, Generator, Iterable
 from queue import SimpleQueue
 from typing import TypeVar
 
-from torchless.backends.base import Executor
 from torchless.engine.driver import CLOSED, Box, Driver, News, Reader, Ticket, drive
 from torchless.engine.engine import Engine
-from torchless.engine.pacing import StepPacing
-from torchless.engine.page_store import PageStore
 from torchless.engine.sequence import Sequence
-from torchless.engine.speculation import Speculation
 from torchless.errors import TorchlessError
 from torchless.results import Chunk, Completion
 
@@ -32,25 +28,15 @@ class Runner:
     Ctrl-C, a closed iterator) frees the pages of their sequences and nothing else, within one step.
     """
 
-    def __init__(
-        self,
-        executor: Executor,
-        speculation: Speculation | None = None,
-        pacing: StepPacing | None = None,
-        *,
-        has_prefix_cache: bool = True,
-        page_store: PageStore | None = None,
-    ) -> None:
-        self._driver = Driver(
-            executor, speculation, pacing, has_prefix_cache=has_prefix_cache, page_store=page_store
-        )
-        self._executor = executor
+    def __init__(self, engine: Engine) -> None:
+        """Takes an engine over, which nobody else steps from now on."""
+        self._driver = Driver(engine)
         self._threads: list[threading.Thread] = []  # none, then one
         self._starting = threading.Lock()
         self._pid = os.getpid()
         self._is_closed = False
         self._stop = weakref.finalize(
-            self, _stop, self._driver.box, self._threads, executor.set_interrupted, self._pid
+            self, _stop, self._driver.box, self._threads, engine.executor.set_interrupted, self._pid
         )
 
     @property
@@ -165,7 +151,7 @@ class Runner:
         if self._threads and os.getpid() == self._pid:
             self._driver.box.put(lambda driver: driver.cancel(ticket))
             if all(other.is_retired for other in list(self._driver.tickets.values())):
-                self._executor.set_interrupted(True)
+                self.engine.executor.set_interrupted(True)
 
     def close(self) -> bool:
         """Ends everything; requests under way fail. True for the one call that did it."""

@@ -23,7 +23,7 @@ from torchless.sampling.checks import (
     strings,
 )
 
-__all__ = ["SamplingParams", "parameter_name"]
+__all__ = ["ALIASES", "SamplingParams", "parameter_name"]
 
 MAX_SEED = 2**64 - 1
 
@@ -33,8 +33,7 @@ MAX_LOGPROBS = 20
 MAX_ANSWERS = 128
 """Most answers to one request."""
 
-# Other tools' keyword -> ours.
-_ALIASES = {
+ALIASES = {
     "temp": "temperature",
     "n_predict": "max_tokens",
     "num_predict": "max_tokens",
@@ -67,6 +66,7 @@ _ALIASES = {
     "top_logprobs": "logprobs",
     "num_return_sequences": "n",
 }
+"""Other tools' keyword -> ours."""
 
 # llama.cpp and Ollama write "no limit" as a negative count under these names; ours is None.
 _COUNTS_WITH_NEGATIVE_INFINITY = frozenset({"n_predict", "num_predict", "predict"})
@@ -94,7 +94,7 @@ def parameter_name(keyword: str) -> str:
     >>> parameter_name("temp"), parameter_name("top_k")
     ('temperature', 'top_k')
     """
-    return _ALIASES.get(keyword, keyword)
+    return ALIASES.get(keyword, keyword)
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +238,7 @@ class SamplingParams:
                 kwargs[keyword] = None
         if kwargs.get("logprobs") is True and kwargs.get("top_logprobs") is not None:
             del kwargs["logprobs"]  # OpenAI's chat has both
-        resolved = resolve_keywords("sampling", kwargs, _CHECKS, _ALIASES)
+        resolved = resolve_keywords("sampling", kwargs, _CHECKS, ALIASES)
         changes = {name: value for name, value in resolved.items() if value is not None}
         return replace(self, **changes) if changes else self
 

@@ -16,11 +16,12 @@ from torchless.server.call_grammar import call_grammar
 from torchless.server.errors import ApiError
 from torchless.server.harmony import MARKS, HarmonyReader
 from torchless.server.parts import PlainReader, Reader
-from torchless.server.reasoning import ThinkReader, find_pair
+from torchless.server.reasoning import ThinkReader
 from torchless.server.thinking_budget import ThinkingBudget
 from torchless.server.tool_reader import ToolReader
 from torchless.server.tool_styles import ToolStyle, find_style
 from torchless.server.toolbox import Toolbox
+from torchless.text.reasoning import known_style
 
 __all__ = ["ChatForm", "chat_form"]
 
@@ -109,19 +110,20 @@ def chat_form(
             )
             options["processors"] = _budget(llm, budget, *marks)
         return ChatForm(messages, options, lambda: HarmonyReader(box.schemas if box.is_active else {}))
-    pair = None if must_call else find_pair(template)
-    is_open = pair is not None and _ends_with(llm, pair[0], given)
+    thinking = None if must_call else known_style(template)
+    is_open = thinking is not None and _ends_with(llm, thinking.opening, given)
     if budget is not None and not must_call:
-        if pair is None:
+        if thinking is None:
             message = "thinking_budget: this model's chat template knows no reasoning; leave it out"
             raise ApiError(400, message, code="unsupported_field", param="thinking_budget")
-        options["processors"] = _budget(llm, budget, "" if is_open else pair[0], pair[1], f"\n{pair[1]}\n\n")
+        begin, end = "" if is_open else thinking.opening, thinking.closing
+        options["processors"] = _budget(llm, budget, begin, end, f"\n{end}\n\n")
 
     def make_reader() -> Reader:
         inner: Reader = PlainReader()
         if box.is_active:
             inner = ToolReader(style, {name: box.schemas[name] for name in box.names}, parallel=box.parallel)
-        return inner if pair is None else ThinkReader(inner, pair, is_open=is_open)
+        return inner if thinking is None else ThinkReader(inner, thinking, is_open=is_open)
 
     return ChatForm(messages, options, make_reader)
 
@@ -149,8 +151,9 @@ def _marks(
     """All marks that the reader of an answer looks for."""
     if is_harmony:
         return MARKS
-    pair = find_pair(template)
-    return (*(style.marks if box.is_active else ()), *(pair or ()))
+    thinking = known_style(template)
+    around = () if thinking is None else (thinking.opening, thinking.closing)
+    return (*(style.marks if box.is_active else ()), *around)
 
 
 def _is_control(llm: LLM, mark: str) -> bool:
@@ -172,7 +175,7 @@ def _effort_values(template: str | None, effort: str | None) -> dict[str, Any]:
     for name in ("enable_thinking", "thinking"):
         if re.search(rf"(?<![\w.'\"]){name}(?![\w'\"])", source):
             return {name: effort != "none"}
-    if effort == "none" and find_pair(template) is None and "reasoning_effort" not in source:
+    if effort == "none" and known_style(template) is None and "reasoning_effort" not in source:
         return {}
     message = f"reasoning_effort: this model's chat template has no way to ask for {effort!r}; leave it out"
     raise ApiError(400, message, code="unsupported_field", param="reasoning_effort")

@@ -19,9 +19,9 @@ __all__ = ["is_constrained", "sampling_keywords", "seeds"]
 _NOT_SERVED = {"processors", "n", "best_of", "logprobs", "prompt_logprobs"}
 _NAMES = (
     {item.name for item in fields(SamplingParams) if item.name not in _NOT_SERVED}
-    | {name for name, meaning in parameters._ALIASES.items() if meaning not in _NOT_SERVED}
+    | {name for name, meaning in parameters.ALIASES.items() if meaning not in _NOT_SERVED}
     | set(constraints.NAMES)
-    | set(constraints._ALIASES)
+    | set(constraints.ALIASES)
     | {"priority"}
 )
 _SEEDS = parameters.MAX_SEED + 1
@@ -57,7 +57,7 @@ def sampling_keywords(given: Mapping[str, Any], other_names: tuple[str, ...] = (
 
 def is_constrained(keywords: Mapping[str, Any]) -> bool:
     """Whether keywords say what the text must match."""
-    wanted = {*constraints.NAMES, *constraints._ALIASES} & keywords.keys()
+    wanted = {*constraints.NAMES, *constraints.ALIASES} & keywords.keys()
     return any(keywords[name] not in (None, False, "", {"type": "text"}) for name in wanted)
 
 
@@ -69,7 +69,7 @@ def _without_twins(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     found: dict[str, str] = {}
     for name in given:
-        meaning = parameters._ALIASES.get(name, name)
+        meaning = parameters.ALIASES.get(name, name)
         other = found.setdefault(meaning, name)
         if given[other] != given[name]:
             message = f"{name}: means the same as {other}, which has another value; send one of them"

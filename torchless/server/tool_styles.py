@@ -13,7 +13,17 @@ from typing import Any
 
 from torchless.server.parts import Reader, ToolCall
 
-__all__ = ["MalformedCallError", "ToolStyle", "calls_of", "dumped", "find_style", "json_values", "styles"]
+__all__ = [
+    "MalformedCallError",
+    "ToolStyle",
+    "calls_of",
+    "dumped",
+    "find_style",
+    "json_calls",
+    "json_frame",
+    "json_values",
+    "styles",
+]
 
 Schemas = Mapping[str, Any]
 """Name of a tool -> JSON schema of its arguments."""
@@ -101,6 +111,25 @@ def calls_of(value: Any, names: Collection[str]) -> list[ToolCall]:
     if not isinstance(arguments, dict):
         raise MalformedCallError(f"the arguments of {name} are no object")
     return [ToolCall(name, dumped(arguments))]
+
+
+def json_calls(text: str, schemas: Schemas) -> list[ToolCall]:
+    """The calls in a text that is JSON values with names and arguments: what most styles have between their marks.
+
+    Raises:
+        MalformedCallError: it cannot be read, or is a call of a tool that is not there.
+    """
+    return [call for value in json_values(text) for call in calls_of(value, schemas)]
+
+
+def json_frame(front: str, behind: str, arguments: str = "arguments") -> Callable[[str], tuple[str, str]]:
+    """The `frame` of a style that writes a JSON object with a name and arguments, between two texts.
+
+    Example:
+        >>> json_frame("[", "]")("add")
+        ('[{"name": "add", "arguments": ', '}]')
+    """
+    return lambda name: (f'{front}{{"name": {json.dumps(name)}, "{arguments}": ', "}" + behind)
 
 
 def json_values(text: str, separators: str = ";,") -> Sequence[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ReasoningSplitter", "ReasoningStyle", "Span", "find_style"]
+__all__ = ["ReasoningSplitter", "ReasoningStyle", "Span", "find_style", "known_style"]
 
 
 class Span(NamedTuple):
@@ -49,25 +49,31 @@ STYLES = (
 )
 
 
-def find_style(template: str | None) -> ReasoningStyle:
-    """The style of a model, by its chat template; ``<think>`` where that names none.
+def known_style(template: str | None) -> ReasoningStyle | None:
+    """The style that a model's chat template names; None where it names none.
 
-    >>> find_style("... <seed:think> ...").closing
+    >>> known_style("... <seed:think> ...").closing
     '</seed:think>'
     """
-    for style in STYLES:
-        if template is not None and (style.opening in template or style.closing in template):
-            return style
-    # Harmony's template puts the channel's name together at run time.
-    if template is not None and "<|channel|>" in template:
+    if template is None:
+        return None
+    # Harmony's template puts the channel's name together at run time, and its end mark is that of other families, too.
+    if "<|channel|>" in template:
         return STYLES[0]
-    return _THINK
+    return next(
+        (style for style in STYLES[1:] if style.opening in template or style.closing in template), None
+    )
+
+
+def find_style(template: str | None) -> ReasoningStyle:
+    """The style of a model, by its chat template; ``<think>`` where that names none."""
+    return known_style(template) or _THINK
 
 
 class ReasoningSplitter:
     """Splits a text that comes in pieces. However it is cut, the spans, joined by kind, are the same.
 
-    Text that may be the start of a mark is held back until that is decided. Line ends around the reasoning are
+    Text that may be the start of a mark is held back until that is decided. White space around the reasoning is
     dropped.
 
     Example:
@@ -121,25 +127,25 @@ class ReasoningSplitter:
             return True
         if self._style.opening.startswith(text):
             return False
-        self._held = self._held.lstrip("\n")
+        self._held = self._held.lstrip()
         self._step = self._reason
         return True
 
     def _reason(self) -> bool:
         before, mark, behind = self._held.partition(self._style.closing)
         if mark:
-            self._emit(before.rstrip("\n"), True)
+            self._emit(before.rstrip(), True)
             self._held, self._step = behind, self._begin_answer
             return True
         cut = len(self._held) - _overlap(self._held, (self._style.closing,))
-        cut = len(self._held[:cut].rstrip("\n"))
+        cut = len(self._held[:cut].rstrip())
         self._emit(self._held[:cut], True)
         self._held = self._held[cut:]
         return False
 
     def _begin_answer(self) -> bool:
-        """Behind the reasoning: line ends are dropped."""
-        self._held = self._held.lstrip("\n")
+        """Behind the reasoning: white space is dropped."""
+        self._held = self._held.lstrip()
         if not self._held:
             return False
         self._step = self._begin if self._style.others else self._answer

@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
-from torchless.server.parts import ToolCall
-from torchless.server.tool_styles import Schemas, ToolStyle, calls_of, json_values
+from torchless.server.tool_styles import ToolStyle, json_calls, json_frame
 
 __all__ = ["STYLE"]
-
-
-def _read(text: str, schemas: Schemas) -> list[ToolCall]:
-    return [call for value in json_values(text) for call in calls_of(value, schemas)]
-
-
-def _frame(name: str) -> tuple[str, str]:
-    return '\n{"name": ' + json.dumps(name) + ', "arguments": ', "}\n"
 
 
 STYLE = ToolStyle(
@@ -24,6 +13,6 @@ STYLE = ToolStyle(
     detect=lambda template: "<tool_call>" in template and '"name' in template.replace("\\", ""),
     begins=("<tool_call>",),
     ends=("</tool_call>",),
-    read=_read,
-    frame=_frame,
+    read=json_calls,
+    frame=json_frame("\n", "\n"),
 )

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import json
-
 from torchless.server.parts import ToolCall
-from torchless.server.tool_styles import Schemas, ToolStyle, calls_of, json_values
+from torchless.server.tool_styles import Schemas, ToolStyle, json_calls, json_frame
 
 __all__ = ["STYLE"]
 
 
 def _read(text: str, schemas: Schemas) -> list[ToolCall]:
-    return [
-        call
-        for value in json_values(text.removeprefix("<|python_tag|>"))
-        for call in calls_of(value, schemas)
-    ]
-
-
-def _frame(name: str) -> tuple[str, str]:
-    return '{"name": ' + json.dumps(name) + ', "parameters": ', "}"
+    return json_calls(text.removeprefix("<|python_tag|>"), schemas)
 
 
 STYLE = ToolStyle(
@@ -29,6 +19,6 @@ STYLE = ToolStyle(
     begins=("<|python_tag|>", "{"),
     ends=(),
     read=_read,
-    frame=_frame,
+    frame=json_frame("", "", "parameters"),
     at_start=True,
 )

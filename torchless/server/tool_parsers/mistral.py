@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import secrets
 
 from torchless.server.parts import ToolCall
-from torchless.server.tool_styles import MalformedCallError, Schemas, ToolStyle, calls_of, json_values
+from torchless.server.tool_styles import (
+    MalformedCallError,
+    Schemas,
+    ToolStyle,
+    calls_of,
+    json_frame,
+    json_values,
+)
 
 __all__ = ["STYLE"]
 
@@ -34,10 +40,6 @@ def _call_id() -> str:
     return secrets.token_hex(_ID_LENGTH)[:_ID_LENGTH]
 
 
-def _frame(name: str) -> tuple[str, str]:
-    return '[{"name": ' + json.dumps(name) + ', "arguments": ', "}]"
-
-
 STYLE = ToolStyle(
     name="mistral",
     order=30,
@@ -45,6 +47,6 @@ STYLE = ToolStyle(
     begins=("[TOOL_CALLS]",),
     ends=(),
     read=_read,
-    frame=_frame,
+    frame=json_frame("[", "]"),
     id_length=_ID_LENGTH,
 )

@@ -5,11 +5,10 @@ A template that takes no tools gets them in a system message.
 
 from __future__ import annotations
 
-import json
 import re
 
 from torchless.server.parts import ToolCall
-from torchless.server.tool_styles import Schemas, ToolStyle, calls_of, json_values
+from torchless.server.tool_styles import Schemas, ToolStyle, json_calls, json_frame
 
 __all__ = ["STYLE"]
 
@@ -18,12 +17,7 @@ _FENCE = re.compile(r"\s*```(?:json)?\s*(.*?)\s*```\s*", re.DOTALL)
 
 def _read(text: str, schemas: Schemas) -> list[ToolCall]:
     fenced = _FENCE.fullmatch(text)
-    values = json_values(fenced[1] if fenced else text)
-    return [call for value in values for call in calls_of(value, schemas)]
-
-
-def _frame(name: str) -> tuple[str, str]:
-    return '{"name": ' + json.dumps(name) + ', "arguments": ', "}"
+    return json_calls(fenced[1] if fenced else text, schemas)
 
 
 STYLE = ToolStyle(
@@ -33,6 +27,6 @@ STYLE = ToolStyle(
     begins=("{", "```json"),
     ends=(),
     read=_read,
-    frame=_frame,
+    frame=json_frame("", ""),
     at_start=True,
 )
