@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,6 @@ from cli_models import CHAT_TEMPLATE, write_model
 
 import torchless
 from torchless.cli import main
-
-
-@pytest.fixture(scope="session", autouse=True)
-def interruptible() -> None:
-    """Background jobs of a shell start with SIGINT ignored, which is inherited: processes of tests must hear it."""
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
