@@ -15,7 +15,7 @@ import pytest
 from fake_executor import FakeExecutor
 from id_reader import IdReader, alone, look, prompt_of
 
-from torchless.engine.driver import Ticket
+from torchless.engine.driver import Driver, Ticket
 from torchless.engine.engine import Engine
 from torchless.engine.runner import Runner
 from torchless.errors import TorchlessError
@@ -142,6 +142,22 @@ def test_cancelling_does_not_break_off_what_others_wait_for(make):
     thread.join(10)
     assert got == [tuple(alone([5], 20))]
     assert executor.num_interruptions == 0
+
+
+def test_what_comes_after_the_end_is_refused_and_not_forgotten():
+    """A thread that was about to submit when another closed: its command is behind the one that ends the driver."""
+    driver, told = Driver(Engine(FakeExecutor())), []
+    ticket = Ticket(IdReader([1], 3).sequence, told.append)
+
+    def end(driver):
+        driver.end()
+        driver.box.put(lambda driver: driver.add(ticket))
+
+    driver.box.put(end)
+    driver.work(lambda driver: None)
+    driver.refuse_rest()  # what `Runner` does behind each command
+    assert not driver.tickets
+    assert len(told) == 1 and isinstance(told[0], TorchlessError)
 
 
 def test_a_late_interruption_changes_no_answer(make):
@@ -389,7 +405,7 @@ import os, sys
 sys.path[:0] = sys.argv[1:]
 from fake_executor import FakeExecutor
 from id_reader import IdReader
-from torchless.engine.driver import Ticket
+from torchless.engine.driver import Driver, Ticket
 from torchless.engine.engine import Engine
 from torchless.engine.runner import Runner
 executor = FakeExecutor()

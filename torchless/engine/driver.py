@@ -136,7 +136,7 @@ class Driver:
         command(self)
         while not self.has_ended:
             self.engine.executor.set_interrupted(False)
-            while not self.box.empty():
+            while not self.has_ended and not self.box.empty():  # once it has ended, others empty the box too
                 self.box.get_nowait()(self)
                 self.engine.executor.set_interrupted(False)
             if self.has_ended or self.engine.scheduler.is_idle:
