@@ -89,6 +89,30 @@ def test_what_is_cancelled_or_fails_is_counted_once(observed):
     assert not meter._tracks
 
 
+def test_counts_that_are_read_within_a_step_are_those_of_whole_steps(observed):
+    """Whoever reads in the middle of a step's counting waits for its end."""
+    runner, meter, _, _ = observed
+    seen, threads, add = [], [], meter._batch_tokens.add
+
+    class Recorder:  # looks from another thread before the sizes of a step are recorded, and gives it time
+        snapshot = meter._batch_tokens.snapshot
+
+        @staticmethod
+        def add(*values):
+            threads.append(threading.Thread(target=lambda: seen.append(meter.metrics(runner.engine))))
+            threads[-1].start()
+            threads[-1].join(0.05)
+            add(*values)
+
+    meter._batch_tokens = Recorder
+    runner.finish(IdReader(prompt_of(30), 3))
+    for thread in threads:
+        thread.join(10)
+    assert len(seen) >= 2
+    for metrics in seen:
+        assert metrics.batch_sequences.count == metrics.batch_tokens.count == metrics.num_steps
+
+
 # -- the trace ------------------------------------------------------------------------------------
 
 FIELDS = {"M": {"args"}, "X": {"dur", "args"}, "i": {"s", "args"}, "C": {"args"}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING
 
 from torchless.metrics import SIZES, TIMES, Metrics, Recorder
@@ -27,6 +28,9 @@ class _Track:
 class Meter:
     """An `Observer` that keeps `Metrics`. Written by the thread that steps; any thread may read.
 
+    A lock, held for a few additions, lets readers see a step as a whole: counts of half a step would go back later,
+    which Prometheus takes for a restart.
+
     Attributes:
         num_generated: tokens that were picked so far.
     """
@@ -42,14 +46,21 @@ class Meter:
         self._size = (0, 0)  # sequences and tokens of the last steps
         self._num_alike = 0  # how many of them had that size and are not recorded yet
         self._last_at = -1.0  # when the last step was over, in seconds
+        self._counting = threading.Lock()
 
     def added(self, engine: Engine, sequence: Sequence) -> None:
         """See `Observer`."""
-        self._num_requests += 1
-        self._tracks[sequence] = _Track(sequence.num_tokens)
+        with self._counting:
+            self._num_requests += 1
+            self._tracks[sequence] = _Track(sequence.num_tokens)
 
     def stepped(self, engine: Engine, result: StepResult) -> None:
-        """See `Observer`. The path of sequences that got a token in the last step too is kept short."""
+        """See `Observer`."""
+        with self._counting:
+            self._count_step(result)
+
+    def _count_step(self, result: StepResult) -> None:
+        """The path of sequences that got a token in the last step too is kept short."""
         now = result.times.booked
         before, self._last_at = self._last_at, now
         num_computed = num_steady = 0
@@ -83,9 +94,10 @@ class Meter:
 
     def cancelled(self, engine: Engine, sequence: Sequence) -> None:
         """See `Observer`."""
-        if sequence in self._tracks:
-            self._num_cancelled += 1
-            self._forget(sequence)
+        with self._counting:
+            if sequence in self._tracks:
+                self._num_cancelled += 1
+                self._forget(sequence)
 
     def close(self) -> None:
         """See `Observer`."""
@@ -93,6 +105,10 @@ class Meter:
 
     def metrics(self, engine: Engine) -> Metrics:
         """What was counted so far. While a step is under way, that of the steps before."""
+        with self._counting:
+            return self._metrics(engine)
+
+    def _metrics(self, engine: Engine) -> Metrics:
         scheduler, cache = engine.scheduler, engine.scheduler.prefix_cache
         return Metrics(
             num_requests=self._num_requests,
