@@ -188,15 +188,17 @@ def _ends_with(llm: LLM, mark: str, values: Mapping[str, Any]) -> bool:
     """Whether prompts end with a mark, so that an answer begins within what it marks. Found out once for each form."""
     known = _open_prompts.setdefault(llm, {})
     key = json.dumps([mark, values], sort_keys=True, default=str)
-    if key not in known:
+    is_open = known.get(key)
+    if is_open is None:
         try:
             text = llm.render_chat([{"role": "user", "content": "Hello"}], chat_template_kwargs=values)
         except TemplateError:
             return False  # the request itself will tell
+        is_open = text.rstrip().endswith(mark)
         if len(known) > 64:
             known.clear()
-        known[key] = text.rstrip().endswith(mark)
-    return known[key]
+        known[key] = is_open
+    return is_open
 
 
 def _with_tools_in_words(messages: Sequence[Mapping[str, Any]], box: Toolbox) -> list[Mapping[str, Any]]:
