@@ -176,15 +176,15 @@ class CpuExecutor(Contents):
             self._core.copy_slots(page_ids, from_slots, to_slots)
 
     def memory_bytes(self) -> dict[str, int]:
-        """Bytes by purpose."""
-        if self._core is None:
+        """Bytes by purpose. Any thread may ask, also while another closes the executor."""
+        if (core := self._core) is None:
             return {"weights": 0, "scratch": 0, "kv_used": 0, "kv_page": 0, "state": 0}
         return {
-            "weights": self._core.weight_bytes,
-            "scratch": self._core.scratch_bytes,
-            "kv_used": int(self._pages_used.sum()) * self._core.page_bytes,
-            "kv_page": self._core.page_bytes,
-            "state": int(self._slots_used.sum()) * self._core.slot_bytes,
+            "weights": core.weight_bytes,
+            "scratch": core.scratch_bytes,
+            "kv_used": int(self._pages_used.sum()) * core.page_bytes,
+            "kv_page": core.page_bytes,
+            "state": int(self._slots_used.sum()) * core.slot_bytes,
             **({"file": self._file_bytes} if self.mapped else {}),
         }
 
