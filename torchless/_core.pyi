@@ -108,6 +108,11 @@ class Executor:
         activations: int8, bf16 or f32, what products multiply at least; fast: steps may have fast rows; cpus: the processor that each thread keeps to, or none
         """
 
+    def set_interrupted(self, is_interrupted: bool) -> None:
+        """
+        While set, a step is given up at its next stage. Any thread may call it, also during a step.
+        """
+
     def set_kv_cache(
         self, k_type: str, v_type: str, layers: Sequence[tuple[int, int]], num_pages: int
     ) -> None:
@@ -303,11 +308,6 @@ class Executor:
     def place_weights(self) -> None:
         """
         Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.
-        """
-
-    def set_interrupted(self, is_interrupted: bool) -> None:
-        """
-        While set, a step is given up at its next stage. Any thread may call it, also during a step.
         """
 
     def step(

@@ -153,6 +153,11 @@ void bind_executor(nb::module_& m) {
             "keeps "
             "to, or none")
         .def(
+            "set_interrupted", [](PyExecutor& self, bool is_interrupted) { self.core.set_interrupted(is_interrupted); },
+            "is_interrupted"_a,
+            "While set, a step is given up at its next stage. Any thread may call it, also during a step.");
+    LockedClass(executor)
+        .def(
             "set_kv_cache",
             [](PyExecutor& self, const std::string& k_type, const std::string& v_type, const LayerHeads& layers,
                int num_pages) {
@@ -426,10 +431,6 @@ void bind_executor(nb::module_& m) {
         .def(
             "place_weights", [](PyExecutor& self) { self.core.place_weights(); },
             "Spreads the memory of the weights over the threads that will read it; after finish, before pack_rows.")
-        .def(
-            "set_interrupted", [](PyExecutor& self, bool is_interrupted) { self.core.set_interrupted(is_interrupted); },
-            "is_interrupted"_a,
-            "While set, a step is given up at its next stage. Any thread may call it, also during a step.")
         .def("step", &PyExecutor::step, "token_ids"_a, "positions"_a, "run_starts"_a, "page_ids"_a, "page_starts"_a,
              "output_rows"_a, "state_slots"_a, "first_fast_row"_a, "tree_parents"_a, "num_best"_a = 0,
              "Runs one step with the GIL released; the logits are then in `logits`, or, with num_best > 0, the best of "

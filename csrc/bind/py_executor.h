@@ -59,6 +59,24 @@ struct PyExecutor {
     }
 };
 
+// Adds methods of which, in free-threaded Python, one at a time runs on an object, as the GIL sees to elsewhere. What
+// releases the GIL lets the lock go meanwhile, just like that.
+template <class T> class LockedClass {
+ public:
+    explicit LockedClass(nanobind::class_<T>& target) : target_(target) {}
+    template <class F, class... Extra> LockedClass& def(const char* name, F&& f, const Extra&... extra) {
+        target_.def(name, std::forward<F>(f), extra..., nanobind::lock_self());
+        return *this;
+    }
+    template <class F, class... Extra> LockedClass& def_prop_ro(const char* name, F&& f, const Extra&... extra) {
+        target_.def_prop_ro(name, std::forward<F>(f), extra..., nanobind::lock_self());
+        return *this;
+    }
+
+ private:
+    nanobind::class_<T>& target_;
+};
+
 // These throw std::invalid_argument for an unknown name.
 inline ActFormat act_format(const std::string& name) {
     if (name == "f32") return ActFormat::kF32;

@@ -47,7 +47,7 @@ void bind_recurrent(nb::module_& m, nb::class_<PyExecutor>& executor) {
         },
         "key_dims"_a, "norms"_a,
         "Most scratch bytes that one thread needs for gated delta rules and gated norms (activation format, width).");
-    executor
+    LockedClass(executor)
         .def(
             "set_states",
             [](PyExecutor& self, int num_slots, const std::vector<size_t>& sizes) {
