@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import threading
 import time
 
@@ -12,8 +13,9 @@ from fake_executor import FakeExecutor
 from id_reader import IdReader, look, prompt_of
 
 from torchless.engine.driver import Ticket
-from torchless.engine.engine import Engine
+from torchless.engine.engine import Engine, StepResult
 from torchless.engine.metering import Meter
+from torchless.engine.observer import StepTimes
 from torchless.engine.runner import Runner
 from torchless.engine.tracing import Tracer
 
@@ -134,19 +136,28 @@ def check_trace(found):
     slices = {}
     for event in found:
         if event["ph"] == "X":
-            slices.setdefault(event["tid"], []).append((event["ts"], event["ts"] + event["dur"]))
+            begin, duration = round(event["ts"] * 1000), round(event["dur"] * 1000)  # in nanoseconds
+            slices.setdefault(event["tid"], []).append((begin, begin + duration))
     for track in slices.values():  # slices of a track nest, or viewers draw nonsense
         open_ends = []
         for begin, end in sorted(track, key=lambda item: (item[0], -item[1])):
-            while open_ends and open_ends[-1] <= begin + 0.0015:  # times are rounded to nanoseconds
+            while open_ends and open_ends[-1] <= begin:
                 open_ends.pop()
-            assert not open_ends or end <= open_ends[-1] + 0.0015
+            assert not open_ends or end <= open_ends[-1], "viewers leave such a slice out"
             open_ends.append(end)
+    named = [(e["name"], e["pid"], e["tid"] * (e["name"] == "thread_name")) for e in found if e["ph"] == "M"]
+    assert len(set(named)) == len(named), "a track has one name"
+    for event in found:
+        if event["ph"] in "Xi":
+            assert ("process_name", event["pid"], 0) in named
+            assert ("thread_name", event["pid"], event["tid"]) in named
 
 
 def test_a_trace_follows_the_format_and_shows_every_step_and_request(observed):
     runner, meter, tracer, text = observed
+    began = time.perf_counter()
     work(runner)
+    longest = (time.perf_counter() - began) * 1e6
     incomplete = text.getvalue()
     runner.close()
     written = io.StringIO()
@@ -157,6 +168,9 @@ def test_a_trace_follows_the_format_and_shows_every_step_and_request(observed):
     assert events(incomplete) == found, "a trace that was cut off is read as well"
     names = [event["name"] for event in found]
     metrics = meter.metrics(runner.engine)
+    slices = [event for event in found if event["ph"] == "X"]
+    span = max(event["ts"] + event["dur"] for event in slices) - min(event["ts"] for event in slices)
+    assert 0.2e6 <= span <= longest, "microseconds: one step was made to take a fifth of a second"
     assert names.count("step") == names.count("compute") == names.count("sample") == metrics.num_steps
     assert names.count("preempted") == metrics.num_preemptions > 0
     assert names.count("queue") == 6 + metrics.num_preemptions
@@ -167,6 +181,18 @@ def test_a_trace_follows_the_format_and_shows_every_step_and_request(observed):
     assert next(e for e in found if e["name"] == "process_name")["args"]["name"] == 'torchless "x"'
     pages = [event["args"]["in use"] for event in found if event["name"] == "pages"]
     assert max(pages) == 6 and pages[-1] == 0
+
+
+def test_slices_nest_to_the_nanosecond(observed):
+    """Rounding begin and duration apart would let the last part of a step end after the step."""
+    _, _, tracer, text = observed
+    clocks = random.Random(1)
+    for _ in range(500):
+        begin = tracer._began + clocks.random() * 1e5
+        cuts = sorted(begin + clocks.random() for _ in range(5))
+        tracer._step(StepResult([], [], StepTimes(*cuts)), StepTimes(*cuts))
+        tracer._began -= 2e5  # the next comes behind it
+    check_trace(events(text.getvalue()))
 
 
 def test_a_cancelled_request_leaves_its_lane_to_the_next(observed):
