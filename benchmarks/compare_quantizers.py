@@ -9,6 +9,7 @@ import argparse
 import ctypes
 import json
 import math
+import statistics
 import sys
 import tempfile
 import time
@@ -43,10 +44,11 @@ SAMPLE_WEIGHTS = 1 << 20
 
 @dataclass(slots=True)
 class Comparison:
-    """One recipe. Errors by tensor are sums of w (x' - x)^2 (ours, theirs): weighted as llama.cpp weighs, and plain."""
+    """One recipe, as (ours, theirs): seconds of every round, bytes, and errors by tensor, sums of w (x' - x)^2,
+    weighted as llama.cpp weighs and plain."""
 
     recipe: str
-    seconds: tuple[float, float] = (math.inf, math.inf)
+    seconds: tuple[list[float], list[float]] = field(default_factory=lambda: ([], []))
     num_bytes: tuple[int, int] = (0, 0)
     other_types: list[str] = field(default_factory=list)
     other_bytes: list[str] = field(default_factory=list)
@@ -90,12 +92,13 @@ def compare(source: Path, recipe: str, folder: Path, threads: int, rounds: int) 
         lambda: quantize_with_llama_cpp(source, theirs, find_recipe(recipe).file_type, threads),
     ]
     for turn in range(rounds):
-        seconds = list(result.seconds)
         for which in (0, 1) if turn % 2 == 0 else (1, 0):
+            (ours, theirs)[which].unlink(
+                missing_ok=True
+            )  # so that nobody is charged for freeing the last one
             begin = time.perf_counter()
             runs[which]()
-            seconds[which] = min(seconds[which], time.perf_counter() - begin)
-        result.seconds = (seconds[0], seconds[1])
+            result.seconds[which].append(time.perf_counter() - begin)
     result.num_bytes = (ours.stat().st_size, theirs.stat().st_size)
     with GgufSource(source) as exact, GgufSource(ours) as a, GgufSource(theirs) as b:
         for name in exact.tensors:
@@ -186,10 +189,12 @@ def as_row(found: Comparison) -> str:
     """One line of the table; a line below it names tensors whose type differs."""
     weighted, plain = total_ratio(found.weighted), total_ratio(found.plain)
     errors = f"{weighted:.3f} / {found.worst[0]:.3f} | {plain:.3f}" if found.other_bytes else "equal | equal"
-    ours, theirs = found.seconds
+    ours, theirs = (statistics.median(seconds) for seconds in found.seconds)
+    ratios = [b / a for a, b in zip(*found.seconds, strict=True)]
+    spread = f" ({min(ratios):.2f} .. {max(ratios):.2f})" if len(ratios) > 1 else ""
     row = (
         f"| {found.recipe} | {found.num_bytes[0] / 1e6:.0f} | {len(found.other_bytes)} | {errors} "
-        f"| {ours:.2f} | {theirs:.2f} | {theirs / ours:.2f} |"
+        f"| {ours:.2f} | {theirs:.2f} | {statistics.median(ratios):.2f}{spread} |"
     )
     return row + "".join(f"\n{found.recipe}: other type: {text}" for text in found.other_types)
 
@@ -216,7 +221,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, help="layers of --shape, where not all")
     parser.add_argument("--recipes", help="comma-separated; all that both know if left out")
     parser.add_argument("-t", "--threads", type=int, default=physical_cores())
-    parser.add_argument("-r", "--rounds", type=int, default=1, help="the best time of so many counts")
+    parser.add_argument("-r", "--rounds", type=int, default=1, help="rounds; medians are printed")
     parser.add_argument("--folder", type=Path, help="where the files go while it runs")
     parser.add_argument("--save", type=Path, help="every figure, as JSON")
     options = parser.parse_args()

@@ -58,7 +58,8 @@ Blocks quantise(const Bytes& rows, const std::string& type, int gguf_type, const
     }
     const size_t row_bytes = columns / size_t(quantiser->block) * quantiser->block_bytes;
     const size_t shape[2] = {rows.shape(0), row_bytes};
-    auto out = std::make_unique<uint8_t[]>(shape[0] * row_bytes + 1);
+    // Not zeroed: the threads touch it first, each its own rows.
+    auto out = std::make_unique_for_overwrite<uint8_t[]>(shape[0] * row_bytes + 1);
     const QuantiseJob job{rows.data(), from,     rows.shape(0), columns, importance ? importance->data() : nullptr,
                           quantiser,   out.get()};
     size_t bad_row = 0;

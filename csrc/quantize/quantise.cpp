@@ -11,6 +11,7 @@
 namespace tl {
 namespace {
 
+constexpr int kF32 = 0;                      // of GGUF's types
 constexpr size_t kWeightsPerTurn = 1 << 16;  // what a thread takes at a time: some milliseconds
 
 // Rows [begin, end) as floats: in place, or converted into `scratch`.
@@ -50,12 +51,16 @@ bool all_finite(const float* x, size_t n) {
 struct Turns {
     const QuantiseJob& job;
     size_t rows_per_turn;
+    bool needs_finite;  // a copy as F32 keeps whatever there is
     std::atomic<size_t> next_row{0};
     std::atomic<bool> stop{false};
     std::atomic<size_t> bad_row;
 
     explicit Turns(const QuantiseJob& j)
-        : job(j), rows_per_turn(std::max<size_t>(1, kWeightsPerTurn / j.columns)), bad_row(j.num_rows) {}
+        : job(j),
+          rows_per_turn(std::max<size_t>(1, kWeightsPerTurn / j.columns)),
+          needs_finite(j.quantiser->gguf_type != kF32),
+          bad_row(j.num_rows) {}
 
     // Takes the next rows and quantises them; false when nothing is left.
     bool take(std::vector<float>& scratch) {
@@ -64,7 +69,7 @@ struct Turns {
         const size_t end = std::min(begin + rows_per_turn, job.num_rows);
         const size_t row_bytes = job.columns / size_t(job.quantiser->block) * job.quantiser->block_bytes;
         const float* x = as_floats(job, begin, end, scratch.data());
-        for (size_t row = begin; row < end; row++) {
+        for (size_t row = begin; row < end && needs_finite; row++) {
             if (all_finite(x + (row - begin) * job.columns, job.columns)) continue;
             bad_row = row;
             stop = true;

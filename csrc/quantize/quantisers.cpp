@@ -8,6 +8,7 @@ namespace tl::TL_LEVEL {
 namespace {
 
 constexpr Quantiser kQuantisers[] = {
+    {0, 1, 4, quantise_f32},
     {1, 1, 2, quantise_f16},
     {2, 32, 18, quantise_symmetric<15>},
     {3, 32, 20, quantise_with_minimum<15>},

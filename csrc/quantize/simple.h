@@ -201,6 +201,8 @@ template <class Convert> TL_INLINE void convert_to_halves(const QuantiserInput& 
     std::memcpy(out + 2 * i, halves, 2 * size_t(rest));
 }
 
+inline void quantise_f32(const QuantiserInput& in, uint8_t* out) { std::memcpy(out, in.x, 4 * in.num_weights); }
+
 inline void quantise_f16(const QuantiserInput& in, uint8_t* out) {
     convert_to_halves(in, out, [](uint16_t* p, F32 v) { store_f16(p, v); });
 }

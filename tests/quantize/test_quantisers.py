@@ -12,7 +12,9 @@ from torchless.quants import Format
 
 FORMATS = [form for form in quants.all_formats().values() if has_quantiser(form.id)]
 EXACT = [
-    form for form in FORMATS if form.name in ("F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4")
+    form
+    for form in FORMATS
+    if form.name in ("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "MXFP4")
 ]
 K_TYPES = [form for form in FORMATS if form.block_elements == 256 and form.encode_blocks is not None]
 

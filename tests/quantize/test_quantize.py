@@ -191,6 +191,20 @@ def test_a_weight_that_is_not_finite_is_named_and_nothing_is_left(tmp_path: Path
     assert [path.name for path in tmp_path.iterdir()] == ["bad.gguf"]
 
 
+def test_f32_keeps_a_weight_that_is_not_finite(tmp_path: Path) -> None:
+    """Widening rounds nothing, so it may also show what is wrong with a file."""
+    bits = np.full((4, 256), 0x3F80, np.uint16)
+    bits[2, 7], bits[3, 9] = 0x7F80, 0xFFC1
+    head = {"general.architecture": "llama", "llama.block_count": 1}
+    raw = bits.reshape(-1).view(np.uint8)
+    write_gguf(tmp_path / "bf16.gguf", head, [("blk.0.ffn_up.weight", (4, 256), "BF16", raw)])
+    torchless.quantize(tmp_path / "bf16.gguf", tmp_path / "f32.gguf", "F32")
+    with GgufSource(tmp_path / "f32.gguf") as after:
+        np.testing.assert_array_equal(
+            after.raw("blk.0.ffn_up.weight").view(np.uint32), bits.reshape(-1).astype(np.uint32) << 16
+        )
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("700", 700), ("4GiB", 4 << 30), ("4G", 4 << 30), ("1.5 GB", 1_500_000_000)]
 )

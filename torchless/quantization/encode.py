@@ -19,8 +19,11 @@ __all__ = ["PLAIN_TYPES", "check_writable", "encode_rows", "encode_tensor", "row
 PLAIN_TYPES = ("F32", "F16", "BF16")
 """Types that the native quantisers read as they are; others are decoded first."""
 
-_SLICE_WEIGHTS = 1 << 24
-"""A slice is a few tens of megabytes: large enough for all threads, small beside a model."""
+_SLICE_WEIGHTS_PER_THREAD, _MOST_SLICE_WEIGHTS = 1 << 20, 1 << 24
+"""A slice is enough for all threads and small beside a model. With few threads it is also small enough that the
+allocator hands out the same memory again (glibc up to 32 MiB): new pages would cost as much as the work itself."""
+_COPIED_BYTES = 1 << 26
+"""At a time, of a tensor that stays as it is."""
 
 
 def check_writable(type_name: str) -> None:
@@ -28,14 +31,15 @@ def check_writable(type_name: str) -> None:
     stored = quants.stored_type(type_name)
     if stored is None:
         raise UnsupportedError(f"{type_name!r} is not a type of GGUF files")
-    if type_name != "F32" and not has_quantiser(stored.id):
+    if not has_quantiser(stored.id):
         raise UnsupportedError(f"torchless cannot quantise to {type_name}")
 
 
-def row_slices(info: TensorInfo, num_parts: int = 1) -> Iterator[tuple[int, int, int]]:
+def row_slices(info: TensorInfo, threads: int, num_parts: int = 1) -> Iterator[tuple[int, int, int]]:
     """(first row, end row, part) of each slice of a tensor; a slice lies within one of `num_parts` parts."""
     rows = math.prod(info.shape[:-1])
-    step = max(1, _SLICE_WEIGHTS // max(info.shape[-1], 1))
+    weights = min(threads * _SLICE_WEIGHTS_PER_THREAD, _MOST_SLICE_WEIGHTS)
+    step = max(1, weights // max(info.shape[-1], 1))
     per_part = rows // num_parts
     for part in range(num_parts):
         for begin in range(part * per_part, (part + 1) * per_part, step):
@@ -58,7 +62,7 @@ def encode_tensor(
         yield from _copied(source, info)
         return
     parts = 1 if importance is None or importance.ndim == 1 else len(importance)
-    for begin, end, part in row_slices(info, parts):
+    for begin, end, part in row_slices(info, threads, parts):
         column_weights = importance if importance is None or importance.ndim == 1 else importance[part]
         rows = _rows(source, info, begin, end)
         try:
@@ -75,8 +79,8 @@ def encode_rows(
     if stored not in PLAIN_TYPES:
         values: npt.NDArray[np.float32] = quants.by_name(stored).decode(rows)
         rows, stored = values.view(np.uint8), "F32"
-    if type_name == "F32":
-        return quants.by_name(stored).decode(rows).view(np.uint8)
+    if type_name == stored:
+        return rows
     wanted = quants.stored_type(type_name)
     assert wanted is not None, type_name
     return quantise_rows(rows, stored, wanted.id, importance, threads)
@@ -90,10 +94,9 @@ def _rows(source: WeightSource, info: TensorInfo, begin: int, end: int) -> Bytes
 
 def _copied(source: WeightSource, info: TensorInfo) -> Iterator[Bytes]:
     raw = source.raw(info.name)
-    step = 4 * _SLICE_WEIGHTS
-    for begin in range(0, raw.size, step):
-        yield raw[begin : begin + step]
-        source.drop_pages(info.name, begin, min(step, raw.size - begin))
+    for begin in range(0, raw.size, _COPIED_BYTES):
+        yield raw[begin : begin + _COPIED_BYTES]
+        source.drop_pages(info.name, begin, min(_COPIED_BYTES, raw.size - begin))
 
 
 def _drop(source: WeightSource, info: TensorInfo, begin: int, end: int) -> None:

@@ -8,13 +8,14 @@ import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from torchless.errors import InvalidRequestError
 from torchless.quants import Bytes, stored_type
 from torchless.weights.gguf_values import NUMBER_CODES, GgufArray, NumberArray, ValueType
+from torchless.weights.write_behind import WriteBehind
 
 __all__ = ["TensorData", "TypedValue", "write_gguf"]
 
@@ -46,7 +47,8 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Iterable[
     Args:
         path: the file to write; an existing one is replaced.
         metadata: written in this order. ``general.alignment`` sets the alignment of tensors (32 if absent).
-        tensors: names, shapes and types are read first for all tensors, then the data of one at a time.
+        tensors: names, shapes and types are read first for all tensors, then the data of one at a time. A chunk is
+            written while the next one is asked for, so it must not change.
 
     Raises:
         InvalidRequestError: a value, name, shape or type that GGUF cannot hold, or data of the wrong size.
@@ -69,12 +71,11 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Iterable[
     header, sizes = _header(metadata, listed, alignment)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(header)
-            _pad(file, alignment)
+        with partial.open("wb") as file, WriteBehind(file) as out:
+            out.write(header + bytes(-len(header) % alignment))
             for (name, _, _, data), size in zip(listed, sizes, strict=True):
-                _write_data(file, name, data, size)
-                _pad(file, alignment)
+                _write_data(out, name, data, size)
+                out.write(bytes(-size % alignment))
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -111,20 +112,16 @@ def _header(
     return bytes(out), sizes
 
 
-def _write_data(file: BinaryIO, name: str, data: Iterable[Bytes] | Bytes, size: int) -> None:
+def _write_data(out: WriteBehind, name: str, data: Iterable[Bytes] | Bytes, size: int) -> None:
     written = 0
     for chunk in [data] if isinstance(data, np.ndarray) else data:
         raw = np.ascontiguousarray(chunk)
         written += raw.nbytes
         if written > size:
             break
-        file.write(raw.data)
+        out.write(raw)
     if written != size:
         raise InvalidRequestError(f"tensor {name!r}: got {written} bytes of data, its shape takes {size}")
-
-
-def _pad(file: BinaryIO, alignment: int) -> None:
-    file.write(bytes(-file.tell() % alignment))
 
 
 def _string(text: str | bytes) -> bytes:

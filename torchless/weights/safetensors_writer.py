@@ -13,6 +13,7 @@ from torchless.errors import InvalidRequestError
 from torchless.quants import Bytes
 from torchless.weights.gguf_writer import TensorData
 from torchless.weights.shards import group_by_size
+from torchless.weights.write_behind import WriteBehind
 
 __all__ = ["write_safetensors"]
 
@@ -27,7 +28,7 @@ def write_safetensors(
     Args:
         folder: exists.
         tensors: Hugging Face names, shapes, types that safetensors files have, and data, which is read for one
-            tensor at a time.
+            tensor at a time. A chunk is written while the next one is asked for, so it must not change.
         max_bytes: None writes one file.
 
     Returns:
@@ -78,12 +79,13 @@ def _write_file(path: Path, tensors: Sequence[TensorData], sizes: Sequence[int])
     text += b" " * (-len(text) % 8)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
+        with partial.open("wb") as file, WriteBehind(file) as out:
+            out.write(len(text).to_bytes(8, "little") + text)
             for (name, _, _, data), size in zip(tensors, sizes, strict=True):
                 written = 0
                 for chunk in _chunks(data):
-                    written += file.write(np.ascontiguousarray(chunk).data)
+                    out.write(np.ascontiguousarray(chunk))
+                    written += chunk.nbytes
                 if written != size:
                     raise InvalidRequestError(
                         f"tensor {name!r}: {written} bytes of data, its shape takes {size}"
