@@ -9,10 +9,12 @@ import pytest
 
 import torchless
 from torchless import quants
+from torchless._core import has_quantiser
+from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
 from torchless.bench.shapes import find_shape, tensor_shapes
 from torchless.bench.synthetic import synthetic_metadata, write_synthetic
 from torchless.errors import FormatError, InvalidRequestError
-from torchless.quantization.budget import Candidate, choose_within
+from torchless.quantization.budget import BUDGET_TYPES, Candidate, choose_within
 from torchless.quantization.quantize import Quantization, parse_size
 from torchless.quantization.recipes import RECIPES, ModelFacts, find_recipe, may_quantize, tensor_type
 from torchless.weights.gguf import GgufSource
@@ -140,6 +142,28 @@ def test_of_types_of_one_size_the_better_one_is_taken(
     better, worse = ("IQ3_S", "Q3_K") if source == "normal_model" else ("Q3_K", "IQ3_S")
     types = {tensor.type for tensor in done.tensors}
     assert better in types and worse not in types
+
+
+@pytest.mark.parametrize("kind", ["IQ3_S", "MXFP4", "IQ4_XS", "Q4_0", "IQ4_NL", "BF16"])
+def test_weights_made_for_a_type_get_it(kind: str, tmp_path: Path) -> None:
+    """Blocks are decoded to F32; within the bytes of their own type it is the one that errs least, or not at all."""
+    form, shape = quants.by_name(kind), (64, 256)
+    raw = np.concatenate(list(random_blocks(BLOCK_TYPES[kind], 64 * 256, 0.05, [5]))).reshape(64, -1)
+    if kind == "Q4_0":
+        raw.reshape(-1, form.block_bytes)[:, 2] = 0  # codes of the peak, from which the step is found again
+    values = form.decode(raw).astype("<f4").reshape(-1).view(np.uint8)
+    head = {"general.architecture": "llama", "llama.block_count": 1}
+    write_gguf(tmp_path / "model.gguf", head, [("blk.0.ffn_up.weight", shape, "F32", values)])
+    size = raw.nbytes
+    done = torchless.quantize(tmp_path / "model.gguf", tmp_path / "out.gguf", target_size=size, dry_run=True)
+    assert [tensor.type for tensor in done.tensors] == [kind]
+
+
+def test_targets_try_every_type_that_is_written_and_fast() -> None:
+    writable = {form.name for form in quants.all_formats().values() if has_quantiser(form.id)}
+    assert set(BUDGET_TYPES) == writable - {"F32", "Q4_1", "Q5_1"} and len(BUDGET_TYPES) == len(
+        set(BUDGET_TYPES)
+    )
 
 
 def test_bytes_go_where_they_lower_the_cost_most() -> None:

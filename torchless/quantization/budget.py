@@ -17,8 +17,13 @@ from torchless.memory import format_bytes
 
 __all__ = ["BUDGET_TYPES", "Candidate", "choose_within", "sensitivity"]
 
-BUDGET_TYPES = ("Q2_K", "Q3_K", "IQ3_S", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0", "F16")
-"""What tensors may become, smallest first."""
+BUDGET_TYPES = (
+    *("Q2_K", "Q3_K", "IQ3_S", "MXFP4", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K"),
+    *("Q5_0", "Q5_K", "Q6_K", "Q8_0", "BF16", "F16"),
+)
+"""What tensors may become, smallest first: all that torchless quantises to but F32, which has nothing to add to F16,
+and Q4_1 and Q5_1, whose products take longer in a prompt than those of the larger Q5_K, Q6_K and Q8_0. Of types that
+take as much and err as much, the first here is taken."""
 
 _SENSITIVITIES = (
     (re.compile(r"output\.weight"), 4.0),
