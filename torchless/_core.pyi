@@ -18,7 +18,7 @@ def isa() -> str:
     """
 
 def isa_levels() -> list[str]:
-    """Levels that this machine can run, slowest first."""
+    """Levels of this build that this machine can run, slowest first."""
 
 def measure_read_bandwidth(num_threads: int, num_bytes: int) -> float:
     """

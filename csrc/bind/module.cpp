@@ -26,7 +26,7 @@ NB_MODULE(_core, m) {
         "isa", [] { return std::string(tl::active_kernels().level); },
         "Name of the instruction-set level in use: 'scalar', 'avx2', 'avxvnni', 'avx512' or 'amx'.\n\n"
         "TORCHLESS_ISA forces a level. Raises RuntimeError for one that this machine lacks.");
-    m.def("isa_levels", &tl::available_levels, "Levels that this machine can run, slowest first.");
+    m.def("isa_levels", &tl::available_levels, "Levels of this build that this machine can run, slowest first.");
     m.def("measure_read_bandwidth", &tl::measure_read_bandwidth, nb::arg("num_threads"), nb::arg("num_bytes"),
           nb::call_guard<nb::gil_scoped_release>(),
           "Bytes per second that num_threads read from num_bytes of memory, best of several passes.");

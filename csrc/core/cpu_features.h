@@ -1,4 +1,4 @@
-// Which instruction-set levels this processor and operating system offer.
+// Which instruction-set levels of this build the processor and the operating system can run.
 #pragma once
 
 #include <string>
