@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torchless
+from torchless.speculative import BUILT_IN_DRAFT
 
 TEXT = "the little dog ran to a big red ball and mom said yes we can play in park with Lily Tom again"
 WORDS = TEXT.split()
@@ -43,6 +44,7 @@ class Report:
     cancelled: Counter[str] = field(default_factory=Counter)
     num_tokens: int = 0
     num_preemptions: int = 0
+    num_pages: int = 0
     mean_batch: float = 0.0
     failures: list[str] = field(default_factory=list)
     rss_growth_bytes: int = 0
@@ -51,7 +53,7 @@ class Report:
         lines = [
             f"{self.seconds:.0f} s: {sum(self.finished.values())} answers finished and compared "
             f"({self.num_tokens} tokens), {sum(self.cancelled.values())} cancelled, "
-            f"{self.num_preemptions} preemptions, {self.mean_batch:.1f} sequences a step, "
+            f"{self.num_preemptions} preemptions ({self.num_pages} pages), {self.mean_batch:.1f} sequences a step, "
             f"memory grew by {self.rss_growth_bytes / 2**20:.1f} MiB",
             "finished: " + ", ".join(f"{name} {count}" for name, count in sorted(self.finished.items())),
             "cancelled: " + ", ".join(f"{name} {count}" for name, count in sorted(self.cancelled.items())),
@@ -60,8 +62,11 @@ class Report:
         return "\n".join([*lines, *self.failures[:20]])
 
 
-def make_jobs(count: int, seed: int, longest: int) -> list[Job]:
-    """Prompts and parameters of all kinds; prompt and answer together have up to about `longest` tokens."""
+def make_jobs(count: int, seed: int, longest: int, *, growing: float = 0.0) -> list[Job]:
+    """Prompts and parameters of all kinds; prompt and answer together have up to about `longest` tokens.
+
+    The share `growing` of them begins short and ends long: these are let in together and then need each other's pages.
+    """
     chance = random.Random(seed)
     jobs = []
     for number in range(count):
@@ -71,6 +76,9 @@ def make_jobs(count: int, seed: int, longest: int) -> list[Job]:
             "seed": number,
             "ignore_eos": chance.random() < 0.5,
         }
+        if growing and chance.random() < growing:
+            num_words = chance.choice([1, 3, longest // 12])
+            options |= {"max_tokens": chance.randint(longest // 2, 2 * longest // 3), "ignore_eos": True}
         kind = chance.randrange(4)
         if kind == 0:
             options["temperature"] = 0
@@ -128,6 +136,7 @@ class Stress:
         report.seconds = time.perf_counter() - start
         metrics = self.model.metrics()
         report.num_preemptions = metrics.num_preemptions
+        report.num_pages = metrics.num_pages
         report.mean_batch = metrics.batch_sequences.mean
         self._check_end()
         report.rss_growth_bytes = max(0, resident_bytes() - rss)
@@ -302,10 +311,10 @@ class Stress:
         )
 
 
-def smallest_memory(ctx: int) -> int:
-    """Bytes with which the built-in model gets the pages of one context and no more."""
-    with torchless.load(ctx=ctx) as model:
-        memory = model.info["memory_bytes"]
+def smallest_memory(model: Path | None, ctx: int) -> int:
+    """Bytes with which a model gets the pages of one context and little more."""
+    with torchless.load(model, ctx=ctx) as loaded:
+        memory = loaded.info["memory_bytes"]
     return int(1.4 * (memory["weights"] + memory["scratch"] + memory["kv_page"] * (ctx // 32)))
 
 
@@ -315,19 +324,20 @@ def run_stress(
     """Loads the built-in model, gets every job's answer alone, then does everything at once.
 
     Args:
-        scarce: give the model no more memory than one context needs, so that sequences take each other's pages.
+        scarce: load the built-in model's draft model, which is a sixth of it, with a short context and no more memory
+            than that needs; most answers are long. So sequences take each other's pages as often as can be.
     """
-    ctx = 256
+    model, ctx, longest, growing = (BUILT_IN_DRAFT, 128, 100, 0.8) if scarce else (None, 256, 200, 0.0)
     scored = {"logprobs": 2, "prompt_logprobs": 0}
     jobs = [
         Job(job.prompt, {**job.options, **(scored if number % 5 == 0 else {})})
-        for number, job in enumerate(make_jobs(num_jobs, seed, longest=200))
+        for number, job in enumerate(make_jobs(num_jobs, seed, longest, growing=growing))
     ]
-    with torchless.load(ctx=ctx, **load) as model:
-        answers = [answer_alone(model, job) for job in jobs]
-    cap = {"memory": smallest_memory(ctx)} if scarce else {}
-    with torchless.load(ctx=ctx, **cap, **load) as model:
-        return Stress(model, jobs, answers, seed).run(seconds)
+    with torchless.load(model, ctx=ctx, **load) as loaded:
+        answers = [answer_alone(loaded, job) for job in jobs]
+    cap = {"memory": smallest_memory(model, ctx)} if scarce else {}
+    with torchless.load(model, ctx=ctx, **cap, **load) as loaded:
+        return Stress(loaded, jobs, answers, seed).run(seconds)
 
 
 def resident_bytes() -> int:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 from stress import Report, run_stress
 
 pytest.importorskip("torchless._core")
 
-LEAST_PREEMPTIONS = (
-    20 if "TORCHLESS_SANITIZED" in os.environ else 100
-)  # set by scripts/test_sanitized, a tenth as fast
+LEAST_PREEMPTIONS = 100
 
 
 def is_enough(report: Report, *, scarce: bool) -> bool:
