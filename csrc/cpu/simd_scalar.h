@@ -111,8 +111,9 @@ TL_INLINE bool any_nan(F32 a) {
     TL_EACH r |= a.v[i] != a.v[i];
     return r;
 }
+// NaN where n is NaN, which no int can be.
 TL_INLINE F32 scale_by_power(F32 a, F32 n) {
-    TL_EACH a.v[i] = std::ldexp(a.v[i], int(n.v[i]));
+    TL_EACH a.v[i] = n.v[i] == n.v[i] ? std::ldexp(a.v[i], int(n.v[i])) : n.v[i];
     return a;
 }
 TL_INLINE F32 first_lanes(int n, F32 a, F32 b) {
