@@ -59,8 +59,10 @@ def kill_often(model: Path, folder: Path, times: int, *, size: str = "300KiB", s
             assert process.poll() is None, "it ended by itself"
             process.kill()
             killed += 1
-        for process in both:
-            output, errors = process.communicate(timeout=60)
+        for process in both:  # not by `communicate`, which loses what was read along with the first line
+            assert process.stdout is not None and process.stderr is not None
+            output, errors = process.stdout.read(), process.stderr.read()
+            process.wait(60)
             assert "Traceback" not in errors, errors
             found = answers(output)
             checked += len(found)
