@@ -185,6 +185,17 @@ def test_the_best_that_fits_is_chosen(gib: float, expected: tuple[str, str, int]
         assert 1 <= advice.count(". ") + 1 <= 2
 
 
+def test_the_model_s_own_types_are_called_so_in_a_sentence() -> None:
+    rows = [row(AS_IT_IS, 16, 2, 0.0), *ROWS[3:]]
+    sizes = {r.recipe: {"weights": r.weight_bytes} for r in rows}
+
+    def advice(gib: int) -> str:
+        return choose(lambda recipe, *_: sizes[recipe], rows, 4096, "f16", gib * GIB, fixed=True)[1]
+
+    assert "more exact, the model as it is takes the least: 16.0 GiB." in advice(8)
+    assert advice(20).startswith("Take the model as it is with a context of 4096 tokens")
+
+
 def test_a_wanted_context_is_not_shortened() -> None:
     choice, _ = choose(bytes_of, ROWS, 4096, "f16", int(5.2 * GIB), fixed=True)
     assert choice is not None and (choice.recipe, choice.context_length) == ("Q2_K", 4096)

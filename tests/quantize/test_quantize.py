@@ -190,6 +190,7 @@ def test_what_makes_no_sense_is_refused(model: Path, tmp_path: Path) -> None:
     refuse("more than one recipe or target", target_bpw=4.0)
     refuse("bits per weight between 1 and 32", recipe=None, target_bpw=0.5)
     refuse("not a size", recipe=None, target_size="big")
+    refuse(r"leaves nothing for the matrices.*larger by \d+", recipe=None, target_size="1KiB")
     refuse("cannot quantise to IQ1_S", tensor_types={"ffn": "IQ1_S"})
     refuse("is no regular expression", tensor_types={"(": "Q8_0"})
     refuse("the same file", to=model)

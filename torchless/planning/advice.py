@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from torchless.memory import format_bytes
+from torchless.planning.findings import AS_IT_IS, Choice
 
 if TYPE_CHECKING:
-    from torchless.planning.findings import Choice, RecipeForecast
+    from torchless.planning.findings import RecipeForecast
 
 __all__ = ["GOOD_BITS", "GOOD_ERROR", "UNNOTICED_ERROR", "choose"]
 
@@ -43,8 +44,6 @@ def choose(
         rows: forecasts.
         fixed: whether the context must stay as it is.
     """
-    from torchless.planning.findings import Choice
-
     if memory_bytes is None:
         return None, "This system does not say how much memory is left; give an amount (--memory 8GiB)."
 
@@ -65,7 +64,7 @@ def choose(
     context, kv = _last(context_length, kv_type, fixed)
     least = min(rows, key=lambda row: total(row, context, kv))
     return None, (
-        f"Nothing fits into {format_bytes(memory_bytes)}: even {least.recipe} with a cache of {context} tokens needs "
+        f"Nothing fits into {format_bytes(memory_bytes)}: even {_name(least)} with a cache of {context} tokens needs "
         f"{format_bytes(total(least, context, kv))}. Take a smaller model, or give it more memory."
     )
 
@@ -95,6 +94,10 @@ def _rank(row: RecipeForecast) -> tuple[float, float]:
     return -max(error, UNNOTICED_ERROR), row.decode_tokens_per_second
 
 
+def _name(row: RecipeForecast) -> str:
+    return f"the model {AS_IT_IS}" if row.recipe == AS_IT_IS else row.recipe
+
+
 def _reason(
     choice: Choice,
     best: RecipeForecast,
@@ -107,7 +110,7 @@ def _reason(
     """Why this one: what it takes of what there is, what better ones would take, what was given up for it."""
     error = "" if best.error is None else f", {best.error:.1%} error in the weights"
     text = (
-        f"Take {best.recipe} with a context of {choice.context_length} tokens in {choice.kv_type}: it needs "
+        f"Take {_name(best)} with a context of {choice.context_length} tokens in {choice.kv_type}: it needs "
         f"{format_bytes(choice.total_bytes)} of {format_bytes(memory_bytes)} and decodes about "
         f"{best.decode_tokens_per_second:.3g} tok/s{error}."
     )
@@ -115,7 +118,7 @@ def _reason(
     if better:
         nearest = min(better, key=lambda row: total(row, choice.context_length, choice.kv_type))
         needed = total(nearest, choice.context_length, choice.kv_type)
-        return f"{text} Of the more exact ones {nearest.recipe} is the smallest and needs {format_bytes(needed)}."
+        return f"{text} Of what is more exact, {_name(nearest)} takes the least: {format_bytes(needed)}."
     if choice.context_length < context_length or choice.kv_type != kv_type:
         return f"{text} With {context_length} tokens in {kv_type} it would not fit."
     if any(row.file_bytes > best.file_bytes for row in rows):

@@ -68,9 +68,10 @@ def choose_within(
     position = dict.fromkeys(hulls, 0)
     total = sum(hull[0].num_bytes for hull in hulls.values())
     if total > num_bytes:
+        left = f"leaves {describe(num_bytes)}" if num_bytes >= 0 else "leaves nothing"
         raise InvalidRequestError(
-            f"the target leaves {describe(num_bytes)} for the matrices; in their smallest types they take "
-            f"{describe(total)}: choose a larger target"
+            f"the target {left} for the matrices; in their smallest types they take {describe(total)}: choose a "
+            f"target that is larger by {describe(total - num_bytes)}"
         )
     steps = [(-_slope(hull[0], hull[1]), name) for name, hull in hulls.items() if len(hull) > 1]
     heapq.heapify(steps)
