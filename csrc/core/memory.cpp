@@ -8,7 +8,33 @@
 
 #include "core/activations.h"
 
+#if defined(TL_ADDRESS_SANITIZER)
+#include <sanitizer/asan_interface.h>
+#endif
+
 namespace tl {
+namespace {
+
+// AddressSanitizer knows only what malloc hands out. It is told that the mapping around a buffer is out of bounds, and
+// before the mapping goes, that it no longer is.
+struct Surroundings {
+    [[maybe_unused]] const uint8_t *mapping, *mapping_end, *data, *data_end;
+
+    void forbid() const {
+#if defined(TL_ADDRESS_SANITIZER)
+        ASAN_POISON_MEMORY_REGION(mapping, data - mapping);
+        ASAN_POISON_MEMORY_REGION(data_end, mapping_end - data_end);
+#endif
+    }
+    void allow() const {
+#if defined(TL_ADDRESS_SANITIZER)
+        ASAN_UNPOISON_MEMORY_REGION(mapping, data - mapping);
+        ASAN_UNPOISON_MEMORY_REGION(data_end, mapping_end - data_end);
+#endif
+    }
+};
+
+}  // namespace
 
 MappedBuffer::MappedBuffer(size_t num_bytes, PageSize page_size) : size_(num_bytes) {
     mapping_bytes_ = align_up(num_bytes, kHugePageBytes) + kHugePageBytes;
@@ -26,10 +52,13 @@ MappedBuffer::MappedBuffer(size_t num_bytes, PageSize page_size) : size_(num_byt
 #else
     (void)page_size;
 #endif
+    Surroundings{mapping_, mapping_ + mapping_bytes_, data_, data_ + num_bytes}.forbid();
 }
 
 MappedBuffer::~MappedBuffer() {
-    if (mapping_) munmap(mapping_, mapping_bytes_);
+    if (!mapping_) return;
+    Surroundings{mapping_, mapping_ + mapping_bytes_, data_, data_ + size_}.allow();
+    munmap(mapping_, mapping_bytes_);
 }
 
 MappedBuffer::MappedBuffer(MappedBuffer&& other) noexcept { *this = std::move(other); }
