@@ -236,6 +236,13 @@ def test_a_signal_at_any_time_ends_cleanly(plain_model, delay):
     process.send_signal(signal.SIGINT)
     try:
         err = process.communicate(timeout=20)[1]
+    except subprocess.TimeoutExpired as late:
+        # Before ours runs, Python may raise KeyboardInterrupt in a callback and forget it: one presses again.
+        if b"Exception ignored in" not in (late.stderr or b""):
+            raise
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) in (130, -signal.SIGINT)
+        return
     finally:
         process.kill()
     if b"runpy" not in err:  # the interpreter itself was interrupted

@@ -9,8 +9,10 @@ good, so that ``torchless --help`` answers at once.
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 __all__ = ["main"]
 
@@ -25,12 +27,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words of the command line without the program's name; by default the process's own.
     """
     try:
-        from torchless.cli.failures import guarded
-        from torchless.cli.program import run_program
+        with _ended_by_interrupt(arguments is None):
+            from torchless.cli.failures import guarded
+            from torchless.cli.program import run_program
 
         status = guarded(lambda: run_program(sys.argv[1:] if arguments is None else list(arguments)))
-    except KeyboardInterrupt:  # Ctrl-C while the lines above were importing
+    except KeyboardInterrupt:  # Ctrl-C between these lines
         status = 130
     if status > 128 and arguments is None:
         os._exit(status)  # a signal ended us: all is flushed, and taking everything down could take long
     return status
+
+
+@contextmanager
+def _ended_by_interrupt(is_process: bool) -> Iterator[None]:
+    """Inside, Ctrl-C ends the process without a word: Python would raise KeyboardInterrupt in whatever it is doing, and
+    where that is a callback of its imports the exception is printed and forgotten, and the command runs on."""
+    if not is_process or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
