@@ -15,10 +15,7 @@
 #if defined(TL_LEVEL_AVX512)
 namespace tl::TL_LEVEL {
 
-static const bool kWidenBf16 = [] {
-    __builtin_cpu_init();
-    return bool(__builtin_cpu_is("intel"));
-}();
+static const bool kWidenBf16 = is_intel();
 
 // Floats of one widened row.
 inline size_t widened_stride(int num_inputs) { return align_up(size_t(num_inputs) + 1, kLanes); }

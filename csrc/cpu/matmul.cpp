@@ -138,7 +138,8 @@ template <class N> void float_pack(const uint8_t* const* rows, int num_inputs, u
 
 size_t no_scratch(int) { return 0; }
 
-template <class N, int T>
+// kStream: the weights come from memory.
+template <class N, int T, bool kStream>
 __attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows& rows, int tile, int token) {
     const uint8_t* weights = args.weights + size_t(tile) * args.tile_bytes;
     const int steps = num_steps<N>(args.num_inputs);
@@ -146,6 +147,7 @@ __attribute__((noinline)) void float_tile(const MatmulArgs& args, const ActRows&
     clear(acc);
     TL_UNROLL(4)
     for (int k = 0; k < steps; k++) {
+        if constexpr (kStream) stream_line<T>(weights + size_t(k) * kTileRows * N::kColumns * N::kBytes);
         const typename N::Weights w = N::weights(weights, k);
         each(acc, [&](int t, F32& f) TL_LAMBDA { N::multiply(f, w, N::activation(rows, t, k)); });
     }
@@ -186,7 +188,10 @@ template <class N> void float_matmul(const MatmulArgs& args, int tile_begin, int
     for (; tile < tile_end; tile++) {
         in_groups<kMicroTokens>(args.num_tokens, [&]<int T>(int t) {
             x.set(args.x + size_t(t) * args.x_stride, args.x_stride, T);
-            float_tile<N, T>(args, x, tile, t);
+            if (t == 0)
+                float_tile<N, T, true>(args, x, tile, t);
+            else
+                float_tile<N, T, false>(args, x, tile, t);
         });
     }
 }

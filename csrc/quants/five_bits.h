@@ -49,10 +49,11 @@ TL_INLINE Bytes low_bits(Bytes plane, int j) {
 
 // Calls f(group, weights as bytes 0 .. 31) for the eight groups of columns.
 template <int T, class F> TL_INLINE void for_five_bits(const uint8_t* planes, F f) {
-    const Bytes five = bset1(0x1f), upper = bset1(0x1c), low = stream<T>(planes + 256);
+    for (int j = 0; j < 5; j++) stream_line<T>(planes + 64 * j);  // in order: out of order memory is slower
+    const Bytes five = bset1(0x1f), upper = bset1(0x1c), low = bload(planes + 256);
     TL_UNROLL(4)
     for (int j = 0; j < 4; j++) {
-        const Bytes v = stream<T>(planes + 64 * j);
+        const Bytes v = bload(planes + 64 * j);
         f(j, v & five);
         f(j + 4, (bshift_right<3>(v) & upper) | low_bits(low, j));
     }

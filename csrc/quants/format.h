@@ -19,6 +19,7 @@
 
 #include "core/activations.h"
 #include "cpu/kernels.h"
+#include "cpu/processor.h"
 #include "cpu/simd.h"
 
 namespace tl::TL_LEVEL {
@@ -92,19 +93,20 @@ template <int T> TL_INLINE Regs<const int8_t*, T> columns(const ActRows& x, int 
 //
 // One or two tokens wait for memory. Between the bursts of arithmetic of a block the hardware prefetcher of Intel cores
 // falls behind even so; measured on Sapphire Rapids, Q4_K, two threads: 27.5 GB/s without, 30 with it, 30 for reading
-// alone. Zen 4 keeps up by itself and lost a fifth to software prefetches: its distance is 0, which asks for what is being
-// loaded. With more tokens the arithmetic takes as long as reading does, and Zen 4 does the one after the other: eight
-// tokens of Q4_K took 10.2 ms without, 6.1 with requests 16 KiB ahead (4 KiB: 6.6), where the arithmetic alone takes 6.1.
+// alone. Zen 5 falls behind by half: Q4_K, two threads, 43 GB/s without, 86 with requests 8 KiB ahead (4 KiB: 78, 16 KiB: 77),
+// where reading alone has 83. Zen 4 keeps up by itself and lost a fifth to software prefetches: its distance is 0, which asks
+// for what is being loaded. With more tokens the arithmetic takes as long as reading does, and Zen 4 and 5 do the one after
+// the other: eight tokens of Q4_K took Zen 4 10.2 ms without, 6.1 with requests 16 KiB ahead (4 KiB: 6.6), where the
+// arithmetic alone takes 6.1.
 #if defined(TL_LEVEL_SCALAR)
 template <int T> TL_INLINE void stream_line(const uint8_t*) {}
 #else
 struct StreamAhead {
     ptrdiff_t few, many;  // tokens; bytes
 };
-static const StreamAhead kStreamAhead = [] {
-    __builtin_cpu_init();
-    return __builtin_cpu_is("intel") ? StreamAhead{2048, 2048} : StreamAhead{0, 16384};
-}();
+static const StreamAhead kStreamAhead = is_intel()           ? StreamAhead{2048, 2048}
+                                        : is_zen5_or_later() ? StreamAhead{8192, 8192}
+                                                             : StreamAhead{0, 16384};
 template <int T> TL_INLINE void stream_line(const uint8_t* p) {
     if constexpr (T > 0) prefetch_far(p + (T < 3 ? kStreamAhead.few : kStreamAhead.many));
 }

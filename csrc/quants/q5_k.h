@@ -64,7 +64,7 @@ struct Q5K {
                                     Regs<I32, T>& sums) {
         Regs<F32, T> group;
         clear(group);
-        const int count = opaque(kGroup);
+        const int count = T == 1 ? kGroup : opaque(kGroup);  // one token: no loop, since all fits the registers
         int i = 0;
         do {
             Regs<I32, T> part;
