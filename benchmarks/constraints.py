@@ -1,15 +1,13 @@
 """What a constraint adds to the time of a token, with a vocabulary of 128k: step by step, with and without one.
 
-    python -m benchmarks.constraints MODEL.gguf [TOKENS]
-
 The same request runs in turns without a constraint and with a JSON schema, without speculation. A recorder around the
 constraint sums the time that the engine waits for masks and spends on telling the matcher of tokens.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
-import sys
 import time
 from typing import Any
 
@@ -62,18 +60,22 @@ class Waits:
         return timed
 
 
-def main(path: str, num_tokens: int = 96) -> None:
+def main() -> None:
     """Prints milliseconds a token, and the waits."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.constraints", description=__doc__)
+    parser.add_argument("model", help="a GGUF file or a Hugging Face folder")
+    parser.add_argument("tokens", nargs="?", type=int, default=96, help="of each answer; the default is 96")
+    arguments = parser.parse_args()
     waits = Waits()
     waits.watch()
     results: dict[str, list[float]] = {}
-    with torchless.load(path, speculative="off") as model:
+    with torchless.load(arguments.model, speculative="off") as model:
         for temperature in (0.0, 0.8):
             for round_number in range(5):
                 for name, keywords in (("plain", {}), ("schema", {"schema": SCHEMA})):
                     completion = model.generate(
                         "A list:",
-                        max_tokens=num_tokens,
+                        max_tokens=arguments.tokens,
                         temperature=temperature,
                         seed=round_number,
                         ignore_eos=True,
@@ -96,4 +98,4 @@ def main(path: str, num_tokens: int = 96) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(int, sys.argv[2:]))
+    main()

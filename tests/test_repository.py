@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -116,6 +117,24 @@ def test_scripts_stop_at_the_first_error_and_are_executable() -> None:
         assert path.stat().st_mode & 0o100, f"{path} is not executable"
         text = path.read_text(encoding="utf-8")
         assert "bash" not in text.splitlines()[0] or "set -euo pipefail" in text, path
+
+
+def _commands() -> list[Path]:
+    """What docs tell people to start: scripts and benchmarks."""
+    scripts = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix]
+    names = ("constraints", "plan_predictions", "sampling", "server", "speculation", "table")
+    return sorted(scripts) + [ROOT / "benchmarks" / f"{name}.py" for name in names]
+
+
+@pytest.mark.parametrize("path", _commands(), ids=lambda path: path.name)
+def test_commands_of_the_tree_tell_their_usage_and_do_nothing_else(path: Path) -> None:
+    command = [path] if not path.suffix else [sys.executable, path]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--help"], capture_output=True, text=True, timeout=120, cwd=ROOT, env=environment
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "usage:" in done.stdout and "Traceback" not in done.stderr
 
 
 def test_the_package_imports_no_oracle() -> None:
