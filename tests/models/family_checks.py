@@ -1,8 +1,9 @@
 """What every family is asked: tests that the modules of this folder import, each with tiny models of its own.
 
 A module has ``FAMILIES`` (name -> class of the configuration, settings) and ``model = family_fixture(FAMILIES)``;
-``NOT_IN_LLAMA_CPP`` (name -> why), ``ONE_WAY`` (beginnings of names of what is written as GGUF files only) and
-``NORM_TOLERANCE`` (beginning of names -> what norms may lose in a round trip) where there is something to say.
+``NOT_IN_LLAMA_CPP`` (name -> why), ``ONE_WAY`` (beginnings of names of what is written as GGUF files only),
+``NORM_TOLERANCE`` (beginning of names -> what norms may lose in a round trip) and ``REFERENCE_TOLERANCE`` (most
+difference of both sides' float64 logits) where there is something to say.
 """
 
 from __future__ import annotations
@@ -44,9 +45,13 @@ def is_one_way(request: pytest.FixtureRequest, name: str) -> bool:
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
 @pytest.mark.parametrize("form", ["folder", "gguf"])
-def test_logits_match_transformers(model: Any, form: str, backend: str, tmp_path: Path) -> None:
+def test_logits_match_transformers(
+    model: Any, form: str, backend: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     _, folder, ids, expected = model
-    check_logits(folder, ids, expected, form, backend, tmp_path)
+    check_logits(
+        folder, ids, expected, form, backend, tmp_path, getattr(request.module, "REFERENCE_TOLERANCE", 2e-6)
+    )
 
 
 def test_bits_do_not_depend_on_the_batch(model: Any) -> None:
