@@ -77,7 +77,7 @@ def test_symmetric_codes_are_exact_as_q4_0(
     assert set(source.tensors) == {CANONICAL}
     assert source.tensors[CANONICAL].type == "Q4_0" and source.tensors[CANONICAL].shape == (OUTPUTS, INPUTS)
     np.testing.assert_array_equal(decoded(source), weight)
-    assert caplog.messages == ["1 tensors of 4-bit codes are read as Q4_0"]
+    assert caplog.messages == ["1 tensor is stored as 4-bit codes and read as Q4_0, exactly"]
 
 
 @pytest.mark.parametrize("method", ["gptq", "awq"])
@@ -87,7 +87,9 @@ def test_other_zeros_become_q4_1_with_offsets_rounded_once(
     tensors, weight = checkpoint(method)
     with caplog.at_level(logging.INFO, "torchless"):
         source = opened(tmp_path, tensors, quant_method=method)
-    assert source.tensors[CANONICAL].type == "Q4_1" and caplog.messages[0].endswith("Q4_1, rounded")
+    assert source.tensors[CANONICAL].type == "Q4_1" and caplog.messages[0].endswith(
+        "Q4_1, rounded to the nearest"
+    )
     assert np.abs(decoded(source) - weight).max() <= 0.1 * 15 * 2**-11
     tensors, weight = checkpoint(method, zeros=4)
     source = opened(tmp_path, tensors, quant_method=method)

@@ -1,4 +1,4 @@
-"""Loading a model for a verb: a bar on the terminal when it takes long, and warnings as sentences."""
+"""Loading a model for a verb: a bar on the terminal when it takes long, and the library's log as sentences."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torchless.llm import LLM
 
-__all__ = ["LoadProgress", "load_for_verb", "show_warnings"]
+__all__ = ["LoadProgress", "load_for_verb", "show_log"]
 
 PATIENCE_SECONDS = 1.0
 """How long loading may take before a person is told about it."""
@@ -28,7 +28,7 @@ def load_for_verb(model: str | None, keywords: dict[str, Any], progress: LoadPro
     """`torchless.load` with `progress`, warnings on stderr, and a note where the built-in model is used."""
     import torchless
 
-    show_warnings()
+    show_log()
     if model is None:
         note("Using the built-in model, a small writer of stories; name a file to use another.")
     with progress, named_by_flags():
@@ -104,16 +104,20 @@ class LoadProgress:
             self._bar = bar
 
 
-class _WarningPrinter(logging.Handler):
-    """Prints what the library warns of."""
+class _LogPrinter(logging.Handler):
+    """Prints what the library warns of; the rest of its log is told to a person at the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print_warning(record.getMessage())
+        if record.levelno >= logging.WARNING:
+            print_warning(record.getMessage())
+        elif record.name == "torchless":
+            note(record.getMessage())
 
 
-def show_warnings() -> None:
-    """Prints what the library warns of on stderr, from now on."""
+def show_log() -> None:
+    """Prints the library's log on stderr, from now on: how a checkpoint is read, and what is warned of."""
     logger = logging.getLogger("torchless")
-    if not any(isinstance(handler, _WarningPrinter) for handler in logger.handlers):
-        logger.addHandler(_WarningPrinter(logging.WARNING))
+    if not any(isinstance(handler, _LogPrinter) for handler in logger.handlers):
+        logger.addHandler(_LogPrinter(logging.INFO))
+        logger.setLevel(logging.INFO)
         logger.propagate = False

@@ -59,7 +59,7 @@ def join_weights(
     """
     block = _block_size(settings)
     check_method(settings)
-    counts: Counter[str] = Counter()
+    counts: Counter[tuple[str, str, bool]] = Counter()
     for tensor in tensors.values():
         if is_fused(tensor.name):
             yield from fused_experts(tensor, tensors)
@@ -70,7 +70,7 @@ def join_weights(
         if part in PARTS and f"{parent}.qweight" in tensors:
             if part == "qweight" and not (tied and canonical_name(f"{parent}.weight") == "output.weight"):
                 weight, is_exact = _four_bit(parent, tensors, settings)
-                counts[f"4-bit codes are read as {weight.info.type}" + ("" if is_exact else ", rounded")] += 1
+                counts["4-bit codes", weight.info.type, is_exact] += 1
                 yield weight
             continue
         name = canonical_name(tensor.name)
@@ -80,7 +80,7 @@ def join_weights(
         scale = next((found for item in _SCALES if (found := tensors.get(f"{parent}.{item}"))), None)
         scale = scale if part == "weight" else None
         if dtype in SCALED and (scale is not None or dtype != "I8"):
-            counts[f"{dtype} are read as BF16" + ("" if scale is None else ", rounded")] += 1
+            counts[dtype, "BF16", scale is None] += 1
             yield scaled_weight(name, tensor, scale, block)
         elif scale is not None:
             raise UnsupportedError(
@@ -97,8 +97,10 @@ def join_weights(
                 f"{tensor.file.path}: tensor {tensor.name!r} has the type {dtype}; torchless reads "
                 f"{', '.join((*PLAIN, *DECODED))} from safetensors files"
             )
-    for what, count in counts.items():
-        _log.info("%d tensors of %s", count, what)
+    for (stored, read, is_exact), count in counts.items():
+        tensors_are = "1 tensor is" if count == 1 else f"{count} tensors are"
+        how = "exactly" if is_exact else "rounded to the nearest"
+        _log.info("%s stored as %s and read as %s, %s", tensors_are, stored, read, how)
 
 
 def _four_bit(

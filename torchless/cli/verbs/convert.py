@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from torchless.cli.adapter_options import lora_keyword, lora_options
-from torchless.cli.loading import LoadProgress, show_warnings
+from torchless.cli.loading import LoadProgress, show_log
 from torchless.cli.options import Option, Verb, with_options
 from torchless.cli.terminal import note
 
@@ -76,7 +76,7 @@ def command(
     from torchless.conversion.convert import convert
     from torchless.memory import format_bytes
 
-    show_warnings()
+    show_log()
     with LoadProgress(src, title="Converting") as progress:
         paths = convert(
             src,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from torchless.cli.loading import LoadProgress
+from torchless.cli.loading import LoadProgress, show_log
 from torchless.cli.options import Verb, with_options
 
 __all__ = ["command"]
@@ -25,6 +25,7 @@ def command(name: str) -> None:
 
     if parse_name(name) is None:
         raise ModelNotFoundError(f"{name}: a path, not a name; expected org/repo, org/repo:QUANT or a URL")
+    show_log()
     with LoadProgress(name, title="Downloading") as progress:
         path = local_path(name, progress)
     print(path)

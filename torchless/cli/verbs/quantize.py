@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from torchless.cli.loading import LoadProgress
+from torchless.cli.loading import LoadProgress, show_log
 from torchless.cli.options import Option, Verb, with_options
 from torchless.cli.terminal import columns, note
 
@@ -77,6 +77,7 @@ def command(
     from torchless.quantization.quantize import quantize
 
     pairs = [_pair(text) for text in tensor_types]
+    show_log()
     with LoadProgress(src, title="Quantising") as progress:
         done = quantize(src, dst, recipe, tensor_types=pairs, dry_run=dry_run, progress=progress, **options)
     if dry_run:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from torchless.cli.loading import LoadProgress, load_for_verb, show_warnings
+from torchless.cli.loading import LoadProgress, load_for_verb, show_log
 from torchless.cli.model_options import LOAD_OPTIONS, load_keywords
 from torchless.cli.options import Verb, with_options, words_argument
 from torchless.cli.prefix_cache_options import PREFIX_CACHE_OPTIONS
@@ -48,7 +48,7 @@ def command(words: tuple[str, ...], model: str | None, **values: Any) -> None:
     named = [text for text in (model, *words) if text is not None]
     specs = [ModelSpec.parse(text, load) for text in named] or [ModelSpec.parse(None, load)]
     application = app(specs, settings)
-    show_warnings()
+    show_log()
     with bound(address) as (listener, url):
         first = specs[0]
         if not values["on_demand"]:

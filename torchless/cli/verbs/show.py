@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from torchless.activation_types import ACTIVATION_TYPES
+from torchless.cli.loading import show_log
 from torchless.cli.options import Option, Verb, with_options, words_argument
 from torchless.cli.prompt import one_model
 from torchless.cli.terminal import columns, terminal_width
@@ -57,6 +58,7 @@ def command(words: tuple[str, ...], model: str | None, part: str | None, activat
     from torchless.loading import BUILT_IN_MODEL
     from torchless.weights.open import open_source
 
+    show_log()
     path = one_model(words, model) or BUILT_IN_MODEL
     adapter = find_adapter(path)
     if adapter is not None:
