@@ -14,7 +14,7 @@ from torchless.bench.random_blocks import BLOCK_TYPES, random_blocks
 from torchless.bench.shapes import find_shape, tensor_shapes
 from torchless.bench.synthetic import synthetic_metadata, write_synthetic
 from torchless.errors import FormatError, InvalidRequestError
-from torchless.quantization.budget import BUDGET_TYPES, Candidate, choose_within
+from torchless.quantization.budget import Candidate, choose_within, types_to_try
 from torchless.quantization.quantize import Quantization, parse_size
 from torchless.quantization.recipes import RECIPES, ModelFacts, find_recipe, may_quantize, tensor_type
 from torchless.weights.gguf import GgufSource
@@ -144,13 +144,18 @@ def test_of_types_of_one_size_the_better_one_is_taken(
     assert better in types and worse not in types
 
 
-@pytest.mark.parametrize("kind", ["IQ3_S", "MXFP4", "IQ4_XS", "Q4_0", "IQ4_NL", "BF16"])
+@pytest.mark.parametrize("kind", ["IQ3_S", "MXFP4", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_1", "Q5_1", "BF16"])
 def test_weights_made_for_a_type_get_it(kind: str, tmp_path: Path) -> None:
     """Blocks are decoded to F32; within the bytes of their own type it is the one that errs least, or not at all."""
     form, shape = quants.by_name(kind), (64, 256)
     raw = np.concatenate(list(random_blocks(BLOCK_TYPES[kind], 64 * 256, 0.05, [5]))).reshape(64, -1)
     if kind == "Q4_0":
         raw.reshape(-1, form.block_bytes)[:, 2] = 0  # codes of the peak, from which the step is found again
+    elif kind in ("Q4_1", "Q5_1"):  # the least and the greatest code, from which offset and step are
+        blocks = raw.reshape(-1, form.block_bytes)
+        blocks[:, -16] = 0xF0
+        if kind == "Q5_1":
+            blocks[:, 4], blocks[:, 6] = blocks[:, 4] & 0xFE, blocks[:, 6] | 1
     values = form.decode(raw).astype("<f4").reshape(-1).view(np.uint8)
     head = {"general.architecture": "llama", "llama.block_count": 1}
     write_gguf(tmp_path / "model.gguf", head, [("blk.0.ffn_up.weight", shape, "F32", values)])
@@ -159,11 +164,33 @@ def test_weights_made_for_a_type_get_it(kind: str, tmp_path: Path) -> None:
     assert [tensor.type for tensor in done.tensors] == [kind]
 
 
-def test_targets_try_every_type_that_is_written_and_fast() -> None:
+@pytest.mark.parametrize(
+    ("source", "plain"), [("F32", "BF16"), ("BF16", "BF16"), ("F16", "F16"), ("Q8_0", "BF16")]
+)
+def test_targets_try_every_type_that_is_written_and_one_of_16_bits(source: str, plain: str) -> None:
     writable = {form.name for form in quants.all_formats().values() if has_quantiser(form.id)}
-    assert set(BUDGET_TYPES) == writable - {"F32", "Q4_1", "Q5_1"} and len(BUDGET_TYPES) == len(
-        set(BUDGET_TYPES)
+    tried = types_to_try(source, 256)
+    assert set(tried) == writable - {"F32", "F16", "BF16"} | {plain} and len(tried) == len(set(tried))
+    assert types_to_try(source, 17) == (plain,)
+    sizes = [form.block_bytes / form.block_elements for form in map(quants.by_name, tried)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize(("source", "plain"), [("F32", "BF16"), ("F16", "F16")])
+def test_a_target_with_room_keeps_f16_and_makes_bf16_of_other_floats(
+    source: str, plain: str, tmp_path: Path
+) -> None:
+    write_synthetic(tmp_path / "model.gguf", "test", source)
+    done = torchless.quantize(tmp_path / "model.gguf", tmp_path / "out.gguf", target_bpw=32, dry_run=True)
+    assert {tensor.type for tensor in done.tensors if len(tensor.shape) > 1} == {plain}
+    asked = torchless.quantize(
+        tmp_path / "model.gguf",
+        tmp_path / "out.gguf",
+        target_bpw=32,
+        tensor_types={"ffn_up": "F16"},
+        dry_run=True,
     )
+    assert {tensor.type for tensor in asked.tensors if "ffn_up" in tensor.name} == {"F16"}
 
 
 def test_bytes_go_where_they_lower_the_cost_most() -> None:

@@ -14,16 +14,29 @@ from dataclasses import dataclass
 
 from torchless.errors import InvalidRequestError
 from torchless.memory import format_bytes
+from torchless.quantization.recipes import fitting_type
 
-__all__ = ["BUDGET_TYPES", "Candidate", "choose_within", "sensitivity"]
+__all__ = ["Candidate", "choose_within", "sensitivity", "types_to_try"]
 
-BUDGET_TYPES = (
+_BLOCK_TYPES = (
     *("Q2_K", "Q3_K", "IQ3_S", "MXFP4", "IQ4_XS", "Q4_0", "IQ4_NL", "Q4_K"),
-    *("Q5_0", "Q5_K", "Q6_K", "Q8_0", "BF16", "F16"),
+    *("Q4_1", "Q5_0", "Q5_K", "Q5_1", "Q6_K", "Q8_0"),
 )
-"""What tensors may become, smallest first: all that torchless quantises to but F32, which has nothing to add to F16,
-and Q4_1 and Q5_1, whose products take longer in a prompt than those of the larger Q5_K, Q6_K and Q8_0. Of types that
-take as much and err as much, the first here is taken."""
+
+
+def types_to_try(source_type: str, row_elements: int) -> tuple[str, ...]:
+    """What a tensor may become, smallest first: every block type that torchless quantises to and one of 16 bits, F16
+    for weights that are F16 and BF16 for others. Their errors are measured; their speed counts for nothing.
+
+    Of types that take as much and err as much, the first is taken. Types whose blocks do not fill a row are replaced.
+
+    >>> types_to_try("F32", 256)[-2:], types_to_try("F16", 7)
+    (('Q8_0', 'BF16'), ('F16',))
+    """
+    plain = "F16" if source_type == "F16" else "BF16"
+    fitting = (fitting_type(name, row_elements) for name in _BLOCK_TYPES)
+    return tuple(dict.fromkeys([*(plain if name == "F16" else name for name in fitting), plain]))
+
 
 _SENSITIVITIES = (
     (re.compile(r"output\.weight"), 4.0),

@@ -15,7 +15,7 @@ from torchless import quants
 from torchless.backends.base import Progress
 from torchless.errors import InvalidRequestError
 from torchless.processors import usable_cores
-from torchless.quantization.budget import BUDGET_TYPES, Candidate, choose_within, sensitivity
+from torchless.quantization.budget import Candidate, choose_within, sensitivity, types_to_try
 from torchless.quantization.choice import Exceptions, check_sources, choose_types, model_facts, quantizable
 from torchless.quantization.encode import check_writable, encode_tensor
 from torchless.quantization.importance import ImportanceMatrix, read_importance
@@ -181,8 +181,9 @@ class _Job:
             sample = sample_rows(self.source, info, self._importance(info))
             factor = sensitivity(info.name, tied=facts.tied)
             options = candidates.setdefault(info.name, [])
-            names = [wanted] if wanted else [name for name in BUDGET_TYPES if is_measurable(name)]
-            for name in dict.fromkeys(fitting_type(name, info.shape[-1]) for name in names):
+            columns = info.shape[-1]
+            names = (fitting_type(wanted, columns),) if wanted else types_to_try(info.type, columns)
+            for name in names:
                 error = errors[info.name, name] = sample.relative_error(name, self.threads)
                 options.append(Candidate(name, _num_bytes(name, info.shape), factor * error))
         num_weights = sum(math.prod(info.shape) for info in self.source.tensors.values())
