@@ -47,11 +47,9 @@ def test_the_older_form_is_read(tmp_path: Path) -> None:
     found = read_importance(path)
     np.testing.assert_array_equal(found.means[name.decode()], [[1.0, 2.0, 0.0, 4.0]])
     assert found.chunks == 7 and found.datasets == ("text",)
-    weights = found.of(name.decode(), 4)
+    weights = found.of(name.decode())
     assert weights is not None and (weights > 0).all()
-    assert found.of("blk.1.attn_q.weight", 4) is None
-    with pytest.raises(InvalidRequestError, match="belongs to another model"):
-        found.of(name.decode(), 8)
+    assert found.of("blk.1.attn_q.weight") is None
 
 
 def test_what_is_no_importance_matrix_is_refused(tmp_path: Path) -> None:
@@ -64,7 +62,38 @@ def test_what_is_no_importance_matrix_is_refused(tmp_path: Path) -> None:
         read_importance(tmp_path / "none.gguf")
 
 
-def test_importance_changes_the_bytes_and_is_told_in_the_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("blk.0.attn_q.weight", (1, 128), r"has 128 columns, the model's 256: it belongs to another model"),
+        ("blk.0.attn_q.weight", (4, 256), r"has 4 experts, the model's 1: it belongs"),
+        ("blk.0.other.weight", (1, 256), r"none of its 1 matrices is in the model: it belongs"),
+    ],
+)
+def test_a_matrix_of_another_model_is_refused_before_anything_is_written(
+    name: str, shape: tuple[int, int], message: str, tmp_path: Path
+) -> None:
+    refuse_matrix({name: np.ones(shape, np.float32)}, message, tmp_path)
+
+
+def test_a_matrix_of_a_deeper_model_is_refused(tmp_path: Path) -> None:
+    names = [f"blk.{layer}.attn_q.weight" for layer in range(9)]
+    message = r"it has a layer 8 \(from 0\), the model 2 layers"
+    refuse_matrix({name: np.ones((1, 256), np.float32) for name in names}, message, tmp_path)
+
+
+def refuse_matrix(means: dict[str, np.ndarray], message: str, folder: Path) -> None:
+    write_synthetic(folder / "model.gguf", "test", "BF16")
+    counts = {name: np.ones(len(values), np.float32) for name, values in means.items()}
+    write_importance(folder / "im.gguf", ImportanceMatrix(means, counts, 2))
+    with pytest.raises(InvalidRequestError, match=message):
+        torchless.quantize(folder / "model.gguf", folder / "a.gguf", "Q4_K_S", imatrix=folder / "im.gguf")
+    assert not (folder / "a.gguf").exists()
+
+
+def test_importance_changes_the_bytes_and_is_told_in_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     from torchless.weights.gguf import GgufSource
 
     write_synthetic(tmp_path / "model.gguf", "test", "BF16")
@@ -80,3 +109,4 @@ def test_importance_changes_the_bytes_and_is_told_in_the_file(tmp_path: Path) ->
         assert differ == [name]
         assert aware.metadata["quantize.imatrix.file"] == "im.gguf"
         assert aware.metadata["quantize.imatrix.entries_count"] == 1
+    assert "says nothing of 13 of 14 matrices in layers, such as blk.0" in caplog.text

@@ -210,3 +210,9 @@ def test_a_failing_source_leaves_the_old_file_alone(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="source broke"):
         write_gguf(path, {}, [("a", (8,), "F32", broken())])
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_that_are_missing_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "out.gguf"
+    write_gguf(path, {"general.name": "x"}, [("a", (1, 2), "F32", np.zeros(8, np.uint8))])
+    assert [item.name for item in path.parent.iterdir()] == ["out.gguf"]

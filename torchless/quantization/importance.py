@@ -8,19 +8,26 @@ float32 sums, already divided by the rows of a call; all numbers are int32, litt
 
 from __future__ import annotations
 
+import logging
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from torchless.errors import FormatError, InvalidRequestError, ModelNotFoundError
 from torchless.quants import Floats
+from torchless.weights.source import TensorInfo
 
-__all__ = ["ImportanceMatrix", "read_importance", "write_importance"]
+__all__ = ["ImportanceMatrix", "check_belongs", "read_importance", "write_importance"]
 
+_log = logging.getLogger("torchless")
+
+_LAYER = re.compile(r"blk\.(\d+)\.")
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 
 
@@ -43,27 +50,54 @@ class ImportanceMatrix:
     datasets: tuple[str, ...] = ()
     path: Path | None = field(default=None, compare=False)
 
-    def of(self, name: str, columns: int) -> Floats | None:
-        """Weights of a matrix's columns, (columns,) or (parts, columns); None where nothing was seen.
-
-        Raises:
-            InvalidRequestError: the entry has other columns: it belongs to another model.
-        """
+    def of(self, name: str) -> Floats | None:
+        """Weights of a matrix's columns, (columns,) or (parts, columns); None where nothing was seen."""
         found = self.means.get(name)
-        if found is None:
-            return None
-        if found.shape[1] != columns:
-            raise InvalidRequestError(
-                f"importance matrix {self.path}: {name!r} has {found.shape[1]} columns, the model's {columns}: it "
-                f"belongs to another model"
-            )
-        if not (found > 0).any():
+        if found is None or not (found > 0).any():
             return None
         # A column that was never used still has to be stored, and an expert that was never asked too.
         floor = max(float(found.mean()) * 1e-6, 1e-30)
         usable = np.where((found > 0).any(axis=1, keepdims=True), found, np.float32(1))
         weights: Floats = np.maximum(usable, np.float32(floor)).astype(np.float32)
         return weights[0] if len(weights) == 1 else weights
+
+
+def check_belongs(matrix: ImportanceMatrix, infos: Sequence[TensorInfo], num_layers: int) -> None:
+    """Looks whether the matrix was measured on this model; the log warns of tensors that it says nothing about.
+
+    Args:
+        infos: the tensors that may be quantised.
+
+    Raises:
+        InvalidRequestError: it knows none of them, other columns, other experts, or more layers.
+    """
+
+    def refuse(problem: str) -> NoReturn:
+        raise InvalidRequestError(
+            f"importance matrix {matrix.path}: {problem}: it belongs to another model; measure this one with "
+            f"torchless imatrix"
+        )
+
+    known = [info for info in infos if info.name in matrix.means]
+    if not known:
+        refuse(f"none of its {len(matrix.means)} matrices is in the model")
+    for info in known:
+        parts, columns = matrix.means[info.name].shape
+        experts = info.shape[0] if len(info.shape) > 2 else 1
+        if columns != info.shape[-1]:
+            refuse(f"{info.name!r} has {columns} columns, the model's {info.shape[-1]}")
+        if parts not in (1, experts):
+            refuse(f"{info.name!r} has {parts} experts, the model's {experts}")
+    last = max((int(found[1]) for name in matrix.means if (found := _LAYER.match(name))), default=0)
+    if last >= num_layers > 0:
+        refuse(f"it has a layer {last} (from 0), the model {num_layers} layers")
+    in_layers = [info.name for info in infos if _LAYER.match(info.name)]
+    others = [name for name in in_layers if name not in matrix.means]
+    if others:
+        _log.warning(
+            "importance matrix %s says nothing of %d of %d matrices in layers, such as %s; they are quantised without",
+            *(matrix.path, len(others), len(in_layers), others[0]),
+        )
 
 
 def read_importance(path: str | Path) -> ImportanceMatrix:

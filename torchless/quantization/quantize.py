@@ -18,7 +18,7 @@ from torchless.processors import usable_cores
 from torchless.quantization.budget import Candidate, choose_within, sensitivity, types_to_try
 from torchless.quantization.choice import Exceptions, check_sources, choose_types, model_facts, quantizable
 from torchless.quantization.encode import check_writable, encode_tensor
-from torchless.quantization.importance import ImportanceMatrix, read_importance
+from torchless.quantization.importance import ImportanceMatrix, check_belongs, read_importance
 from torchless.quantization.measure import is_measurable, sample_rows
 from torchless.quantization.recipes import Recipe, find_recipe, fitting_type
 from torchless.quants import Bytes, Floats
@@ -141,6 +141,8 @@ def quantize(
         if not dry_run and dst.exists() and dst.samefile(source.path):
             raise InvalidRequestError(f"{dst}: source and destination are the same file; write to another")
         matrix = None if imatrix is None else read_importance(imatrix)
+        if matrix is not None:
+            check_belongs(matrix, list(quantizable(source)), model_facts(source).num_layers)
         job = _Job(source, matrix, num_threads, find_recipe(recipe or "F16"))
         chosen, errors = job.choose(exceptions, target, measure=dry_run)
         check_sources(source, chosen, requantize=requantize)
@@ -199,7 +201,7 @@ class _Job:
         return found
 
     def _importance(self, info: TensorInfo) -> Floats | None:
-        return None if self.matrix is None else self.matrix.of(info.name, info.shape[-1])
+        return None if self.matrix is None else self.matrix.of(info.name)
 
     def metadata(self, *, mixed: bool) -> dict[str, Any]:
         """The source's metadata, with what says how the file was quantised."""

@@ -45,7 +45,7 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Iterable[
     surrogates that stand for bytes which are not UTF-8.
 
     Args:
-        path: the file to write; an existing one is replaced.
+        path: the file to write; an existing one is replaced, folders that are missing are made.
         metadata: written in this order. ``general.alignment`` sets the alignment of tensors (32 if absent).
         tensors: names, shapes and types are read first for all tensors, then the data of one at a time. A chunk is
             written while the next one is asked for, so it must not change.
@@ -69,6 +69,7 @@ def write_gguf(path: str | Path, metadata: Mapping[str, Any], tensors: Iterable[
     if alignment <= 0 or alignment & (alignment - 1):
         raise InvalidRequestError(f"general.alignment: {alignment} is not a power of two")
     header, sizes = _header(metadata, listed, alignment)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file, WriteBehind(file) as out:
