@@ -60,3 +60,15 @@ def test_a_load_that_quantises_ends_at_once(large: Path) -> None:
     )
     assert status == 130, said
     assert "Traceback" not in said
+
+
+def test_an_importance_matrix_that_was_not_finished_leaves_nothing(large: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("Once upon a time there was a cat. " * 2000)
+    out = tmp_path / "imatrix.gguf"
+    begin = time.monotonic()
+    status, said = interrupt(
+        ["imatrix", large, tmp_path / "text.txt", "-o", out], lambda: time.monotonic() > begin + 2.0
+    )
+    assert status == 130 and said == ""
+    assert time.monotonic() - begin < 5
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]

@@ -17,6 +17,7 @@ class HubServer:
     Attributes:
         repos: repository -> file -> content.
         break_after: path ending -> bytes after which the connection breaks, once.
+        stall_after: path ending -> bytes after which nothing more comes, until the server closes.
         requests: "METHOD path [range]" in order.
         token: needed for every request if set.
         gated: repositories whose files need an agreement.
@@ -25,15 +26,18 @@ class HubServer:
     def __init__(self, repos: dict[str, dict[str, bytes]]) -> None:
         self.repos = repos
         self.break_after: dict[str, int] = {}
+        self.stall_after: dict[str, int] = {}
         self.requests: list[str] = []
         self.token: str | None = None
         self.gated: set[str] = set()
+        self._ended = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self._ended.set()
         self._server.shutdown()
         self._server.server_close()
 
@@ -105,7 +109,22 @@ class HubServer:
                 if wanted and self.headers.get("If-Range") in (None, tag):
                     start = int(wanted.removeprefix("bytes=").split("-")[0])
                     headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
-                self.answer(206 if start else 200, data[start:], headers, hub.limit(name, self.command))
+                stalls = [count for end, count in hub.stall_after.items() if name.endswith(end)]
+                if stalls and self.command == "GET":
+                    return self.stall(data[start:], stalls[0], headers)
+                return self.answer(
+                    206 if start else 200, data[start:], headers, hub.limit(name, self.command)
+                )
+
+            def stall(self, body: bytes, count: int, headers: dict[str, str]) -> None:
+                self.send_response(200)
+                for key, value in {**headers, "Content-Length": str(len(body))}.items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(body[:count])
+                self.wfile.flush()
+                self.close_connection = True
+                hub._ended.wait()
 
             def answer(
                 self, status: int, body: bytes, headers: dict[str, str], limit: int | None = None

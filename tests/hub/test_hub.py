@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -50,26 +53,27 @@ def server(gguf: bytes) -> Iterator[HubServer]:
     hub.close()
 
 
+def environment(server: HubServer, folder: Path) -> dict[str, str]:
+    """Of a process whose hub is the server and whose caches lie in the folder."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if not k.startswith(("HF_", "HUGGING")) and "proxy" not in k.lower()
+    }
+    own = {"HF_ENDPOINT": server.url, "HF_HOME": str(folder / "hf"), "TORCHLESS_CACHE": str(folder / "web")}
+    return {**kept, **own, "PYTHONPATH": str(REPOSITORY)}
+
+
 @pytest.fixture
 def run(server: HubServer, tmp_path: Path) -> Callable[..., Ended]:
     """Runs Python in a process of its own, whose hub is the server: the library reads its settings once."""
 
     def start(*arguments: str, **changes: str) -> Ended:
-        kept = {
-            k: v
-            for k, v in os.environ.items()
-            if not k.startswith(("HF_", "HUGGING")) and "proxy" not in k.lower()
-        }
-        own = {
-            "HF_ENDPOINT": server.url,
-            "HF_HOME": str(tmp_path / "hf"),
-            "TORCHLESS_CACHE": str(tmp_path / "web"),
-        }
         done = subprocess.run(
             [sys.executable, *arguments],
             capture_output=True,
             text=True,
-            env={**kept, **own, "PYTHONPATH": str(REPOSITORY), **changes},
+            env={**environment(server, tmp_path), **changes},
             timeout=120,
         )
         return Ended(done.returncode, done.stdout, done.stderr)
@@ -108,6 +112,47 @@ def test_a_broken_connection_is_resumed(server: HubServer, torchless: Callable[.
     assert Path(out.strip()).read_bytes() == LARGE
     ranges = [line for line in server.requests if "bytes=" in line]
     assert len(ranges) == 1 and 0 < int(ranges[0].split("bytes=")[1].rstrip("-")) <= 15 << 20
+
+
+@pytest.mark.parametrize("place", ["hub", "web"])
+def test_ctrl_c_ends_a_download_at_once_and_the_next_one_goes_on(
+    place: str, server: HubServer, torchless: Callable[..., Ended], tmp_path: Path
+) -> None:
+    server.repos["web"]["files/large.gguf"] = LARGE
+    name = "org/large" if place == "hub" else f"{server.url}/web/files/large.gguf"
+    server.stall_after = {"large-Q8_0.gguf": 15 << 20, "large.gguf": 15 << 20}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "torchless", "pull", name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment(server, tmp_path),
+    )
+
+    def received() -> list[Path]:
+        files = [path for path in tmp_path.rglob("*") if path.is_file() and not path.is_symlink()]
+        return [path for path in files if path.stat().st_size >= 10 << 20]
+
+    deadline = time.monotonic() + 60
+    while not received() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and said == ""
+    assert time.monotonic() - began < 5
+    kept = received()
+    if place == "web":
+        assert [path.name for path in kept] == [".large.gguf.partial"]
+    else:  # some versions of the library name it so that a later download can go on, and others leave nothing
+        assert all(re.fullmatch(r"[0-9a-f]+\.incomplete", path.name) for path in kept)
+    assert torchless("ls").out == ""  # what is not whole is no model
+    server.stall_after.clear()
+    server.requests.clear()
+    status, out, err = torchless("pull", name)
+    assert status == 0 and Path(out.strip()).read_bytes() == LARGE, err
+    resumed = [line for line in server.requests if "bytes=" in line]
+    assert [int(line.split("bytes=")[1].rstrip("-")) >= 10 << 20 for line in resumed] == [True] * len(kept)
 
 
 def test_progress_counts_the_bytes(run: Callable[..., Ended]) -> None:

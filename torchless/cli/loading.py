@@ -76,7 +76,13 @@ class LoadProgress:
                 self._bar.stop()
 
     def abandon(self) -> None:
-        """Gives the terminal back without waiting for anybody: for a process that is about to end."""
+        """Gives the terminal back without waiting for anybody: for a process that is about to end.
+
+        What came of a download that nobody can go on with is deleted.
+        """
+        download = sys.modules.get("torchless.hub.download")  # an import could wait for the main thread's
+        if download is not None:
+            download.discard_parts()
         if self._bar is not None and not self._has_ended:
             os.write(sys.stderr.fileno(), b"\r\x1b[2K\x1b[?25h")  # erase the bar, show the cursor
 

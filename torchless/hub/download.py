@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ from torchless.hub.selection import Selection, select_files
 if TYPE_CHECKING:
     from torchless.backends.base import Progress
 
-__all__ = ["download", "hub_library"]
+__all__ = ["discard_parts", "download", "hub_library"]
 
 _log = logging.getLogger("torchless")
+
+_OWN_PART = re.compile(r"\.[0-9a-f]{8}\.incomplete$")
+"""Ends the name of what newer versions of the library have received of a file: no other download goes on with it."""
 
 
 def download(name: HubName, progress: Progress | None = None) -> Path:
@@ -54,6 +58,17 @@ def download(name: HubName, progress: Progress | None = None) -> Path:
     if progress is not None:
         progress(total, total)
     return Path(folder) / selection.entry
+
+
+def discard_parts() -> None:
+    """Deletes what this process has received of files and no other can go on with: before it ends at once (Linux)."""
+    for descriptor in Path("/proc/self/fd").glob("*"):
+        try:
+            path = descriptor.readlink()
+            if _OWN_PART.search(path.name):
+                path.unlink()
+        except OSError:  # closed or deleted meanwhile
+            continue
 
 
 def hub_library() -> Any:
@@ -118,11 +133,11 @@ def _explanation(hub: Any, name: HubName, error: Exception) -> str:
             f"{name}: not in the cache, and HF_HUB_OFFLINE forbids downloads; unset it once to get the model"
         )
     if isinstance(error, OSError) and error.strerror:
-        return f"{name}: the download failed: {error.strerror}; what came is kept, and the next try goes on from there"
+        return f"{name}: the download failed: {error.strerror}; try again: files that came whole are kept"
     first = str(error).strip().splitlines()[:1] or [""]
     return (
-        f"{name}: the download failed: {type(error).__name__}: {first[0]:.200}; what came is kept, and the next try "
-        f"goes on from there"
+        f"{name}: the download failed: {type(error).__name__}: {first[0]:.200}; try again: files that came whole are "
+        f"kept"
     )
 
 

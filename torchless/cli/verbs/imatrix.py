@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from torchless.cli.interrupts import SignalWatch
 from torchless.cli.options import Option, Verb, with_options
 from torchless.cli.quality import StatusLine, read_text
 from torchless.cli.terminal import note
@@ -42,11 +43,12 @@ def command(
 
     status = StatusLine()
     try:
-        matrix = imatrix(
-            model, read_text(text), context=context, max_chunks=chunks, dataset=Path(text).name,
-            process_output=process_output,
-            progress=lambda done, total: status.show(f"{done} of {total} chunks"),
-        )  # fmt: skip
+        with SignalWatch(status.clear):
+            matrix = imatrix(
+                model, read_text(text), context=context, max_chunks=chunks, dataset=Path(text).name,
+                process_output=process_output,
+                progress=lambda done, total: status.show(f"{done} of {total} chunks"),
+            )  # fmt: skip
     finally:
         status.clear()
     write_importance(output, matrix)

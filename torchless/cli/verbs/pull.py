@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from torchless.cli.interrupts import SignalWatch
 from torchless.cli.loading import LoadProgress, show_log
 from torchless.cli.options import Verb, with_options
 
@@ -13,7 +14,8 @@ _HELP = """Download a model and print its path.
 
 NAME is org/repo or org/repo:QUANT on the Hugging Face hub (such as org/repo:Q4_K_M; org/repo@REVISION:QUANT for
 another revision), or a URL. Files go into the hub's own cache (HF_HOME); HF_TOKEN opens private repositories,
-HF_HUB_OFFLINE=1 uses the cache only. A download that was broken off goes on where it stopped.
+HF_HUB_OFFLINE=1 uses the cache only. What came whole before Ctrl-C is kept; a file from a URL goes on where it stopped,
+one from the hub too unless the installed huggingface_hub begins it anew.
 """
 
 
@@ -26,6 +28,7 @@ def command(name: str) -> None:
     if parse_name(name) is None:
         raise ModelNotFoundError(f"{name}: a path, not a name; expected org/repo, org/repo:QUANT or a URL")
     show_log()
-    with LoadProgress(name, title="Downloading") as progress:
+    progress = LoadProgress(name, title="Downloading")
+    with SignalWatch(progress.abandon), progress:
         path = local_path(name, progress)
     print(path)
