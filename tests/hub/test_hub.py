@@ -194,13 +194,18 @@ def test_refusals_are_explained(server: HubServer, torchless: Callable[..., Ende
         status, out, err = torchless("pull", name)
         assert (status, out) == (1, "") and message in err.replace("\n", " "), name
     status, _, err = torchless("pull", "org/tiny", HF_HUB_OFFLINE="1")
-    assert status == 1 and "not in the cache, and HF_HUB_OFFLINE forbids downloads" in err.replace("\n", " ")
+    assert (
+        status == 1
+        and "not in the cache, which holds nothing of it, and HF_HUB_OFFLINE forbids downloads" in err
+    )
     server.gated.add("org/tiny")
     assert "access must be granted first" in torchless("pull", "org/tiny").err.replace("\n", " ")
     server.gated.clear()
     server.token = "secret"
     assert torchless("pull", "org/tiny").status == 1
     assert torchless("pull", "org/tiny", HF_TOKEN="secret").status == 0
+    err = torchless("run", "org/tiny:Q8_0", "hi", HF_HUB_OFFLINE="1").err
+    assert "org/tiny:Q8_0: not in the cache, which holds org/tiny:Q4_K_M, and HF_HUB_OFFLINE" in err
     server.close()
     assert "download failed" in torchless("pull", "org/large").err.replace("\n", " ")
 

@@ -108,6 +108,15 @@ def _cached(name: HubName) -> Path | None:
     return snapshot / selection.entry
 
 
+def _held(name: HubName) -> list[str]:
+    """The models of this repository that are in the cache."""
+    from torchless.hub.cache import cached_models
+
+    return [
+        model.name for model in cached_models() if re.match(rf"{re.escape(name.repo)}($|[@:])", model.name)
+    ]
+
+
 def _is_refusal(hub: Any, error: Exception) -> bool:
     """Whether the hub answered, and the answer was no."""
     errors = hub.errors
@@ -129,8 +138,10 @@ def _explanation(hub: Any, name: HubName, error: Exception) -> str:
             f"HF_TOKEN); check the spelling"
         )
     if isinstance(error, errors.OfflineModeIsEnabled) or hub.constants.HF_HUB_OFFLINE:
+        held = ", ".join(_held(name)) or "nothing of it"
         return (
-            f"{name}: not in the cache, and HF_HUB_OFFLINE forbids downloads; unset it once to get the model"
+            f"{name}: not in the cache, which holds {held}, and HF_HUB_OFFLINE forbids downloads; unset it once to get "
+            f"the model"
         )
     if isinstance(error, OSError) and error.strerror:
         return f"{name}: the download failed: {error.strerror}; try again: files that came whole are kept"
