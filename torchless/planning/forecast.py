@@ -192,12 +192,12 @@ class _Job:
         from torchless.backends.cpu.extension import load_extension
 
         types = {name for source in self.variants.values() for name in self._cost(source, 1).read_bytes}
-        rates: dict[str, Rates] = {}
+        measured: dict[str, list[Rates]] = {name: [] for name in sorted(types & set(BLOCK_TYPES))}
         for _ in range(_ROUNDS):
-            for name in sorted(types & set(BLOCK_TYPES)):
+            for name, rounds in measured.items():
                 progress(f"timing products with {name}")
-                measured = measure_rates(name, self.setting)
-                rates[name] = measured.better(rates.get(name, measured))
+                rounds.append(measure_rates(name, self.setting))
+        rates = {name: Rates.average(rounds) for name, rounds in measured.items()}
         progress("timing attention and memory")
         core = load_extension()
         self.read_bytes_per_second = float(core.measure_read_bandwidth(self.setting.num_threads, 256 << 20))

@@ -8,9 +8,10 @@ itself is timed: an executor of a plan that is nothing but products, over weight
 from __future__ import annotations
 
 import math
+import statistics
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ PROMPT_TOKENS = 512
 _STREAMED_BYTES = 128 << 20  # of weights, more than caches hold
 _WIDTH = 2048  # of a matrix: that of a small model; rates of wider ones are the same
 _TABLE_ROWS = 32
-_DECODE_STEPS, _PREFILL_STEPS = 8, 3
+_DECODE_STEPS, _PREFILL_STEPS = 8, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +67,12 @@ class Rates:
     decode_bytes_per_second: float
     prefill_operations_per_second: float
 
-    def better(self, other: Rates) -> Rates:
-        """The larger of both: disturbances only make a machine look slower."""
-        return replace(
-            self,
-            decode_bytes_per_second=max(self.decode_bytes_per_second, other.decode_bytes_per_second),
-            prefill_operations_per_second=max(
-                self.prefill_operations_per_second, other.prefill_operations_per_second
-            ),
+    @classmethod
+    def average(cls, measured: Sequence[Rates]) -> Rates:
+        """Of rates measured at different times: their average time."""
+        return cls(
+            statistics.harmonic_mean([one.decode_bytes_per_second for one in measured]),
+            statistics.harmonic_mean([one.prefill_operations_per_second for one in measured]),
         )
 
 
@@ -108,13 +107,13 @@ def measure_attention(op: Attention, setting: Setting, num_tokens: int) -> float
         softcap=op.softcap,
     )
     plan.set_output(plan.select_outputs(out))
-    return _fastest_step(plan, source, num_tokens, setting, _PREFILL_STEPS)[1]
+    return _typical_step(plan, source, num_tokens, setting, _PREFILL_STEPS)[1]
 
 
 def _time_products(
     type_name: str, num_matrices: int, num_tokens: int, setting: Setting, num_steps: int
 ) -> tuple[int, float]:
-    """(packed bytes, seconds of the fastest step) of one input times several matrices."""
+    """(packed bytes, seconds of a step) of one input times several matrices."""
     source = _RandomSource()
     source.add("table", (_TABLE_ROWS, _WIDTH), "F32")
     names = [f"w{i}" for i in range(num_matrices)]
@@ -124,10 +123,10 @@ def _time_products(
     x = plan.embed("table")
     values = [plan.linear(x, name) for name in names]
     plan.set_output(plan.select_outputs(values[-1]))
-    return _fastest_step(plan, source, num_tokens, setting, num_steps)
+    return _typical_step(plan, source, num_tokens, setting, num_steps)
 
 
-def _fastest_step(
+def _typical_step(
     plan: Plan, source: _RandomSource, num_tokens: int, setting: Setting, num_steps: int
 ) -> tuple[int, float]:
     from torchless.backends import cpu
@@ -137,7 +136,8 @@ def _fastest_step(
         num_bytes = executor.memory_bytes()["weights"]
         batch = _batch(num_tokens)
         executor.step(batch)  # warms up
-        return num_bytes, min(_seconds(executor, batch) for _ in range(num_steps))
+        # The median: the fastest step promises what the machine seldom keeps.
+        return num_bytes, statistics.median(_seconds(executor, batch) for _ in range(num_steps))
     finally:
         executor.close()
 
