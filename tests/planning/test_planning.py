@@ -38,7 +38,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         forecast, "measure_rates", lambda name, setting: Rates(1e9 if name == "BF16" else 2e9, 1e11)
     )
-    monkeypatch.setattr(forecast, "measure_attention", lambda op, setting, count: 0.001)
+    monkeypatch.setattr(forecast, "measure_attention", lambda op, setting, count: 2e-6 * count)
     monkeypatch.setattr(forecast, "measure_process", lambda model, is_shape: 50 << 20)
 
 

@@ -122,6 +122,14 @@ def _memory(memory: int | str | None) -> tuple[int | None, str]:
     return (None, "") if available is None else (available.num_bytes, available.limit)
 
 
+@dataclass(frozen=True, slots=True)
+class AttentionSeconds:
+    """Of all layers: in a prompt of `rates.PROMPT_TOKENS` tokens, and with one token at the beginning of a context."""
+
+    prompt: float
+    token: float
+
+
 @dataclass(slots=True)
 class _Job:
     """One model under one setting."""
@@ -187,8 +195,8 @@ class _Job:
             lazy=lazy,
         )
 
-    def measure(self, progress: Callable[[str], None]) -> tuple[dict[str, Rates], float]:
-        """Rates of every type that a product has, and the seconds of attention in a prompt."""
+    def measure(self, progress: Callable[[str], None]) -> tuple[dict[str, Rates], AttentionSeconds]:
+        """Rates of every type that a product has, and how long attention takes."""
         from torchless.backends.cpu.extension import load_extension
 
         types = {name for source in self.variants.values() for name in self._cost(source, 1).read_bytes}
@@ -201,17 +209,24 @@ class _Job:
         progress("timing attention and memory")
         core = load_extension()
         self.read_bytes_per_second = float(core.measure_read_bandwidth(self.setting.num_threads, 256 << 20))
-        shapes: dict[tuple[Any, ...], float] = {}
-        attention = 0.0
+        shapes: dict[tuple[Any, ...], AttentionSeconds] = {}
+        layers: list[AttentionSeconds] = []
         for op in (op for op in self.plan.ops if isinstance(op, Attention)):
             key = (op.num_heads, op.num_kv_heads, op.head_dim, op.window, op.softcap)
             if key not in shapes:
-                shapes[key] = measure_attention(op, self.setting, PROMPT_TOKENS)
-            attention += shapes[key]
+                shapes[key] = AttentionSeconds(
+                    *(measure_attention(op, self.setting, count) for count in (PROMPT_TOKENS, 1))
+                )
+            layers.append(shapes[key])
+        attention = AttentionSeconds(sum(one.prompt for one in layers), sum(one.token for one in layers))
         return rates, attention
 
     def rows(
-        self, rates: Mapping[str, Rates], attention: float, process: int, errors: Mapping[str, float]
+        self,
+        rates: Mapping[str, Rates],
+        attention: AttentionSeconds,
+        process: int,
+        errors: Mapping[str, float],
     ) -> list[RecipeForecast]:
         """One forecast each, largest first; recipes that come out as the model is are left out."""
         found = []
@@ -221,7 +236,7 @@ class _Job:
             needed = self.bytes_of(name, self.context_length, self.setting.kv_type)
             tensors = source.tensors.values()
             file_bytes = sum(info.num_bytes for info in tensors)
-            decode = _decode_seconds(self._cost(source, 1), rates)
+            decode = _decode_seconds(self._cost(source, 1), rates) + attention.token
             kv = needed["kv"] / self.read_bytes_per_second
             prompt = self._cost(source, PROMPT_TOKENS)
             found.append(
@@ -235,7 +250,8 @@ class _Job:
                     process_bytes=process,
                     decode_tokens_per_second=1 / decode,
                     long_decode_tokens_per_second=1 / (decode + kv),
-                    prefill_tokens_per_second=PROMPT_TOKENS / (_prefill_seconds(prompt, rates) + attention),
+                    prefill_tokens_per_second=PROMPT_TOKENS
+                    / (_prefill_seconds(prompt, rates) + attention.prompt),
                     error=0.0 if errors and name == AS_IT_IS else errors.get(name),
                 )
             )

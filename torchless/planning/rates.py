@@ -90,7 +90,10 @@ def measure_rates(type_name: str, setting: Setting, *, streamed_bytes: int = _ST
 
 
 def measure_attention(op: Attention, setting: Setting, num_tokens: int) -> float:
-    """Seconds that one layer's attention takes in a prompt of so many tokens: keys and values stored, then read."""
+    """Seconds that one layer's attention takes in a prompt of so many tokens: keys and values stored, then read.
+
+    Of one token it is what a layer costs in decoding besides its products, the threads' meetings included.
+    """
     source = _RandomSource()
     for name, width in (("q", op.num_heads * op.head_dim), ("kv", op.num_kv_heads * op.head_dim)):
         source.add(name, (_TABLE_ROWS, width), "F32")
@@ -107,7 +110,7 @@ def measure_attention(op: Attention, setting: Setting, num_tokens: int) -> float
         softcap=op.softcap,
     )
     plan.set_output(plan.select_outputs(out))
-    return _typical_step(plan, source, num_tokens, setting, _PREFILL_STEPS)[1]
+    return _typical_step(plan, source, num_tokens, setting, _DECODE_STEPS)[1]
 
 
 def _time_products(
