@@ -52,7 +52,8 @@ def plan_model(
     """Says what each recipe of a model would take here and how fast it would be; no weights are loaded.
 
     Speeds come from products timed now, one type after the other (some hundred megabytes of memory while it lasts).
-    Predictions were within 3 % of peak memory and, where memory kept its pace, 15 % of tokens per second (docs/plan.md).
+    Predictions were within 3 % of peak memory and, where memory kept its pace, 15 % of tokens per second
+    (docs/plan.md).
 
     Args:
         model: a GGUF file, a Hugging Face folder, a name of the hub or a URL.
