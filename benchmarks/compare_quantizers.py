@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import llama_cpp
 import numpy as np
 import numpy.typing as npt
 from machine import machine_facts, physical_cores
@@ -147,6 +146,8 @@ def llama_cpp_weights(kind: str, x: Array) -> Array:
 
 def quantize_with_llama_cpp(source: Path, target: Path, file_type: int, threads: int) -> None:
     """llama-quantize as a function. Raises RuntimeError where it fails."""
+    import llama_cpp
+
     params = llama_cpp.llama_model_quantize_default_params()
     params.nthread, params.ftype = threads, file_type
     if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)):
@@ -227,6 +228,10 @@ def parse_options() -> argparse.Namespace:
     options = parser.parse_args()
     known = [name for name in RECIPES if name not in UNKNOWN_THERE]
     options.recipes = [find_recipe(r).name for r in options.recipes.split(",")] if options.recipes else known
+    try:
+        import llama_cpp
+    except ImportError:
+        parser.error("it needs llama.cpp's quantiser: install llama-cpp-python (benchmarks/README.md)")
     silent = llama_cpp.llama_log_callback(lambda *_: None)
     llama_cpp.llama_log_set(silent, ctypes.c_void_p())
     options.silent = silent  # kept alive as long as the library may call it
