@@ -10,6 +10,7 @@
 // Activations are widened once for all tiles of a call; a pair of weights costs a shift and an AND, shared by T tokens.
 #pragma once
 
+#include "cpu/processor.h"
 #include "quants/format.h"
 
 #if defined(TL_LEVEL_AVX512)

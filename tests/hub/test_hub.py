@@ -210,6 +210,16 @@ def test_refusals_are_explained(server: HubServer, torchless: Callable[..., Ende
     assert "download failed" in torchless("pull", "org/large").err.replace("\n", " ")
 
 
+def test_a_repository_is_deleted_beside_a_file_of_another_server(
+    server: HubServer, torchless: Callable[..., Ended]
+) -> None:
+    url = f"{server.url}/web/files/model.gguf"
+    for name in (url, "org/tiny"):
+        assert torchless("pull", name).status == 0
+    assert torchless("rm", "org/tiny") == (0, "", "")
+    assert url in torchless("ls").out and "org/tiny" not in torchless("ls").out
+
+
 def test_importing_torchless_does_not_import_the_library(run: Callable[..., Ended]) -> None:
     code = "import sys, torchless.hub, torchless.llm, torchless.cli.program; print('huggingface_hub' in sys.modules)"
     assert run("-c", code).out == "False\n"

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import torchless
+from torchless.bench.shapes import find_shape
 from torchless.bench.synthetic import write_synthetic
 from torchless.errors import InvalidRequestError
 from torchless.models import record_plan
@@ -224,6 +225,17 @@ def test_wrong_arguments_are_refused_by_name() -> None:
     ):
         with pytest.raises(InvalidRequestError, match=message):
             plan_model(**arguments)  # type: ignore[arg-type]
+
+
+def test_a_decoded_token_takes_its_attention_too(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "measure_attention", lambda op, setting, count: 0.5 if count == 1 else 1e-6)
+    row = plan_model(synthetic="test", recipes=["Q8_0"], with_error=False).row("Q8_0")
+    num_layers = find_shape("test").num_layers
+    assert row.decode_tokens_per_second == pytest.approx(1 / (0.5 * num_layers), rel=0.01)
+
+
+def test_rates_of_several_rounds_average_their_times() -> None:
+    assert Rates.average([Rates(1.0, 2.0), Rates(3.0, 6.0)]) == Rates(1.5, 3.0)
 
 
 def test_every_recipe_has_a_row_and_the_pages_are_sound(quick: None) -> None:

@@ -11,7 +11,7 @@ from torchless.errors import ModelNotFoundError
 from torchless.hub.names import HubName, WebName, parse_name
 from torchless.hub.selection import gguf_models, quant_of
 
-__all__ = ["CachedModel", "cached_models", "cached_snapshot", "remove_model"]
+__all__ = ["CachedModel", "cached_models", "cached_snapshot", "models_of", "remove_model"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +36,11 @@ class CachedModel:
 def cached_models() -> list[CachedModel]:
     """All models in the caches by name. Repositories that hold no model are left out."""
     return sorted([*_hub_models(), *_web_models()], key=lambda model: model.name.lower())
+
+
+def models_of(name: HubName) -> list[CachedModel]:
+    """Those that the name means: one quantisation, or all of a repository."""
+    return [model for model in cached_models() if _is_meant(name, model.name)]
 
 
 def cached_snapshot(repo: str, revision: str | None) -> Path | None:
@@ -79,6 +84,8 @@ def remove_model(name: str) -> list[CachedModel]:
 
 
 def _is_meant(wanted: HubName, name: str) -> bool:
+    if "://" in name:
+        return False
     found = parse_name("hf:" + name)
     assert isinstance(found, HubName)
     if found.repo != wanted.repo:
@@ -88,9 +95,7 @@ def _is_meant(wanted: HubName, name: str) -> bool:
 
 def _is_only_model(wanted: HubName, models: list[CachedModel]) -> bool:
     """Whether a repository's cache holds nothing but the model that is wanted."""
-    return (
-        sum(_is_meant(HubName(wanted.repo), model.name) for model in models if "://" not in model.name) == 1
-    )
+    return sum(_is_meant(HubName(wanted.repo), model.name) for model in models) == 1
 
 
 def _delete_files(model: CachedModel) -> None:

@@ -108,15 +108,6 @@ def _cached(name: HubName) -> Path | None:
     return snapshot / selection.entry
 
 
-def _held(name: HubName) -> list[str]:
-    """The models of this repository that are in the cache."""
-    from torchless.hub.cache import cached_models
-
-    return [
-        model.name for model in cached_models() if re.match(rf"{re.escape(name.repo)}($|[@:])", model.name)
-    ]
-
-
 def _is_refusal(hub: Any, error: Exception) -> bool:
     """Whether the hub answered, and the answer was no."""
     errors = hub.errors
@@ -138,7 +129,9 @@ def _explanation(hub: Any, name: HubName, error: Exception) -> str:
             f"HF_TOKEN); check the spelling"
         )
     if isinstance(error, errors.OfflineModeIsEnabled) or hub.constants.HF_HUB_OFFLINE:
-        held = ", ".join(_held(name)) or "nothing of it"
+        from torchless.hub.cache import models_of
+
+        held = ", ".join(model.name for model in models_of(HubName(name.repo))) or "nothing of it"
         return (
             f"{name}: not in the cache, which holds {held}, and HF_HUB_OFFLINE forbids downloads; unset it once to get "
             f"the model"

@@ -34,7 +34,7 @@ _STREAMED_BYTES = 128 << 20  # of weights, more than caches hold
 _EVICTING_BYTES = 128 << 20
 _WIDTH = 2048  # of a matrix: that of a small model; rates of wider ones are the same
 _TABLE_ROWS = 32
-_DECODE_STEPS, _PREFILL_STEPS = 8, 5
+_STEPS = 7  # of which the median counts: the fastest promises what a machine seldom keeps
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +81,13 @@ class Rates:
 def measure_rates(type_name: str, setting: Setting, *, streamed_bytes: int = _STREAMED_BYTES) -> Rates:
     """Times products with random weights of a type.
 
-    Takes about half a second and, while it runs, twice `streamed_bytes` of memory.
+    Takes about half a second and, while it runs, twice `streamed_bytes` of memory and 128 MiB.
     """
     stored = quants.by_name(type_name)
     matrix_bytes = _WIDTH * _WIDTH // stored.block_elements * stored.block_bytes
     num_matrices = max(2, streamed_bytes // matrix_bytes)
-    num_bytes, decode_s = _time_products(type_name, num_matrices, 1, setting, _DECODE_STEPS)
-    _, prefill_s = _time_products(type_name, 2, PROMPT_TOKENS, setting, _PREFILL_STEPS)
+    num_bytes, decode_s = _time_products(type_name, num_matrices, 1, setting)
+    _, prefill_s = _time_products(type_name, 2, PROMPT_TOKENS, setting)
     return Rates(num_bytes / decode_s, 2 * 2 * _WIDTH * _WIDTH * PROMPT_TOKENS / prefill_s)
 
 
@@ -112,12 +112,10 @@ def measure_attention(op: Attention, setting: Setting, num_tokens: int) -> float
         softcap=op.softcap,
     )
     plan.set_output(plan.select_outputs(out))
-    return _typical_step(plan, source, num_tokens, setting, _DECODE_STEPS)[1]
+    return _typical_step(plan, source, num_tokens, setting)[1]
 
 
-def _time_products(
-    type_name: str, num_matrices: int, num_tokens: int, setting: Setting, num_steps: int
-) -> tuple[int, float]:
+def _time_products(type_name: str, num_matrices: int, num_tokens: int, setting: Setting) -> tuple[int, float]:
     """(packed bytes, seconds of a step) of several matrices.
 
     One token's are multiplied by the same input. A prompt's follow each other, with a norm before each, since what lies
@@ -133,12 +131,11 @@ def _time_products(
     for name in names:
         out = plan.linear(x if num_tokens == 1 else plan.rms_norm(out, None, eps=1e-5), name)
     plan.set_output(plan.select_outputs(out))
-    return _typical_step(plan, source, num_tokens, setting, num_steps)
+    return _typical_step(plan, source, num_tokens, setting)
 
 
-def _typical_step(
-    plan: Plan, source: _RandomSource, num_tokens: int, setting: Setting, num_steps: int
-) -> tuple[int, float]:
+def _typical_step(plan: Plan, source: _RandomSource, num_tokens: int, setting: Setting) -> tuple[int, float]:
+    """(packed bytes, seconds of a step); one token finds nothing in the caches, as in a model larger than they are."""
     from torchless.backends import cpu
 
     executor: Executor = cpu.compile(plan, source, setting.options(num_tokens))
@@ -148,11 +145,10 @@ def _typical_step(
         executor.step(batch)  # warms up
         others = np.ones(_EVICTING_BYTES // 8, np.int64) if num_tokens == 1 else None
         steps = []
-        for _ in range(num_steps):
+        for _ in range(_STEPS):
             if others is not None:
                 others.sum()
             steps.append(_seconds(executor, batch))
-        # The median: the fastest step promises what the machine seldom keeps.
         return num_bytes, statistics.median(steps)
     finally:
         executor.close()
